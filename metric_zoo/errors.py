@@ -1,0 +1,32 @@
+"""The errors that a user can cause. All are `MetricZooError`, so the command line can turn them into one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MetricZooError(ValueError):
+    """Something the caller gave cannot be used; the message names the value, what was expected and what to do."""
+
+
+class ConversionError(MetricZooError):
+    """A model cannot be converted, reverted, saved or loaded as asked. The model is left as it was."""
+
+
+class RecipeError(MetricZooError):
+    """A recipe is unreadable or asks for something impossible."""
+
+
+class DataError(MetricZooError):
+    """A data set is missing or unusable."""
+
+
+class RecordError(MetricZooError):
+    """A record is unreadable or breaks its schema."""
+
+
+def suggest(value: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to ``value``, or an empty string."""
+    near = difflib.get_close_matches(value, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,29 @@
+"""The mathematics: Randers metrics, how they are predicted, and how their unit balls are sampled. No layers here."""
+
+from metric_zoo.geometry.heuristics import metric_from_image, sobel_gradient
+from metric_zoo.geometry.parametrize import (
+    DRIFTS,
+    PARAMETRIZATIONS,
+    MatrixOptions,
+    constrain_drift,
+    identity_raw,
+    metric_from_raw,
+)
+from metric_zoo.geometry.randers import RandersMetric
+from metric_zoo.geometry.sampling import SAMPLINGS, BallSamples, ball_samples, grid_offsets
+
+__all__ = [
+    "DRIFTS",
+    "PARAMETRIZATIONS",
+    "SAMPLINGS",
+    "BallSamples",
+    "MatrixOptions",
+    "RandersMetric",
+    "ball_samples",
+    "constrain_drift",
+    "grid_offsets",
+    "identity_raw",
+    "metric_from_image",
+    "metric_from_raw",
+    "sobel_gradient",
+]

@@ -1,0 +1,166 @@
+"""Randers metrics: the norm, its dual and its unit ball (Metric Convolutions, ICCV 2025, section 3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+
+PACKED_CHANNELS = 5
+"""Channels of one packed metric: m11, m12, m22, omega_x, omega_y."""
+
+
+class RandersMetric:
+    r"""A field of Randers norms :math:`F(u) = \sqrt{u^T M u} + \omega^T u` on the plane.
+
+    ``M`` is a symmetric positive definite 2x2 matrix and ``omega`` a 2-vector (the drift), one pair per output
+    pixel and metric group. Vectors are (x, y): x along columns, y along rows, in pixels. ``F`` is positive, hence an
+    asymmetric norm, iff ``|omega|_{M^-1} < 1``; ``omega = 0`` is a Riemannian metric.
+
+    Source: Dagès, Lindenbaum, Bruckstein, *Metric Convolutions*, ICCV 2025, section 3.
+
+    Args:
+        packed: ``(B, 5*G, H, W)`` floating-point tensor; the channels of group ``g`` are ``5*g + (m11, m12, m22,
+            omega_x, omega_y)``.
+
+    Raises:
+        MetricZooError: if ``packed`` is not a floating-point tensor of that shape.
+
+    Example:
+        >>> metric = RandersMetric.identity(batch=1, groups=1, height=4, width=4)
+        >>> metric.norm(torch.tensor([[3.0, 4.0]]))[0, 0, 0, 0, 0].item()
+        5.0
+    """
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: Tensor) -> None:
+        if packed.dim() != 4 or packed.shape[1] == 0 or packed.shape[1] % PACKED_CHANNELS:
+            raise MetricZooError(f"packed metric has shape {tuple(packed.shape)}, expected (B, 5*G, H, W) with G >= 1")
+        if not packed.is_floating_point():
+            raise MetricZooError(f"packed metric has dtype {packed.dtype}, expected a floating-point type")
+        self.packed = packed
+
+    @classmethod
+    def from_components(cls, m11: Tensor, m12: Tensor, m22: Tensor, omega_x: Tensor, omega_y: Tensor) -> RandersMetric:
+        """Pack five ``(B, G, H, W)`` fields."""
+        return cls(torch.stack((m11, m12, m22, omega_x, omega_y), dim=2).flatten(1, 2))
+
+    @classmethod
+    def identity(cls, batch: int, groups: int, height: int, width: int, *, device=None, dtype=None) -> RandersMetric:
+        """The Euclidean metric ``M = I, omega = 0`` at every pixel."""
+        one = torch.tensor((1.0, 0.0, 1.0, 0.0, 0.0), device=device, dtype=dtype)
+        return cls(one.repeat(groups).view(1, -1, 1, 1).expand(batch, -1, height, width).contiguous())
+
+    def __repr__(self) -> str:
+        batch, _, height, width = self.packed.shape
+        return f"RandersMetric(batch={batch}, groups={self.groups}, height={height}, width={width})"
+
+    @property
+    def groups(self) -> int:
+        """Number of metric groups G."""
+        return self.packed.shape[1] // PACKED_CHANNELS
+
+    @property
+    def components(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``(m11, m12, m22, omega_x, omega_y)``, each ``(B, G, H, W)``."""
+        return self.packed.unflatten(1, (self.groups, PACKED_CHANNELS)).unbind(2)
+
+    @property
+    def matrix(self) -> Tensor:
+        """``M`` as ``(B, G, 2, 2, H, W)``, rows and columns in (x, y)."""
+        m11, m12, m22, _, _ = self.components
+        return torch.stack((m11, m12, m12, m22), dim=2).unflatten(2, (2, 2))
+
+    @property
+    def drift(self) -> Tensor:
+        """``omega`` as ``(B, G, 2, H, W)``, in (x, y)."""
+        return torch.stack(self.components[3:], dim=2)
+
+    def norm(self, u: Tensor) -> Tensor:
+        """``F(u)``, the asymmetric length of ``u``.
+
+        Args:
+            u: vectors (x, y) in pixels: either ``(N, 2)``, the same N at every pixel, or a field broadcastable to
+                ``(B, G, N, 2, H, W)``.
+
+        Returns:
+            ``(B, G, N, H, W)``.
+
+        Raises:
+            MetricZooError: if ``u`` has neither shape.
+        """
+        quadratic, linear, _ = self._forms(u)
+        return torch.sqrt(quadratic) + linear
+
+    def unit_norm(self, u: Tensor) -> Tensor:
+        """``F(u / |u|)``, arranged so that the Euclidean metric gives exactly 1 in every dtype.
+
+        Args:
+            u: non-zero vectors, as for `norm`.
+
+        Returns:
+            ``(B, G, N, H, W)``.
+        """
+        quadratic, linear, square = self._forms(u)
+        return torch.sqrt(quadratic / square) + linear / torch.sqrt(square)
+
+    def _forms(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``u^T M u``, ``omega^T u`` and ``u^T u``."""
+        if u.dim() == 2 and u.shape[1] == 2:
+            x, y = (c.view(-1, 1, 1) for c in u.unbind(1))
+        elif u.dim() == 6 and u.shape[3] == 2:
+            x, y = u.unbind(3)
+        else:
+            raise MetricZooError(f"u has shape {tuple(u.shape)}, expected (N, 2) or (B, G, N, 2, H, W)")
+        m11, m12, m22, omega_x, omega_y = (c.unsqueeze(2) for c in self.components)
+        quadratic = m11 * (x * x) + m12 * (2 * x * y) + m22 * (y * y)
+        # Positive in exact arithmetic; rounding of an extreme M must not make a root of a negative number.
+        quadratic = quadratic.clamp_min(torch.finfo(quadratic.dtype).tiny)
+        return quadratic, omega_x * x + omega_y * y, x * x + y * y
+
+    def drift_norm(self) -> Tensor:
+        """``|omega|_{M^-1}``, ``(B, G, H, W)``; the metric is feasible where this is below 1."""
+        m11, m12, m22, omega_x, omega_y = self.components
+        quadratic = m22 * omega_x**2 - 2 * m12 * omega_x * omega_y + m11 * omega_y**2
+        return torch.sqrt(quadratic / (m11 * m22 - m12**2))
+
+    def is_feasible(self) -> Tensor:
+        """Boolean ``(B, G, H, W)``: M is positive definite and ``|omega|_{M^-1} < 1``; False where a value is NaN."""
+        m11, m12, m22, _, _ = self.components
+        return (m11 > 0) & (m11 * m22 - m12**2 > 0) & (self.drift_norm() < 1)
+
+    def dual(self) -> RandersMetric:
+        r"""The dual metric :math:`F^*(v) = \sup_{F(u) \le 1} v^T u`, again a Randers metric.
+
+        With :math:`a = 1 - |\omega|^2_{M^{-1}}`: :math:`M^* = (a M^{-1} + (M^{-1}\omega)(M^{-1}\omega)^T) / a^2` and
+        :math:`\omega^* = -M^{-1}\omega / a`. Defined where the metric is feasible. The dual of the dual is the metric.
+        """
+        m11, m12, m22, omega_x, omega_y = self.components
+        det = m11 * m22 - m12**2
+        i11, i12, i22 = m22 / det, -m12 / det, m11 / det
+        v_x, v_y = i11 * omega_x + i12 * omega_y, i12 * omega_x + i22 * omega_y
+        a = 1 - (omega_x * v_x + omega_y * v_y)
+        return RandersMetric.from_components(
+            (a * i11 + v_x * v_x) / a**2, (a * i12 + v_x * v_y) / a**2, (a * i22 + v_y * v_y) / a**2, -v_x / a, -v_y / a
+        )
+
+    def unit_ball(self, n: int = 64) -> Tensor:
+        r"""``n`` points of the boundary of the unit tangent ball :math:`\{u : F(u) \le 1\}`.
+
+        The point in direction :math:`u_t = (\cos t, \sin t)`, :math:`t = 2\pi j / n`, is :math:`u_t / F(u_t)`.
+
+        Returns:
+            ``(B, G, n, 2, H, W)``, (x, y) in pixels relative to the ball's centre.
+
+        Raises:
+            MetricZooError: if ``n < 1``.
+        """
+        if n < 1:
+            raise MetricZooError(f"unit_ball: n is {n}, expected at least 1 point")
+        angles = torch.arange(n, dtype=self.packed.dtype, device=self.packed.device) * (2 * math.pi / n)
+        u = torch.stack((angles.cos(), angles.sin()), dim=1)
+        return u.view(n, 2, 1, 1) / self.norm(u).unsqueeze(3)

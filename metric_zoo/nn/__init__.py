@@ -1,0 +1,28 @@
+"""The layers, one kind a file, and the registry of kinds."""
+
+from metric_zoo.nn.active import ActiveConv2d
+from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.deform import DeformConv2d
+from metric_zoo.nn.dilated import DilatedConv2d
+from metric_zoo.nn.groups import freeze_kernels, head_parameters, head_regularization, parameter_groups
+from metric_zoo.nn.metric import MetricConv2d
+from metric_zoo.nn.modulated import ModulatedDeformConv2d
+from metric_zoo.nn.registry import KINDS, get_kind, list_kinds
+from metric_zoo.nn.shifted import ShiftedConv2d
+
+__all__ = [
+    "KINDS",
+    "ActiveConv2d",
+    "DeformConv2d",
+    "DilatedConv2d",
+    "MetricConv2d",
+    "ModulatedDeformConv2d",
+    "SampledConv2d",
+    "ShiftedConv2d",
+    "freeze_kernels",
+    "get_kind",
+    "head_parameters",
+    "head_regularization",
+    "list_kinds",
+    "parameter_groups",
+]

@@ -1,0 +1,170 @@
+"""What all sampled convolutions share: an `nn.Conv2d` that decides per pixel where it reads."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.sampling import grid_offsets
+from metric_zoo.nn.config import KindOptions
+from metric_zoo.nn.head import PredictionHead
+from metric_zoo.nn.standardize import WeightStandardization
+from metric_zoo.ops.padding import Padding, Pads, pair, resolve_padding
+
+_ROUNDING = 1e-6
+"""Pixels. Positions this close are the same."""
+
+
+class SampledConv2d(nn.Conv2d):
+    """Base class. A kind says how many channels its head predicts (`_head_channels`), which operator runs
+    (`_operator`) and where that operator samples (`_positions`).
+
+    ``weight`` and ``bias`` are those of `nn.Conv2d`, so a state dict of the replaced layer loads unchanged. Constructed
+    directly, the layer starts as the ordinary convolution with these weights wherever its options allow that.
+    ``padding="same"`` is also accepted with a stride (TensorFlow's rule: ``ceil(size / stride)`` pixels).
+    """
+
+    kind: ClassVar[str]
+    config: KindOptions
+    head: PredictionHead | None
+    standardization: WeightStandardization | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: Padding = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        config: KindOptions,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias, padding_mode, device, dtype
+        )
+        # nn.Conv2d refuses "same" with a stride; we resolve every padding per call, so only its form is checked here.
+        resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
+        self.padding = pair(padding, "padding", 0) if isinstance(padding, int) else padding
+        self.config = config
+        self.head = self._build_head(device, dtype)
+        self._check_groups()
+        if not self.weight.is_meta:
+            self.reset_rule()
+
+    # --- what a kind defines -----------------------------------------------------------------------------------
+
+    def _head_channels(self) -> int:
+        """Channels the head predicts; 0 for a kind without a head."""
+        return 0
+
+    def _sample_groups(self) -> int:
+        """Number of groups of channels that sample at positions of their own."""
+        return 1
+
+    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
+        raise NotImplementedError
+
+    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
+        raise NotImplementedError
+
+    def _is_unmodulated(self, input: Tensor, pads: Pads) -> bool:
+        """Whether every sample counts fully at ``input``; False only where a mask says otherwise."""
+        return True
+
+    def reset_rule(self) -> None:
+        """Make the sampling rule start on the ordinary grid: here, a head of zeros."""
+        if self.head is not None:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def reset_rule_as_published(self) -> None:
+        """Start the sampling rule as the paper's program does; a head of zeros for all kinds but the metric."""
+        self.reset_rule()
+
+    # --- what all share ----------------------------------------------------------------------------------------
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, C, H, W)`` or ``(C, H, W)`` -> the same with ``out_channels`` and the convolution's output size."""
+        if input.dim() == 3:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        return self._operator(*self._padded(input))
+
+    def sample_positions(self, input: Tensor) -> Tensor:
+        """Where the layer reads: ``(B, G*K, 2, Ho, Wo)``, (x, y) in pixels relative to each window's centre.
+
+        Args:
+            input: ``(B, C, H, W)``, the layer's input.
+        """
+        return self._positions(*self._padded(input))
+
+    def kernel(self) -> Tensor:
+        """The weights that multiply the samples: ``weight``, standardised where the original layer did so."""
+        if self.standardization is None:
+            return self.weight
+        return self.standardization(self.weight, getattr(self, "gain", None))
+
+    def reset_uniform(self) -> None:
+        """The paper's start: every weight ``1 / (k^2 C_in / groups)``, bias 0, the rule as published."""
+        nn.init.constant_(self.weight, 1 / self.weight[0].numel())
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        self.reset_rule_as_published()
+
+    @torch.no_grad()
+    def is_identity(self) -> bool:
+        """Whether the layer equals, for every input, the ordinary convolution with its weights.
+
+        Positions count as equal within a millionth of a pixel: an identity that needs a logarithm (a metric whose
+        ``scale`` range is not centred on 1) meets the grid only to rounding.
+        """
+        if self.head is not None and self.head.weight.count_nonzero():
+            return False
+        probe = self.weight.new_zeros(1, self.in_channels, *self.kernel_size)
+        pads = tuple((d * (k - 1), d * (k - 1)) for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        positions = self._positions(probe, pads)
+        grid = grid_offsets(self.kernel_size, self.dilation).to(positions).repeat(self._sample_groups(), 1)
+        distance = (positions - grid[..., None, None]).abs().max()
+        return bool(distance <= _ROUNDING) and self._is_unmodulated(probe, pads)
+
+    def extra_repr(self) -> str:
+        """The convolution's own text, then the kind's options."""
+        options = ", ".join(f"{name}={value!r}" for name, value in self.config.to_dict().items() if value is not None)
+        return f"{super().extra_repr()}, {options}" if options else super().extra_repr()
+
+    def _padded(self, input: Tensor) -> tuple[Tensor, Pads]:
+        """Resolve the padding; one that is not zeros is applied here, and none is left for the operator."""
+        pads = resolve_padding(self.padding, tuple(input.shape[-2:]), self.kernel_size, self.stride, self.dilation)
+        if self.padding_mode == "zeros":
+            return input, pads
+        (top, bottom), (left, right) = pads
+        return F.pad(input, (left, right, top, bottom), mode=self.padding_mode), ((0, 0), (0, 0))
+
+    def _build_head(self, device, dtype) -> PredictionHead | None:
+        channels = self._head_channels()
+        if not channels:
+            return None
+        size = self.config.head_kernel_size
+        own = self.kernel_size if size is None else (size, size)
+        grid = (self.kernel_size, self.stride, self.dilation)
+        return PredictionHead(self.in_channels, channels, own, *grid, device=device, dtype=dtype)
+
+    def _check_groups(self) -> None:
+        if self.in_channels % self._sample_groups():
+            raise MetricZooError(
+                f"{type(self).__name__}: {self._sample_groups()} sampling groups do not divide "
+                f"in_channels={self.in_channels}"
+            )
+
+    def _call_options(self, pads: Pads) -> dict[str, Any]:
+        """The arguments every operator takes."""
+        return {"bias": self.bias, "stride": self.stride, "padding": pads, "dilation": self.dilation}

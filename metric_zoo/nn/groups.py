@@ -1,0 +1,75 @@
+"""Training a converted model: sampling rules learn slower than kernels, and may be kept small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.nn.base import SampledConv2d
+
+
+def parameter_groups(model: nn.Module, lr: float, head_lr_scale: float = 0.1) -> list[dict[str, Any]]:
+    """Split trainable parameters for an optimiser; heads and offset tables get ``head_lr_scale * lr``.
+
+    Offsets that explode are the best known failure of deformable convolution; a slower head is its usual cure
+    (Deformable ConvNets, ICCV 2017, trains the added layers at 0.1 of the base rate).
+
+    Args:
+        model: converted or not.
+        lr: the learning rate, > 0.
+        head_lr_scale: factor for the sampling rules' own parameters, >= 0.
+
+    Returns:
+        One or two groups with ``params``, ``lr`` and ``name`` (``"backbone"``, ``"heads"``).
+
+    Raises:
+        MetricZooError: for a rate out of range.
+    """
+    if not lr > 0 or not head_lr_scale >= 0:
+        raise MetricZooError(f"lr={lr!r}, head_lr_scale={head_lr_scale!r}: expected lr > 0 and head_lr_scale >= 0")
+    heads = {id(p): p for p in head_parameters(model)}
+    backbone = [p for p in model.parameters() if p.requires_grad and id(p) not in heads]
+    trained = [p for p in heads.values() if p.requires_grad]
+    groups = [{"params": backbone, "lr": lr, "name": "backbone"}]
+    if trained:
+        groups.append({"params": trained, "lr": lr * head_lr_scale, "name": "heads"})
+    return groups
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that decide where layers sample: heads, and the tables of active convolutions."""
+    found = []
+    for layer in model.modules():
+        if isinstance(layer, SampledConv2d):
+            own = layer.head.parameters() if layer.head is not None else [getattr(layer, "offset", None)]
+            found += [p for p in own if p is not None]
+    return found
+
+
+def head_regularization(model: nn.Module) -> Tensor:
+    r"""Mean over all heads and over {weight, bias} of the mean absolute value; a scalar to add to the loss.
+
+    The published classification runs add 5000 times this (Metric Convolutions, ICCV 2025). The identity of a metric
+    head has a bias of 1 in its direction, which counts like any other value.
+
+    Returns:
+        A scalar with gradients to the heads; 0 where the model has none.
+    """
+    heads = [m.head for m in model.modules() if isinstance(m, SampledConv2d) and m.head is not None]
+    terms = [parameter.abs().mean() for head in heads for parameter in (head.weight, head.bias)]
+    return torch.stack(terms).mean() if terms else torch.zeros(())
+
+
+def freeze_kernels(model: nn.Module) -> nn.Module:
+    """Stop the kernels of all sampled layers from learning: the paper's FKW setting. The heads go on.
+
+    Returns:
+        The model.
+    """
+    for layer in model.modules():
+        if isinstance(layer, SampledConv2d):
+            layer.weight.requires_grad_(False)
+    return model

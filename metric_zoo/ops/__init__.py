@@ -1,0 +1,18 @@
+"""Functional operators. Kinds differ only in where they sample; `sampled_conv2d` is what they share."""
+
+from metric_zoo.ops.backend import backend, use_backend
+from metric_zoo.ops.bilinear import bilinear_sample
+from metric_zoo.ops.deform import deform_conv2d
+from metric_zoo.ops.metric import metric_conv2d
+from metric_zoo.ops.sampled import sampled_conv2d
+from metric_zoo.ops.shifted import shifted_conv2d
+
+__all__ = [
+    "backend",
+    "bilinear_sample",
+    "deform_conv2d",
+    "metric_conv2d",
+    "sampled_conv2d",
+    "shifted_conv2d",
+    "use_backend",
+]

@@ -1,0 +1,71 @@
+"""Padding in every form a convolution takes, and the output size that follows."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from metric_zoo.errors import MetricZooError
+
+Pair: TypeAlias = "tuple[int, int]"
+Pads: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
+Padding: TypeAlias = "int | str | tuple[int, int] | Pads"
+
+
+def pair(value: int | tuple[int, int], name: str, minimum: int) -> Pair:
+    """``2 -> (2, 2)``.
+
+    Raises:
+        MetricZooError: if it is not one or two whole numbers of at least ``minimum``.
+    """
+    result = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(result) != 2 or not all(isinstance(v, int) and v >= minimum for v in result):
+        raise MetricZooError(f"{name} is {value!r}, expected one or two whole numbers >= {minimum}")
+    return result
+
+
+def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
+    """Pixels to add: ``((top, bottom), (left, right))``.
+
+    Args:
+        padding: whole number(s) as in `torch.nn.Conv2d`; four as ``((top, bottom), (left, right))``; ``"valid"``; or
+            ``"same"``, which keeps ``ceil(size / stride)`` pixels, the surplus at the bottom right (for stride 1
+            torch's rule, for larger ones TensorFlow's, which timm's ``tf_`` models use).
+        size: the input's (height, width).
+
+    Raises:
+        MetricZooError: for anything else.
+    """
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        height, width = (_same(*axis) for axis in zip(size, kernel_size, stride, dilation, strict=True))
+        return height, width
+    if isinstance(padding, str):
+        raise MetricZooError(f"padding is {padding!r}, expected whole numbers, 'same' or 'valid'")
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
+        return pair(tuple(padding[0]), "padding", 0), pair(tuple(padding[1]), "padding", 0)
+    ph, pw = pair(padding, "padding", 0)
+    return (ph, ph), (pw, pw)
+
+
+def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:
+    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def output_size(size: Pair, kernel_size: Pair, stride: Pair, pads: Pads, dilation: Pair) -> Pair:
+    """The (height, width) a convolution yields.
+
+    Raises:
+        MetricZooError: if the padded input is smaller than the kernel.
+    """
+    result = tuple(
+        (n + sum(p) - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel_size, stride, pads, dilation, strict=True)
+    )
+    if min(result) < 1:
+        raise MetricZooError(
+            f"input of {size[0]}x{size[1]} px with padding {pads} is smaller than the kernel {kernel_size} "
+            f"with dilation {dilation}"
+        )
+    return result

@@ -1,0 +1,35 @@
+"""Shared fixtures: seeded randomness, and the folder of golden numbers where there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def golden_cases() -> list[dict]:
+    """The manifest of golden files; empty where the folder is absent (the tests then skip)."""
+    manifest = SHARED / "golden" / "manifest.json"
+    return json.loads(manifest.read_text()) if manifest.exists() else []
+
+
+@pytest.fixture(
+    params=golden_cases() or [None], ids=lambda case: case["file"].removesuffix(".npz") if case else "absent"
+)
+def golden(request):
+    """One golden case: its settings and its float64 tensors."""
+    if request.param is None:
+        pytest.skip("the golden numbers (../shared/golden) are not beside this checkout")
+    import numpy as np
+
+    with np.load(SHARED / "golden" / request.param["file"]) as arrays:
+        return request.param, {name: torch.from_numpy(arrays[name]) for name in arrays}

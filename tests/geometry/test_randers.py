@@ -1,0 +1,91 @@
+"""Randers metrics against closed forms and numerical suprema."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metric_zoo import MetricZooError
+from metric_zoo.geometry import RandersMetric
+
+
+def random_metric(batch=2, groups=3, size=4) -> RandersMetric:
+    """Feasible by construction: M = A A^T + I, drift at 0.6 of the limit."""
+    a = torch.randn(batch, groups, size, size, 2, 2, dtype=torch.float64)
+    m = a @ a.mT + torch.eye(2, dtype=torch.float64)
+    direction = torch.randn(batch, groups, size, size, 2, 1, dtype=torch.float64)
+    length = (direction.mT @ torch.linalg.inv(m) @ direction).sqrt()
+    omega = (0.6 * direction / length).squeeze(-1)
+    parts = m[..., 0, 0], m[..., 0, 1], m[..., 1, 1], omega[..., 0], omega[..., 1]
+    return RandersMetric.from_components(*parts)
+
+
+def test_norm_is_the_formula_in_numpy():
+    metric, u = random_metric(), torch.randn(5, 2, dtype=torch.float64)
+    m = metric.matrix.permute(0, 1, 4, 5, 2, 3).numpy()
+    omega = metric.drift.permute(0, 1, 3, 4, 2).numpy()
+    expected = np.stack([np.sqrt(np.einsum("i,bghwij,j->bghw", v, m, v)) + omega @ v for v in u.numpy()], axis=2)
+    np.testing.assert_allclose(metric.norm(u).numpy(), expected, rtol=1e-12)
+
+
+def test_norm_of_a_field_equals_norm_of_the_same_vectors():
+    metric, u = random_metric(), torch.randn(5, 2, dtype=torch.float64)
+    field = u.view(1, 1, 5, 2, 1, 1).expand(2, 3, 5, 2, 4, 4)
+    torch.testing.assert_close(metric.norm(field), metric.norm(u))
+
+
+def test_unit_ball_lies_at_norm_one_in_the_stated_directions():
+    metric = random_metric()
+    ball = metric.unit_ball(16)
+    torch.testing.assert_close(metric.norm(ball), torch.ones(2, 3, 16, 4, 4, dtype=torch.float64))
+    angle = torch.atan2(ball[:, :, 3, 1], ball[:, :, 3, 0])
+    torch.testing.assert_close(angle, torch.full_like(angle, 2 * math.pi * 3 / 16))
+
+
+def test_dual_is_the_supremum_over_the_unit_ball():
+    metric, v = random_metric(), torch.randn(4, 2, dtype=torch.float64)
+    products = torch.einsum("bgnchw,kc->bgknhw", metric.unit_ball(20_000), v)
+    torch.testing.assert_close(metric.dual().norm(v), products.amax(3), rtol=1e-6, atol=0)
+
+
+def test_dual_of_the_dual_is_the_metric():
+    metric = random_metric()
+    torch.testing.assert_close(metric.dual().dual().packed, metric.packed)
+
+
+def test_drift_norm_and_feasibility():
+    metric = random_metric()
+    torch.testing.assert_close(metric.drift_norm(), torch.full((2, 3, 4, 4), 0.6, dtype=torch.float64))
+    assert metric.is_feasible().all()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [(1, 0, 1, 1.0, 0), (1, 0, 1, 0.8, 0.7), (-1, 0, 1, 0, 0), (1, 2, 1, 0, 0), (1, 0, 1, math.nan, 0)],
+    ids=["drift-on-the-limit", "drift-beyond", "negative", "indefinite", "nan"],
+)
+def test_infeasible(packed):
+    assert not RandersMetric(torch.tensor(packed, dtype=torch.float64).view(1, 5, 1, 1)).is_feasible().any()
+
+
+def test_identity_is_euclidean():
+    metric = RandersMetric.identity(1, 2, 3, 3)
+    assert (metric.norm(torch.tensor([[3.0, 4.0]])) == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandersMetric(torch.zeros(1, 6, 2, 2)), r"\(1, 6, 2, 2\).*5\*G"),
+        (lambda: RandersMetric(torch.zeros(1, 5, 2, 2, dtype=torch.int64)), "int64"),
+        (lambda: RandersMetric.identity(1, 1, 2, 2).norm(torch.zeros(3)), r"\(3,\)"),
+        (lambda: RandersMetric.identity(1, 1, 2, 2).unit_ball(0), "n is 0"),
+    ],
+    ids=["channels", "dtype", "u", "n"],
+)
+def test_errors_name_the_value(make, message):
+    with pytest.raises(MetricZooError, match=message):
+        make()
