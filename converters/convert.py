@@ -1,0 +1,323 @@
+"""Convert a model in one call, and back."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.report import ConversionReport, LayerReport, attach, detach
+from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
+from metric_zoo.converters.select import Decision, Where, select
+from metric_zoo.converters.trace import Analysis, analyse, trace
+from metric_zoo.converters.verify import Difference, check_unchanged, layer_differences, output_difference, run
+from metric_zoo.errors import ConversionError, suggest
+from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.registry import KINDS, get_kind
+
+OUTPUTS = ("module", "graph")
+
+# Kinds whose layers, by design, do not start as the convolution they replace.
+_NOT_LOSSLESS = ("dilated",)
+
+
+def convert(
+    model: nn.Module,
+    to: str = "metric",
+    *,
+    where: Where = None,
+    example_input: Any = None,
+    init: str = "pretrained",
+    inplace: bool = False,
+    output: str = "module",
+    strict: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Replace selected convolutions of any model by another kind, keeping the pretrained function.
+
+    The model keeps its class, methods, state-dict keys, hooks, device, dtype and modes; each replaced layer keeps its
+    weights and gains a head. The result is checked on an example input before it is returned.
+
+    Args:
+        model: any `nn.Module` with `nn.Conv2d` layers.
+        to: a kind of `list_kinds`.
+        where: which convolutions; see `metric_zoo.converters.select.select`. None is the default policy.
+        example_input: a tensor ``(B, C, H, W)`` or a tuple of arguments; None is a random image of the declared size.
+        init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels.
+        inplace: convert this object instead of a copy.
+        output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` of a copy of the converted model, without its
+            methods. Functional convolution calls in it stay ordinary.
+        strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it.
+        options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``.
+
+    Returns:
+        The converted model; `conversion_report` tells what was done.
+
+    Raises:
+        ConversionError: if an argument is impossible, ``where`` selects nothing, or the output changed. The model is
+            then left exactly as it was.
+        MetricZooError: for an unknown kind or option.
+
+    Example:
+        >>> import timm
+        >>> model = convert(timm.create_model("resnet18"), to="metric")
+        >>> type(model.layer2[0].conv1).__name__
+        'MetricConv2d'
+    """
+    _check_arguments(model, to, init, output)
+    if not inplace:
+        model = copy.deepcopy(model)
+    analysis = analyse(model, example_input)
+    decisions = select(analysis.nodes, to, where)
+    _check_selection(decisions, where, strict, model)
+    _check_settled(analysis.nodes, decisions, options)
+    layers = _build_layers(analysis.nodes, decisions, to, options)
+    report = ConversionReport(type(model).__name__, traced=analysis.traced)
+    report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
+    with _swapped(analysis, layers, model, init) as compared:
+        report.not_compared = _why_not_compared(model, layers, init)
+        if report.not_compared is None:
+            report.output, report.output_float64 = _prove(model, analysis, layers, compared)
+        result = _as_graph(model) if output == "graph" else model
+    if init == "uniform":
+        for layer in layers.values():
+            layer.reset_uniform()
+    nodes = {node.name: node for node in analysis.nodes}
+    report.converted = {
+        name: _layer_report(layer, nodes[name], compared.layers.get(name)) for name, layer in layers.items()
+    }
+    attach(model, report)
+    if result is not model:
+        attach(result, report)
+    return result
+
+
+def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    """Put the ordinary convolutions back, with their classes and current weights.
+
+    That is exact only while no sampling rule has moved: heads still zero, offsets still zero.
+
+    Args:
+        model: a model from `convert`.
+        inplace: revert this object instead of a copy.
+
+    Returns:
+        The model without sampled layers; with ``inplace=False`` the argument is untouched.
+
+    Raises:
+        ConversionError: naming the layers whose rule has been trained. The model is then left as it was.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
+    moved = [name for name, layer in layers.items() if not layer.is_identity()]
+    if moved:
+        raise ConversionError(
+            f"{len(moved)} of {len(layers)} layers no longer equal a convolution, {moved[0]!r} the first: "
+            "a trained sampling rule cannot be reverted exactly"
+        )
+    if not inplace:
+        model = copy.deepcopy(model)
+    swap(model, {m: _plain(m) for m in model.modules() if isinstance(m, SampledConv2d)})
+    detach(model)
+    return model
+
+
+def _plain(layer: SampledConv2d) -> nn.Conv2d:
+    """The convolution a layer came from, with the layer's parameters and mode."""
+    origin = getattr(layer, "_origin", None)
+    if origin is None:
+        raise ConversionError("a layer that was not made by mz.convert has no original to revert to")
+    conv = origin[0]
+    for key in list(conv._parameters):
+        conv._parameters[key] = layer._parameters[key]
+    conv.train(layer.training)
+    return conv
+
+
+def _check_arguments(model: Any, to: str, init: str, output: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    if isinstance(model, nn.Conv2d):
+        raise ConversionError("the model is itself a convolution, and cannot be swapped inside itself: use mz.nn")
+    if to == "standard" and init == "uniform":
+        raise ConversionError("to='standard' leaves every convolution as it is: init='uniform' would do nothing")
+    if init not in INITS:
+        raise ConversionError(f"init={init!r}: expected one of {INITS}{suggest(str(init), INITS)}")
+    if output not in OUTPUTS:
+        raise ConversionError(f"output={output!r}: expected one of {OUTPUTS}{suggest(str(output), OUTPUTS)}")
+
+
+def _options_by_kind(kinds: set[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give every kind the options it knows; each option must be known to one of them."""
+    split = {}
+    for kind in kinds:
+        known = {f.name for f in fields(KINDS[kind].config)}
+        split[kind] = {name: value for name, value in options.items() if name in known}
+    unclaimed = set(options).difference(*split.values())
+    if unclaimed:
+        first = min(kinds)
+        get_kind(first).config.from_options(first, {name: options[name] for name in sorted(unclaimed)})
+    return {kind: get_kind(kind).config.from_options(kind, own).to_dict() for kind, own in split.items()}
+
+
+def _build_layers(
+    nodes: list[ConvNode], decisions: Mapping[str, Decision], to: str, options: Mapping[str, Any]
+) -> dict[str, SampledConv2d]:
+    kinds = {d.kind for d in decisions.values() if d.kind} or {to}
+    by_kind = _options_by_kind(kinds, options)
+    modules = {node.name: node.module for node in nodes}
+    return {
+        name: build_layer(name, modules[name], decision.kind, by_kind[decision.kind])
+        for name, decision in decisions.items()
+        if decision.kind
+    }
+
+
+def _check_settled(nodes: list[ConvNode], decisions: Mapping[str, Decision], options: Mapping[str, Any]) -> None:
+    """Layers that are of the kind already stay; options that they do not have would be lost without a word."""
+    for node in nodes:
+        if decisions[node.name].outcome != "settled" or not isinstance(node.module, SampledConv2d):
+            continue
+        have = node.module.config.to_dict()
+        for name, value in options.items():
+            value = tuple(value) if isinstance(value, list) else value
+            if name in have and have[name] != value:
+                raise ConversionError(
+                    f"{node.name} is already {node.module.kind!r} with {name}={have[name]!r}, asked for {value!r}: "
+                    "revert the model first, or leave that layer out by 'where'"
+                )
+
+
+def _check_selection(decisions: Mapping[str, Decision], where: Where, strict: bool, model: nn.Module) -> None:
+    if strict:
+        for name, decision in decisions.items():
+            if decision.outcome == "unsupported":
+                raise ConversionError(f"strict: {name} cannot be converted: {decision.reason}")
+    if any(decision.outcome in ("convert", "settled") for decision in decisions.values()):
+        return
+    considered = [f"{name} ({d.reason})" for name, d in decisions.items() if d.outcome != "unselected"]
+    message = f"nothing to swap in {type(model).__name__}: " + (
+        f"{len(considered)} convolutions were considered, e.g. {considered[0]}" if considered else "none was selected"
+    )
+    if where is not None or strict:
+        raise ConversionError(f"{message}; change 'where'")
+    warnings.warn(message, stacklevel=3)
+
+
+@dataclass
+class _Compared:
+    """The original's outputs, and the difference of each replacement from what it replaces."""
+
+    before: list[Tensor]
+    layers: dict[str, Difference]
+
+
+@contextmanager
+def _swapped(
+    analysis: Analysis, layers: Mapping[str, SampledConv2d], model: nn.Module, init: str
+) -> Iterator[_Compared]:
+    """Compare the lossless layers with what they replace, swap all; swap back if the block fails."""
+    modules = {node.name: node.module for node in analysis.nodes}
+    lossless = {} if init == "uniform" else {n: layer for n, layer in layers.items() if layer.kind not in _NOT_LOSSLESS}
+    for name, layer in lossless.items():
+        check_lossless(name, layer)
+    for name, layer in layers.items():
+        if init == "uniform":
+            check_may_start_uniform(name, layer)
+    compared = _Compared([], {})
+    if lossless and not _is_meta(model):
+        replacements = {modules[name]: layer for name, layer in lossless.items()}
+        compared.before, found = layer_differences(model, analysis.inputs, replacements)
+        compared.layers = {name: found[modules[name]] for name in lossless if modules[name] in found}
+        for name, difference in compared.layers.items():
+            check_unchanged(f"layer {name}", difference, layers[name].weight.dtype, roundings=4)
+    swap(model, {modules[name]: layer for name, layer in layers.items()})
+    try:
+        yield compared
+    except BaseException:
+        swap(model, {layer: modules[name] for name, layer in layers.items()})
+        raise
+
+
+def _prove(
+    model: nn.Module, analysis: Analysis, layers: Mapping[str, SampledConv2d], compared: _Compared
+) -> tuple[Difference | None, Difference | None]:
+    """The whole model's difference, and that in float64 where rounding alone exceeds the tolerance.
+
+    Both are None if the outputs' shapes depend on the data.
+    """
+    found = output_difference(run(model, analysis.inputs), compared.before)
+    exact = None
+    if found is None:
+        return None, None
+    dtype = next((t.dtype for t in compared.before), torch.float32)
+    try:
+        check_unchanged("the output", found, dtype, roundings=16)
+    except ConversionError:
+        # An ill-conditioned network (a detector that decodes boxes) amplifies float32's rounding beyond the
+        # tolerance. In float64 rounding vanishes, and a real difference stays.
+        exact = _difference_in_float64(model, analysis.inputs, layers) if dtype == torch.float32 else None
+        if exact is None:
+            raise
+        check_unchanged("the output in float64", exact, torch.float64, roundings=16)
+    return found, exact
+
+
+def _difference_in_float64(
+    model: nn.Module, inputs: tuple[Any, ...], layers: Mapping[str, SampledConv2d]
+) -> Difference | None:
+    """The difference of a double-precision copy; None where the model does not run in it."""
+    double = copy.deepcopy(model).double()
+    wide = torch.utils._pytree.tree_map(
+        lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs
+    )
+    try:
+        after = run(double, wide)
+        modules = dict(double.named_modules())
+        swap(double, {modules[name]: _plain(modules[name]) for name in layers})
+        return output_difference(after, run(double, wide))
+    except RuntimeError:
+        return None
+
+
+def _layer_report(layer: SampledConv2d, node: ConvNode, found: Difference | None) -> LayerReport:
+    return LayerReport(
+        kind=layer.kind,
+        options=layer.config.to_dict(),
+        kernel=node.kernel,
+        input_shape=node.input_shape,
+        output_shape=node.output_shape,
+        head_parameters=sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in node.module.parameters()),
+        difference=found,
+    )
+
+
+def _why_not_compared(model: nn.Module, layers: Mapping[str, SampledConv2d], init: str) -> str | None:
+    if not layers:
+        return "nothing was swapped"
+    if init == "uniform":
+        return "init='uniform' gives up the pretrained function"
+    if _is_meta(model):
+        return "a model on the meta device has no values"
+    other = next((layer.kind for layer in layers.values() if layer.kind in _NOT_LOSSLESS), None)
+    return f"kind {other!r} starts as another function" if other else None
+
+
+def _is_meta(model: nn.Module) -> bool:
+    return any(p.is_meta for p in model.parameters())
+
+
+def _as_graph(model: nn.Module) -> nn.Module:
+    # Tracing leaks proxies into some models' caches, so a copy is traced.
+    graph = trace(copy.deepcopy(model))
+    if graph is None:
+        raise ConversionError(f"{type(model).__name__} cannot be traced by torch.fx: use output='module'")
+    return graph

@@ -1,0 +1,48 @@
+"""A table of a model's convolutions and what the selection makes of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from metric_zoo.converters.select import Where, select
+from metric_zoo.converters.trace import analyse
+from metric_zoo.text import size
+
+COLUMNS = ("name", "layer", "kernel", "stride", "groups", "input", "output", "calls", "norm", "selected", "reason")
+
+
+def inspect_convolutions(
+    model: nn.Module, to: str = "metric", where: Where = None, example_input: Any = None
+) -> list[dict[str, Any]]:
+    """One row per convolution, in module order; nothing is converted.
+
+    Args:
+        model, to, where, example_input: as in `convert`.
+
+    Returns:
+        Rows with the keys `COLUMNS`: sizes as text (``"3x3"``, ``"64x56x56"``), ``norm`` the layer that alone reads the
+        output (empty if none or unknown), ``selected`` the kind or an empty text, ``reason`` why not.
+
+    Raises:
+        ConversionError: as `convert` for ``where`` and ``example_input``; MetricZooError for an unknown kind.
+    """
+    analysis = analyse(model, example_input)
+    decisions = select(analysis.nodes, to, where)
+    return [
+        {
+            "name": node.name,
+            "layer": type(node.module).__name__,
+            "kernel": size(node.kernel),
+            "stride": size(node.stride),
+            "groups": node.groups,
+            "input": size(node.input_shape and node.input_shape[1:]),
+            "output": size(node.output_shape and node.output_shape[1:]),
+            "calls": node.calls,
+            "norm": node.norm or "",
+            "selected": decisions[node.name].kind or "",
+            "reason": decisions[node.name].reason,
+        }
+        for node in analysis.nodes
+    ]

@@ -1,0 +1,143 @@
+"""What a conversion did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from metric_zoo.converters.verify import Difference
+from metric_zoo.errors import ConversionError
+from metric_zoo.text import size
+
+if TYPE_CHECKING:
+    import pandas
+
+_ATTRIBUTE = "_metric_zoo_report"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One converted layer: its kind and options, shapes, parameters of its head, and difference on the example input.
+
+    ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
+    was not meant to keep the function.
+    """
+
+    kind: str
+    options: dict[str, Any]
+    kernel: tuple[int, int]
+    input_shape: tuple[int, ...] | None
+    output_shape: tuple[int, ...] | None
+    head_parameters: int
+    difference: Difference | None
+
+
+@dataclass
+class ConversionReport:
+    """What `convert` did to a model.
+
+    Attributes:
+        model: the model's class.
+        converted: name -> `LayerReport`.
+        skipped: name -> reason, for every other convolution.
+        traced: whether torch.fx saw the model's structure.
+        output: difference of the whole model's output; None if nothing was compared, or if the output's shapes depend
+            on the data (then the layers' own differences are the proof).
+        output_float64: the same in double precision, where float32's rounding alone exceeds the tolerance; else None.
+        not_compared: why nothing was compared; None if it was.
+    """
+
+    model: str
+    converted: dict[str, LayerReport] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    traced: bool = False
+    output: Difference | None = None
+    output_float64: Difference | None = None
+    not_compared: str | None = None
+
+    @property
+    def worst_layer(self) -> tuple[str, Difference] | None:
+        """The converted layer whose output moved most, relative to its scale; None if none was compared."""
+        compared = {name: v.difference for name, v in self.converted.items() if v.difference is not None}
+        return max(compared.items(), key=lambda item: item[1].relative, default=None)
+
+    @property
+    def head_parameters(self) -> int:
+        """Parameters that the conversion added."""
+        return sum(layer.head_parameters for layer in self.converted.values())
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per convolution: name, kind, kernel, input, output, head_parameters, difference, reason."""
+        import pandas
+
+        rows = [
+            {
+                "name": name,
+                "kind": layer.kind,
+                "kernel": size(layer.kernel),
+                "input": size(layer.input_shape),
+                "output": size(layer.output_shape),
+                "head_parameters": layer.head_parameters,
+                "difference": layer.difference.maximum if layer.difference else None,
+                "reason": "",
+            }
+            for name, layer in self.converted.items()
+        ]
+        rows += [{"name": name, "kind": "standard", "reason": reason} for name, reason in self.skipped.items()]
+        columns = ["name", "kind", "kernel", "input", "output", "head_parameters", "difference", "reason"]
+        return pandas.DataFrame(rows, columns=columns)
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(v.kind for v in self.converted.values()).items())
+        total = len(self.converted) + len(self.skipped)
+        lines = [
+            f"{self.model}: {len(self.converted)} of {total} convolutions converted ({kinds or 'nothing to swap'})"
+        ]
+        lines.append(f"  added parameters  {self.head_parameters:,}")
+        if self.output_float64 is not None:
+            lines.append(f"  output unchanged  {_text(self.output_float64)}, in float64")
+            lines.append(f"                    (the network amplifies float32 rounding to {self.output.maximum:.2e})")
+        elif self.output is not None:
+            lines.append(f"  output unchanged  {_text(self.output)}")
+        if self.worst_layer is not None:
+            name, found = self.worst_layer
+            lines.append(f"  layers unchanged  {_text(found)}, at worst, in {name}")
+        if self.converted and self.not_compared is not None:
+            lines.append(f"  outputs not compared: {self.not_compared}")
+        for reason, count in Counter(self.skipped.values()).most_common():
+            lines.append(f"  skipped {count:4d}  {reason}")
+        return "\n".join(lines)
+
+
+def _text(found: Difference) -> str:
+    return f"max |difference| {found.maximum:.2e} at scale {found.scale:.2e}"
+
+
+def attach(model: nn.Module, report: ConversionReport) -> None:
+    """Keep the report on the model; a second conversion adds to the first."""
+    previous = getattr(model, _ATTRIBUTE, None)
+    if previous is not None:
+        report.converted = {**previous.converted, **report.converted}
+        report.skipped = {name: why for name, why in report.skipped.items() if name not in report.converted}
+    setattr(model, _ATTRIBUTE, report)
+
+
+def detach(model: nn.Module) -> None:
+    """Forget the report: the model is plain again."""
+    if hasattr(model, _ATTRIBUTE):
+        delattr(model, _ATTRIBUTE)
+
+
+def conversion_report(model: nn.Module) -> ConversionReport:
+    """The report of a model that `convert` returned.
+
+    Raises:
+        ConversionError: if the model was not converted.
+    """
+    report = getattr(model, _ATTRIBUTE, None)
+    if report is None:
+        raise ConversionError(f"{type(model).__name__} has no conversion report: it did not come from mz.convert")
+    return report

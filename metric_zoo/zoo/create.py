@@ -1,0 +1,152 @@
+"""Build a model by name and convert it."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from metric_zoo.converters import convert
+from metric_zoo.errors import ConversionError, suggest
+from metric_zoo.nn.registry import KINDS, get_kind
+from metric_zoo.zoo.origin import ModelOrigin, remember_origin
+
+SOURCES = ("timm", "torchvision")
+
+_CONVERT_OPTIONS = ("where", "example_input", "init", "strict")
+
+
+def create_model(
+    name: str, to: str = "metric", *, source: str = "timm", pretrained: bool | str = False, **options: Any
+) -> nn.Module:
+    """Build a timm or torchvision model and convert it in one call.
+
+    Args:
+        name: the model's name in its registry, for timm with or without a pretrained tag (``"resnet50.a1_in1k"``).
+        to: a kind of `list_kinds`; ``"standard"`` leaves the model as it is.
+        source: ``"timm"`` or ``"torchvision"``.
+        pretrained: load its weights (torchvision: True is ``"DEFAULT"``, or a name such as ``"IMAGENET1K_V2"``).
+        options: of the conversion (``where``, ``init``, ``example_input``, ``strict`` and the kind's own) and of the
+            model's constructor (``num_classes``, ``in_chans``, ...).
+
+    Raises:
+        ConversionError: for an unknown source or name, or as `convert`.
+    """
+    conversion, model_options = split_options(to, options)
+    model = build_base(ModelOrigin(source, name, model_options), pretrained)
+    if to == "standard" and not conversion:
+        return model
+    return convert(model, to, inplace=True, **conversion)
+
+
+def build_base(origin: ModelOrigin, pretrained: bool | str = False) -> nn.Module:
+    """Build the unconverted model that ``origin`` names.
+
+    Raises:
+        ConversionError: for an unknown source or name, or an option that its constructor does not take.
+    """
+    build = builder(origin.source, origin.name)
+    try:
+        model = build(pretrained, **origin.options)
+    except TypeError as error:
+        unknown = next((name for name in origin.options if f"unexpected keyword argument '{name}'" in str(error)), None)
+        if unknown is None:
+            raise
+        known = {option for kind in KINDS.values() for option in kind.config.__dataclass_fields__}
+        raise ConversionError(
+            f"neither {origin.source}'s {origin.name} nor the conversion has an option {unknown!r}"
+            f"{suggest(unknown, known)} ({error})"
+        ) from None
+    remember_origin(model, origin)
+    return model
+
+
+def builder(source: str, name: str) -> Callable[..., nn.Module]:
+    """A function ``(pretrained, **options) -> model`` for one name of one registry.
+
+    Raises:
+        ConversionError: for an unknown source or name.
+    """
+    if source not in SOURCES:
+        raise ConversionError(f"source={source!r}: expected one of {SOURCES}{suggest(source, SOURCES)}")
+    return _timm_builder(name) if source == "timm" else _torchvision_builder(name)
+
+
+def _timm_builder(name: str) -> Callable[..., nn.Module]:
+    import timm
+
+    if not timm.is_model(name):
+        raise ConversionError(f"timm has no model {name!r}{suggest(name.split('.')[0], timm.list_models())}")
+    return lambda pretrained, **options: timm.create_model(name, pretrained=bool(pretrained), **options)
+
+
+def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    import torchvision
+
+    names = torchvision.models.list_models()
+    if name not in names:
+        raise ConversionError(f"torchvision has no model {name!r}{suggest(name, names)}")
+    function = torchvision.models.get_model_builder(name)
+
+    def build(pretrained: bool | str, **options: Any) -> nn.Module:
+        weights = {True: "DEFAULT", False: None}.get(pretrained, pretrained)
+        # Without weights a detector would still fetch those of its backbone.
+        if weights is None and "weights_backbone" in inspect.signature(function).parameters:
+            options.setdefault("weights_backbone", None)
+        return function(weights=weights, **options)
+
+    return build
+
+
+def split_options(kind: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate the conversion's options from the model constructor's."""
+    known = {*_CONVERT_OPTIONS, *(f.name for f in fields(get_kind(kind).config))}
+    conversion = {name: value for name, value in options.items() if name in known}
+    return conversion, {name: value for name, value in options.items() if name not in known}
+
+
+def list_models(filter: str = "*", to: str = "metric", *, source: str = "timm") -> list[str]:
+    """Names that `register` adds to a registry, sorted: ``list_models("resnet*")`` has ``"metric_resnet50"``.
+
+    Args:
+        filter: glob on the original name.
+        to: a kind of `list_kinds`, not ``"standard"``: unconverted models keep their own names.
+        source: ``"timm"`` or ``"torchvision"``.
+
+    Raises:
+        ConversionError: for an unknown source, or for ``to="standard"``; MetricZooError for an unknown kind.
+    """
+    if get_kind(to).layer is None:
+        raise ConversionError(f"to={to!r}: unconverted models keep their own names, see timm.list_models")
+    return [f"{to}_{name}" for name in fnmatch.filter(base_names(source), filter)]
+
+
+def base_names(source: str) -> list[str]:
+    """Unconverted image models of a registry, sorted; video models have no two-dimensional convolutions.
+
+    Raises:
+        ConversionError: for an unknown source.
+    """
+    if source not in SOURCES:
+        raise ConversionError(f"source={source!r}: expected one of {SOURCES}{suggest(source, SOURCES)}")
+    if source == "timm":
+        import timm
+
+        names = timm.list_models()
+    else:
+        import torchvision
+
+        video = torchvision.models.list_models(module=torchvision.models.video)
+        names = [name for name in torchvision.models.list_models() if name not in video]
+    return sorted(name for name in names if not is_registered_name(name))
+
+
+def is_registered_name(name: str) -> bool:
+    """Whether `register` made this name."""
+    from metric_zoo.zoo.register import registered
+
+    return name in registered

@@ -1,0 +1,88 @@
+"""Make every converted model available under the registries' own functions."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from metric_zoo.converters import convert
+from metric_zoo.nn.registry import list_kinds
+from metric_zoo.zoo.create import base_names, split_options
+from metric_zoo.zoo.origin import ModelOrigin, remember_origin
+
+registered: set[str] = set()
+"""Names this process has added to a registry."""
+
+
+def register() -> None:
+    """Add ``<kind>_<model>`` to timm's and torchvision's registries, for every kind and every image model.
+
+    Afterwards ``timm.create_model("metric_resnet50", pretrained=True, num_classes=10)``,
+    ``timm.list_models("metric_*")`` and ``torchvision.models.get_model("deformable_resnet50", weights="DEFAULT")``
+    build the converted models; options of the conversion are keyword arguments, pretrained tags those of the original
+    (``"metric_resnet50.a1_in1k"``). Calling it again does nothing.
+    """
+    if registered:
+        return
+    import timm.models
+    from torchvision.models._api import register_model as register_in_torchvision  # exported nowhere else
+
+    names = {source: base_names(source) for source in ("timm", "torchvision")}
+    for kind in list_kinds():
+        if kind == "standard":
+            continue
+        module = _module(kind)
+        for name in names["timm"]:
+            timm.models.register_model(_timm_entrypoint(name, kind, module.__name__))
+        for name in names["torchvision"]:
+            function = _torchvision_entrypoint(name, kind, module.__name__)
+            register_in_torchvision(f"{kind}_{name}")(function)
+        registered.update(f"{kind}_{name}" for source in names.values() for name in source)
+
+
+def _module(kind: str) -> types.ModuleType:
+    """A module per kind holds the entry points: timm files models by module, so ``module="metric"`` lists ours."""
+    name = f"metric_zoo.zoo.names.{kind}"
+    return sys.modules.setdefault(name, types.ModuleType(name, f"Entry points of the {kind} models."))
+
+
+def _timm_entrypoint(name: str, kind: str, module: str) -> Callable[..., nn.Module]:
+    def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
+        import timm
+
+        conversion, model_options = split_options(kind, options)
+        model = timm.models.model_entrypoint(name)(pretrained=pretrained, **model_options)
+        plain = {k: v for k, v in model_options.items() if not k.startswith("pretrained_cfg") and k != "cache_dir"}
+        # A tag may imply another architecture (classes, input size), so it belongs to the name.
+        tag = model_options.get("pretrained_cfg")
+        tagged = f"{name}.{tag}" if isinstance(tag, str) and tag else name
+        remember_origin(model, ModelOrigin("timm", tagged, plain))
+        return convert(model, kind, inplace=True, **conversion)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = f"{kind}_{name}"
+    entrypoint.__module__ = module
+    return entrypoint
+
+
+def _torchvision_entrypoint(name: str, kind: str, module: str) -> Callable[..., nn.Module]:
+    import torchvision
+
+    function = torchvision.models.get_model_builder(name)
+
+    # The signature is kept: torchvision finds a model's weights by the annotation of its argument.
+    @functools.wraps(function)
+    def entrypoint(*args: Any, **options: Any) -> nn.Module:
+        conversion, model_options = split_options(kind, options)
+        model = function(*args, **model_options)
+        plain = {k: v for k, v in model_options.items() if not k.startswith("weights")}
+        remember_origin(model, ModelOrigin("torchvision", name, plain))
+        return convert(model, kind, inplace=True, **conversion)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = f"{kind}_{name}"
+    entrypoint.__module__ = module
+    return entrypoint

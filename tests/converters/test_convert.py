@@ -1,0 +1,376 @@
+"""Selection, options, errors and atomicity of `convert`, on small networks."""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import metric_zoo as mz
+from metric_zoo.converters import analyse
+from metric_zoo.nn import SampledConv2d
+
+
+class Net(nn.Module):
+    """A stem, two stages, a depthwise and a 1x1 convolution, and one that evaluation never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.layer1 = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(8, 8, 5, padding=2, groups=8), nn.Conv2d(8, 16, 1))
+        self.patch = nn.Conv2d(16, 16, 2, stride=2)
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.small = nn.Conv2d(16, 16, 3, stride=2)
+        self.late = nn.Conv2d(16, 16, 3, padding=1)
+        self.auxiliary = nn.Conv2d(16, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.layer2(self.layer1(self.stem(x)))
+        if self.training:
+            self.auxiliary(x)
+        return self.late(self.small(self.pad(self.patch(x))))
+
+
+X = torch.rand(2, 3, 24, 24)
+
+
+def converted_names(model: nn.Module) -> dict[str, str]:
+    return {name: m.kind for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
+
+
+def test_default_policy_and_its_reasons():
+    report = mz.conversion_report(mz.convert(Net(), example_input=X))
+    assert list(report.converted) == ["layer1.0", "layer2.0", "small"]
+    assert report.skipped == {
+        "stem": "stem: the first convolution",
+        "layer2.1": "1x1 kernel: one sample, nothing to spread",
+        "patch": "patch embedding: stride equals kernel",
+        "late": "input of 6 px, below 8",
+        "auxiliary": "not called in evaluation",
+    }
+
+
+SELECTIONS = [
+    (r"layer1\.0|stem", {"stem": "metric", "layer1.0": "metric"}),
+    (["layer2", "late"], {"layer2.0": "metric", "late": "metric"}),
+    ({"layer*": "metric", "layer2.*": "deformable", "re:.*1.*": None}, {"layer2.0": "deformable"}),
+    (
+        {"*": "shifted"},
+        dict.fromkeys(["stem", "layer1.0", "layer2.0", "patch", "small", "late", "auxiliary"], "shifted"),
+    ),
+    (lambda node: node.depthwise, {"layer2.0": "metric"}),
+    (lambda node: "active" if node.norm else None, {"layer1.0": "active"}),
+    (lambda node: node.explicit_pad, {"small": "metric"}),
+    (
+        lambda node: node.calls == 1 and node.output_shape[-1] == 24 and node.order > 0,
+        dict.fromkeys(["layer1.0", "layer2.0"], "metric"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("where", "expected"), SELECTIONS, ids=range(len(SELECTIONS)))
+def test_where(where, expected):
+    model = Net().eval()
+    converted = mz.convert(model, where=where, example_input=X)
+    assert converted_names(converted) == expected
+    torch.testing.assert_close(converted(X), model(X), rtol=1e-4, atol=1e-6)
+
+
+def test_options_reach_the_kinds_that_know_them():
+    rules = {"layer1*": "metric", "layer2*": "deformable"}
+    model = mz.convert(Net(), where=rules, example_input=X, eps_omega=0.25, offset_groups=2)
+    assert model.layer1[0].config.eps_omega == 0.25
+    assert model.layer2[0].config.offset_groups == 2
+
+
+def test_inplace_keeps_the_object_and_the_parameters():
+    model = Net()
+    weight = model.layer1[0].weight
+    assert mz.convert(model, example_input=X, inplace=True) is model
+    assert model.layer1[0].weight is weight
+
+
+def test_shared_modules_hooks_modes_and_flags_survive():
+    model = Net()
+    model.again = model.layer1[0]
+    model.layer1[0].weight.requires_grad_(False)
+    model.layer2.eval()
+    seen = []
+    model.layer1[0].register_forward_hook(lambda m, a, o: seen.append(type(m).__name__))
+    converted = mz.convert(model, example_input=X, inplace=True)
+    seen.clear()
+    assert converted.again is converted.layer1[0]
+    assert not converted.layer1[0].weight.requires_grad and converted.layer1[0].head.weight.requires_grad
+    assert converted.training and not converted.layer2[0].training and converted.layer1[0].training
+    converted(X)
+    assert seen == ["MetricConv2d"]
+
+
+def test_uniform_start_is_the_papers():
+    model = mz.convert(Net(), init="uniform", sampling="polar", example_input=X)
+    assert (model.layer1[0].weight == 1 / 72).all()
+    assert mz.conversion_report(model).output is None
+    assert "not compared: init='uniform'" in str(mz.conversion_report(model))
+
+
+def test_converting_twice():
+    once = mz.convert(Net(), example_input=X, where="layer1.*")
+    twice = mz.convert(once, to="metric", example_input=X)
+    assert list(mz.conversion_report(twice).converted) == ["layer1.0", "layer2.0", "small"]
+    with pytest.raises(mz.ConversionError, match="layer1.0 is already 'metric' and cannot become 'shifted'"):
+        mz.convert(once, to="shifted", example_input=X)
+    mixed = mz.convert(once, to="shifted", where=["layer2"], example_input=X)
+    assert converted_names(mixed) == {"layer1.0": "metric", "layer2.0": "shifted"}
+
+
+def test_standard_changes_nothing():
+    model = mz.convert(Net(), to="standard", example_input=X)
+    assert not converted_names(model)
+
+
+def test_dilated_is_not_held_to_the_old_function():
+    model = mz.convert(Net(), to="dilated", factor=2.0, example_input=X)
+    assert converted_names(model)["layer1.0"] == "dilated"
+    assert mz.conversion_report(model).output is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtypes(dtype):
+    model = mz.convert(Net().to(dtype).eval(), example_input=X.to(dtype))
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_meta_models_convert_without_arithmetic():
+    with torch.device("meta"):
+        model = Net()
+    converted = mz.convert(model, example_input=torch.empty(1, 3, 24, 24))
+    assert list(converted_names(converted)) == ["layer1.0", "layer2.0", "small"]
+
+
+class Unknown(nn.Conv2d):
+    """A class the converter has never seen."""
+
+
+def test_unknown_classes_are_skipped_or_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Unknown(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.warns(UserWarning, match="nothing to swap"):
+        report = mz.conversion_report(mz.convert(model, example_input=X))
+    assert "unknown convolution class" in report.skipped["1"] and "Unknown" in report.skipped["1"]
+    assert "weight is computed" in report.skipped["2"]
+    with pytest.raises(mz.ConversionError, match="strict: 1 cannot be converted"):
+        mz.convert(model, example_input=X, strict=True)
+
+
+def test_graph_output_follows_both_modes():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    graph = mz.convert(model, example_input=X, output="graph")
+    assert list(mz.conversion_report(graph).converted) == ["1"]
+    assert isinstance(graph, torch.fx.GraphModule)
+    assert converted_names(graph) == {"1": "metric"}
+    torch.testing.assert_close(graph.eval()(X), model.eval()(X), rtol=1e-4, atol=1e-6)
+    graph.train()
+    assert (graph(X) == 0).float().mean() > 0.3  # dropout is on
+
+
+BAD = [
+    (lambda: mz.convert(Net(), to="metrics", example_input=X), "unknown kind 'metrics'; did you mean 'metric'"),
+    (lambda: mz.convert("resnet18"), "model is a str"),
+    (lambda: mz.convert(Net(), example_input=X, where="layer9.*"), "'layer9.*' matches none of the 8 convolutions"),
+    (lambda: mz.convert(Net(), example_input=X, where="(("), "is not a regular expression"),
+    (lambda: mz.convert(Net(), example_input=X, where=["layr1"]), "'layr1'"),
+    (lambda: mz.convert(Net(), example_input=X, where={"layer1*": "metrc"}), "unknown kind 'metrc'"),
+    (lambda: mz.convert(Net(), example_input=X, where=lambda node: 3), "returned 3"),
+    (lambda: mz.convert(Net(), example_input=X, where=lambda node: False), "nothing to swap"),
+    (lambda: mz.convert(Net(), example_input=X, where=["layer2.1"]), "nothing to swap.*1x1"),
+    (lambda: mz.convert(Net(), example_input=X, where=3), "where is a int"),
+    (lambda: mz.convert(Net(), example_input=X, eps_omga=0.5), "no option 'eps_omga'; did you mean 'eps_omega'"),
+    (lambda: mz.convert(Net(), example_input=X, eps_omega=2), "eps_omega=2"),
+    (lambda: mz.convert(Net(), example_input=X, sampling="polar"), "does not start as the original"),
+    (lambda: mz.convert(Net(), example_input=X, metric_groups=3), "layer1.0: .*3 sampling groups"),
+    (lambda: mz.convert(Net(), example_input=X, init="random"), "init='random'"),
+    (lambda: mz.convert(Net(), example_input=X, output="onnx"), "output='onnx'"),
+    (lambda: mz.convert(Net(), example_input=torch.rand(1, 5, 24, 24)), "does not run on the example_input"),
+    (lambda: mz.convert(Net(), example_input="image"), "example_input is a str"),
+    (lambda: mz.convert(nn.Conv2d(3, 4, 3), example_input=X), "is itself a convolution"),
+    (lambda: mz.convert(Net(), to="standard", init="uniform", example_input=X), "would do nothing"),
+    (lambda: mz.convert(Net(), example_input=X, scale=5), "scale=5"),
+    (lambda: mz.convert(mz.convert(Net(), example_input=X), example_input=X, eps_omega=0.1), "eps_omega=0.5, asked"),
+    (lambda: mz.conversion_report(Net()), "no conversion report"),
+    (lambda: mz.revert(3), "model is a int"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD, ids=[message[:30] for _, message in BAD])
+def test_errors_name_the_value(call, message):
+    with pytest.raises(mz.MetricZooError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampling": "polar"}, {"metric_groups": 3}, {"init": "uniform", "metric_groups": 3}]
+)
+def test_a_failed_conversion_leaves_the_model_as_it_was(options):
+    model = Net()
+    before, types = copy.deepcopy(model.state_dict()), [type(m) for m in model.modules()]
+    with pytest.raises(mz.ConversionError):
+        mz.convert(model, example_input=X, inplace=True, **options)
+    assert [type(m) for m in model.modules()] == types
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not hasattr(model, "_metric_zoo_report")
+
+
+def test_a_wrong_replacement_is_found_and_undone(monkeypatch):
+    """Break the operator: the check must notice, although a zeroed branch hides the layer from the output."""
+    from metric_zoo.nn.metric import MetricConv2d
+
+    model = Net().eval()
+    with torch.no_grad():
+        model.layer2[0].weight.zero_()  # nothing of layer1 reaches the output
+        model.layer2[0].bias.zero_()
+    right = MetricConv2d._operator
+    monkeypatch.setattr(MetricConv2d, "_operator", lambda self, x, pads: right(self, x, pads) * 1.001)
+    with pytest.raises(mz.ConversionError, match="layer layer1.0 differs"):
+        mz.convert(model, where=["layer1"], example_input=X, inplace=True)
+    assert type(model.layer1[0]) is nn.Conv2d
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_wrong_replacement_is_found_in_half_precision(dtype, monkeypatch):
+    from metric_zoo.nn.metric import MetricConv2d
+
+    right = MetricConv2d._operator
+    monkeypatch.setattr(MetricConv2d, "_operator", lambda self, x, pads: right(self, x, pads) * 1.1)
+    with pytest.raises(mz.ConversionError, match="differs"):
+        mz.convert(Net().to(dtype), example_input=X.to(dtype))
+
+
+def test_a_lossy_kind_beside_it_excuses_no_layer(monkeypatch):
+    rules = {"layer1*": "metric", "layer2*": "dilated"}
+    with pytest.raises(mz.ConversionError, match="layer1.0: .* does not start as the original"):
+        mz.convert(Net(), where=rules, sampling="polar", example_input=X)
+    report = mz.conversion_report(mz.convert(Net(), where=rules, example_input=X))
+    assert report.converted["layer1.0"].difference is not None
+    assert report.converted["layer2.0"].difference is None and report.output is None
+    assert "layers unchanged" in str(report) and "kind 'dilated' starts as another function" in str(report)
+
+
+class IllConditioned(nn.Module):
+    """Makes ten thousand times more of every rounding error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        return torch.sin(1e4 * self.conv(self.stem(x)))
+
+
+def test_rounding_that_a_network_amplifies_is_no_difference():
+    torch.manual_seed(0)
+    report = mz.conversion_report(mz.convert(IllConditioned(), example_input=X))
+    assert report.output.relative > 1e-5 and report.worst_layer[1].relative < 1e-5
+    assert report.output_float64.relative < 1e-9
+    assert "in float64" in str(report) and "amplifies float32 rounding" in str(report)
+
+
+def test_a_difference_that_stays_in_float64_is_found(monkeypatch):
+    module = sys.modules["metric_zoo.converters.convert"]  # the package's name for it is the function
+    from metric_zoo.nn.metric import MetricConv2d
+
+    right = MetricConv2d._operator
+    monkeypatch.setattr(MetricConv2d, "_operator", lambda self, x, pads: right(self, x, pads) * 1.01)
+    found = module.layer_differences
+    monkeypatch.setattr(module, "layer_differences", lambda *a: (found(*a)[0], {}))  # blind to single layers
+    model = IllConditioned()
+    with pytest.raises(mz.ConversionError, match="the output in float64 differs"):
+        mz.convert(model, example_input=X, inplace=True)
+    assert not converted_names(model)
+
+
+def test_every_kind_of_hook_survives():
+    model, seen = Net(), []
+    conv = model.layer1[0]
+    conv.register_full_backward_hook(lambda m, gi, go: seen.append("backward"))
+    conv.register_forward_pre_hook(lambda m, a: seen.append("before"))
+    conv.register_state_dict_post_hook(lambda m, state, prefix, meta: seen.append("state"))
+    conv.register_buffer("calls", torch.zeros(1))
+    converted = mz.convert(model, example_input=X, inplace=True)
+    seen.clear()
+    converted(X).sum().backward()
+    assert "layer1.0.calls" in converted.state_dict()
+    assert seen == ["before", "backward", "state"]
+
+
+def test_convolutions_called_by_keyword():
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            return self.conv(input=self.stem(input=x))
+
+    assert list(mz.conversion_report(mz.convert(Keyword(), example_input=X)).converted) == ["conv"]
+
+
+def test_a_graph_that_cannot_be_made_undoes_the_conversion():
+    class Branching(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else x
+
+    model = Branching(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    with pytest.raises(mz.ConversionError, match="cannot be traced"):
+        mz.convert(model, example_input=X, inplace=True, output="graph")
+    assert not converted_names(model) and not hasattr(model, "_metric_zoo_report")
+
+
+def test_trained_rules_do_not_revert():
+    model = mz.convert(Net(), example_input=X)
+    with torch.no_grad():
+        model.layer2[0].head.weight[0, 0, 0, 0] = 0.1
+    with pytest.raises(mz.ConversionError, match="1 of 3 layers no longer equal a convolution, 'layer2.0'"):
+        mz.revert(model, inplace=True)
+    assert len(converted_names(model)) == 3
+
+
+def test_revert_keeps_trained_kernels():
+    model = mz.convert(Net(), example_input=X)
+    with torch.no_grad():
+        model.layer1[0].weight.mul_(2)
+    plain = mz.revert(model)
+    assert torch.equal(plain.layer1[0].weight, model.layer1[0].weight)
+    assert converted_names(model) and not converted_names(plain)
+
+
+def test_analysis_leaves_no_trace():
+    model = Net()
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    analysis = analyse(model, X)
+    assert analysis.traced and model.training
+    assert [len(m._forward_hooks) for m in model.modules()] == hooks
+    assert all(p.device.type == "cpu" for p in model.parameters())
+
+
+def test_parameter_groups_slow_the_heads():
+    model = mz.convert(Net(), to="metric", example_input=X)
+    backbone, heads = mz.parameter_groups(model, lr=0.1, head_lr_scale=0.05)
+    assert heads["lr"] == pytest.approx(0.005) and backbone["lr"] == 0.1
+    assert {id(p) for p in heads["params"]} == {id(p) for n, p in model.named_parameters() if ".head." in n}
+    assert len(backbone["params"]) + len(heads["params"]) == len(list(model.parameters()))
+    assert len(mz.parameter_groups(Net(), lr=0.1)) == 1
+    with pytest.raises(mz.MetricZooError, match="lr=0"):
+        mz.parameter_groups(model, lr=0)
+    active = mz.convert(Net(), to="active", example_input=X)
+    assert all(p.shape[1:] == (2,) for p in mz.parameter_groups(active, lr=0.1)[1]["params"])
+
+
+def test_the_frame_has_one_row_per_convolution():
+    report = mz.conversion_report(mz.convert(Net(), example_input=X))
+    frame = report.to_frame()
+    assert len(frame) == 8 and set(frame.columns) >= {"name", "kind", "difference", "reason"}
+    assert frame.set_index("name").loc["layer1.0", "input"] == "2x8x24x24"
