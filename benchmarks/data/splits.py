@@ -1,0 +1,67 @@
+"""What every data set yields, and where data lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.record import DatasetInfo
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three views of a data set; items are ``(image (C, H, W) float32, label)``.
+
+    Attributes:
+        train: training images, augmented where the recipe says so.
+        train_clean: the same images without augmentation, for the training accuracy.
+        test: test images.
+        info: for the record.
+    """
+
+    train: Dataset
+    train_clean: Dataset
+    test: Dataset
+    info: DatasetInfo
+
+
+def data_root(config: DataConfig) -> Path:
+    """The recipe's folder, else ``$METRIC_ZOO_DATA``, else the platform's cache folder for this package."""
+    chosen = config.root or os.environ.get("METRIC_ZOO_DATA") or platformdirs.user_cache_dir("metric-zoo")
+    return Path(chosen).expanduser()
+
+
+def augmentation(config: DataConfig, size: int) -> v2.Transform:
+    """The random part of the training transform, for square images of ``size`` pixels."""
+    if config.augment == "none":
+        return v2.Identity()
+    return v2.Compose([v2.RandomCrop(size, padding=max(size // 8, 1)), v2.RandomHorizontalFlip()])
+
+
+class TensorImages(Dataset):
+    """Images held in memory.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8.
+        labels: ``(N,)`` int64.
+        mean, std: ``(C, 1, 1)`` in [0, 1].
+        augment: applied to the uint8 image.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, augment: v2.Transform) -> None:
+        self.images, self.labels, self.mean, self.std, self.augment = images, labels, mean, std, augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.augment(self.images[index]).to(torch.float32).div_(255)
+        return image.sub_(self.mean).div_(self.std), self.labels[index]

@@ -1,0 +1,131 @@
+"""Parameters, GFLOPs, throughput, latency and peak memory of a model."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from metric_zoo.benchmarks.recipe import MeasureConfig
+from metric_zoo.benchmarks.record import Latency, Parameters, Throughput
+from metric_zoo.benchmarks.tasks.classification import logits_of
+from metric_zoo.nn.groups import head_parameters
+
+
+def count_parameters(model: nn.Module) -> Parameters:
+    """Numbers of parameters: all, those of sampling heads, those that train."""
+    return Parameters(
+        total=sum(p.numel() for p in model.parameters()),
+        heads=sum(p.numel() for p in head_parameters(model)),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )
+
+
+def gflops(model: nn.Module, image: Tensor) -> float:
+    """Of one forward pass on ``image (1, C, H, W)``: two operations for each multiply-add of a product."""
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops() / 1e9
+
+
+def inference_throughput(model: nn.Module, images: Tensor, config: MeasureConfig, dtype: str) -> Throughput:
+    """Images per second of the forward pass in evaluation mode; ``dtype`` is what the model computes in."""
+    model.eval()
+
+    @torch.no_grad()
+    def step() -> None:
+        model(images)
+
+    return _throughput(step, images, config, dtype)
+
+
+def training_throughput(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    config: MeasureConfig,
+    dtype: str,
+) -> Throughput:
+    """Images per second of a whole training step. It trains: measure last."""
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(logits_of(model(images)), labels).backward()
+        optimizer.step()
+
+    return _throughput(step, images, config, dtype)
+
+
+def latency(model: nn.Module, image: Tensor, config: MeasureConfig) -> Latency:
+    """Milliseconds of one forward pass at batch size 1."""
+    model.eval()
+
+    @torch.no_grad()
+    def step() -> None:
+        model(image[:1])
+
+    cuts = statistics.quantiles(_seconds(step, image, config), n=10, method="inclusive")
+    return Latency(p50=cuts[4] * 1e3, p90=cuts[8] * 1e3)
+
+
+def _throughput(step: Callable[[], None], images: Tensor, config: MeasureConfig, dtype: str) -> Throughput:
+    rates = [len(images) / seconds for seconds in _seconds(step, images, config)]
+    lower, median, upper = statistics.quantiles(rates, n=4, method="inclusive")
+    return Throughput(
+        median=median,
+        lower_quartile=lower,
+        upper_quartile=upper,
+        repeats=len(rates),
+        batch_size=len(images),
+        dtype=dtype,
+        layout="channels_last" if _is_channels_last(images) else "contiguous",
+        compiled=False,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    return not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
+
+
+def _seconds(step: Callable[[], None], like: Tensor, config: MeasureConfig) -> list[float]:
+    wait = torch.cuda.synchronize if like.is_cuda else (lambda: None)
+    for _ in range(config.warmup):
+        step()
+    times = []
+    for _ in range(config.repeats):
+        wait()
+        start = time.perf_counter()
+        step()
+        wait()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def reset_peak_memory() -> None:
+    """Start a new peak, where the system can: later runs of one process must not inherit an earlier run's."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Peak since `reset_peak_memory`: of allocated device memory, else of this process; None where unreadable."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    except (OSError, StopIteration):
+        return None

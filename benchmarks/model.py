@@ -1,0 +1,64 @@
+"""Build the model of a run."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from metric_zoo.benchmarks.recipe import ModelConfig, Run
+from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.converters import convert
+from metric_zoo.errors import RecipeError
+from metric_zoo.nn.groups import freeze_kernels
+from metric_zoo.zoo.create import build_base
+from metric_zoo.zoo.origin import ModelOrigin
+
+
+def build_model(run: Run, data: DatasetInfo) -> nn.Module:
+    """The architecture, sized for the data, its stem adapted, its convolutions converted.
+
+    Raises:
+        RecipeError: if architecture and data do not fit; ConversionError as `convert`.
+    """
+    model = build_base(ModelOrigin(run.model.source, run.model.name, _options(run.model, data)), run.model.pretrained)
+    if run.model.small_image_stem:
+        small_image_stem(model)
+    if run.kind.kind == "standard" and run.kind.init == "pretrained":
+        return model
+    example = torch.zeros(1, *data.image_shape).uniform_(generator=torch.Generator().manual_seed(0))
+    model = convert(
+        model,
+        run.kind.kind,
+        where=run.kind.where,
+        example_input=example,
+        init=run.kind.init,
+        inplace=True,
+        **run.kind.options,
+    )
+    return freeze_kernels(model) if run.kind.freeze_kernels else model
+
+
+def _options(model: ModelConfig, data: DatasetInfo) -> dict:
+    options = {"num_classes": data.classes, **model.options}
+    channels = data.image_shape[0]
+    if model.source == "timm":
+        options.setdefault("in_chans", channels)
+    elif channels != 3:
+        raise RecipeError(
+            f"torchvision's {model.name} reads 3 channels, the data have {channels}: set data.channels: 3"
+        )
+    return options
+
+
+def small_image_stem(model: nn.Module) -> None:
+    """Give a ResNet a 3x3 stride-1 stem without max-pool, as the metric-convolution paper does for small images.
+
+    Raises:
+        RecipeError: if the model has no ``conv1`` and ``maxpool``.
+    """
+    stem, pool = getattr(model, "conv1", None), getattr(model, "maxpool", None)
+    convs = [m for m in stem.modules() if isinstance(m, nn.Conv2d)] if isinstance(stem, nn.Module) else []
+    if not convs or not isinstance(pool, nn.Module):
+        raise RecipeError(f"small_image_stem: {type(model).__name__} has no 'conv1' and 'maxpool' as a ResNet has")
+    model.conv1 = nn.Conv2d(convs[0].in_channels, convs[-1].out_channels, 3, stride=1, padding=1, bias=False)
+    model.maxpool = nn.Identity()

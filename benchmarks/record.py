@@ -1,0 +1,210 @@
+"""The record of one run: the contract between the harness and the leaderboards. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metric_zoo.errors import RecordError
+from metric_zoo.files import replacing
+
+SCHEMA_VERSION = 1
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    """Unknown keys are ignored, so that an older reader takes a newer record of the same schema version."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class DatasetInfo(_Part):
+    """Which data: ``fingerprint`` tells equal names with other data apart.
+
+    It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and sizes in bytes of its files.
+    """
+
+    name: str
+    train_size: Count
+    test_size: Count
+    classes: Count
+    image_shape: tuple[int, int, int]
+    fingerprint: str
+
+
+class Parameters(_Part):
+    """Numbers of parameters; ``heads`` decide where the layers sample."""
+
+    total: Count
+    heads: Count
+    trainable: Count
+
+
+class Scores(_Part):
+    """Of one split, in evaluation mode: accuracies as shares, mean cross-entropy in nats, and how many images."""
+
+    top1: Share
+    top5: Share
+    loss: NonNegative
+    images: Count
+
+
+class Epoch(_Part):
+    """One epoch: ``train_loss`` and ``train_top1`` are running averages while training, ``test_top1`` is after it."""
+
+    epoch: Count
+    lr: NonNegative
+    train_loss: NonNegative
+    train_top1: Share
+    test_top1: Share
+    seconds: NonNegative
+
+
+class Throughput(_Part):
+    """Images per second over ``repeats`` timed batches on one process: median and quartiles."""
+
+    median: NonNegative
+    lower_quartile: NonNegative
+    upper_quartile: NonNegative
+    repeats: Count
+    batch_size: Count
+    dtype: str
+    layout: str
+    compiled: bool
+    threads: Count
+
+
+class Latency(_Part):
+    """Milliseconds of one forward pass at batch size 1."""
+
+    p50: NonNegative
+    p90: NonNegative
+
+
+class Failure(_Part):
+    """Why a run has no figures."""
+
+    type: str
+    message: str
+
+
+class Provenance(_Part):
+    """Where the figures come from."""
+
+    versions: dict[str, str]
+    git_sha: str | None
+    git_dirty: bool | None
+    hardware: dict[str, Any]
+    driver: str | None
+    command: str
+    started: str
+    finished: str
+
+
+class Record(_Part):
+    """One run. ``generalization_gap`` is train minus test top-1 accuracy, both in evaluation mode, as a share.
+
+    ``gflops`` counts the multiply-adds of convolutions and products of one image's forward pass, two operations each,
+    by `torch.utils.flop_counter`; the interpolation of sampled layers is not counted. ``device`` is the accelerator's
+    name, or ``"cpu"``. ``config`` is the whole configuration, for reading; its hash is ``id``.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    status: Literal["ok", "failed"]
+    failure: Failure | None = None
+    recipe: str
+    task: str
+    model: str
+    source: str
+    weights: str | None = None
+    kind: str
+    options: dict[str, Any]
+    seed: int
+    world_size: Count
+    device: str
+    config: dict[str, Any]
+    dataset: DatasetInfo | None = None
+    converted_layers: Count | None = None
+    parameters: Parameters | None = None
+    gflops: NonNegative | None = None
+    train: Scores | None = None
+    test: Scores | None = None
+    generalization_gap: Finite | None = None
+    epochs: list[Epoch] = []
+    inference: Throughput | None = None
+    training: Throughput | None = None
+    latency_ms: Latency | None = None
+    peak_memory_mib: NonNegative | None = None
+    wall_seconds: NonNegative
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _complete(self) -> Record:
+        if self.status == "failed":
+            if self.failure is None:
+                raise ValueError("a failed record must say why: 'failure' is missing")
+            return self
+        required = ("dataset", "parameters", "train", "test", "generalization_gap")
+        missing = [name for name in required if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"a record with status 'ok' lacks {', '.join(missing)}")
+        return self
+
+
+def config_id(config: dict[str, Any]) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of a run's configuration, independent of key order."""
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def record_path(folder: Path, model: str, kind: str, seed: int, identity: str) -> Path:
+    """Where a run's record lies: readable words, then the hash that makes it unique."""
+    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{model}-{kind}").strip("_")
+    return folder / f"{words}-seed{seed}-{identity}.json"
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write atomically: a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate one record.
+
+    Raises:
+        RecordError: naming the file and what is wrong with it.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read as JSON: {error}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise RecordError(f"{path} is not a record: it has no 'schema_version'")
+    if version > SCHEMA_VERSION:
+        raise RecordError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}: upgrade")
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        raise RecordError(f"{path} breaks the schema: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of pydantic's findings in one line: place, message and the value given."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    value = "" if problem["type"] == "missing" or not problem["loc"] else f", got {problem['input']!r:.80}"
+    return f"{place}: {problem['msg']}{value}{more}"

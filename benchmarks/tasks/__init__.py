@@ -1,0 +1,1 @@
+"""What a task computes from a batch."""

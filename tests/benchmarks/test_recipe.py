@@ -1,0 +1,84 @@
+"""Recipes: expansion, identity, and one clear error for each mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from metric_zoo import RecipeError
+from metric_zoo.benchmarks.launch import RECIPES, find_recipe
+from metric_zoo.benchmarks.recipe import expand, load_recipe
+
+
+def test_runs_are_models_times_kinds_times_seeds(write_recipe):
+    runs = expand(load_recipe(write_recipe(kinds=["standard", "metric", "metric"], seeds=[0, 1, 2])))
+    assert len(runs) == 6 and len({run.id for run in runs}) == 6
+    assert [run.label for run in runs[:2]] == ["resnet10t standard seed 0", "resnet10t metric seed 0"]
+
+
+def test_identity_is_what_changes_the_figures(write_recipe):
+    def identity(**changes):
+        return expand(load_recipe(write_recipe(**changes)))[0].id
+
+    data = {"name": "digits", "image_size": 16}
+    assert identity() == identity(data={**data, "root": "/elsewhere"})
+    assert identity() != identity(data={**data, "image_size": 8})
+    assert identity() != identity(train={"epochs": 2})
+    assert identity() != identity(seeds=[1])
+    recipe = load_recipe(write_recipe())
+    assert len({expand(recipe, p, d)[0].id for p, d in ((1, "cpu"), (2, "cpu"), (1, "cuda"))}) == 3
+
+
+def test_what_processes_and_devices_allow(write_recipe):
+    with pytest.raises(RecipeError, match="batch_size=63 cannot be shared out over 2 processes"):
+        expand(load_recipe(write_recipe(train={"batch_size": 63})), processes=2)
+    half = load_recipe(write_recipe(train={"precision": "fp16"}))
+    with pytest.raises(RecipeError, match="needs a GPU"):
+        expand(half)
+    assert expand(half, device="cuda")
+
+
+def test_packaged_recipes_are_valid():
+    names = [path.stem for path in RECIPES.glob("*.yaml")]
+    assert "digits" in names
+    for name in names:
+        assert expand(load_recipe(find_recipe(name)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch'"),
+        ({"seed": [0]}, "unknown key 'seed'; did you mean 'seeds'"),
+        ({"train": {"epocs": 3}}, "unknown key 'epocs' in train; did you mean 'epochs'"),
+        ({"models": [{"nam": "resnet18"}]}, "models"),
+        ({"train": {"epochs": 0}}, "train.epochs: .*greater than or equal to 1, got 0"),
+        ({"train": {"optimizer": "lion"}}, "train.optimizer"),
+        ({"kinds": []}, "kinds"),
+        ({"kinds": 5}, "kinds: .*list.*got 5"),
+        ({"kinds": "metric"}, "kinds: .*list.*got 'metric'"),
+        ({"models": None}, "models: .*list"),
+        ({"kinds": [{"kind": "metric", "options": {"scale": 5}}]}, "scale=5"),
+        ({"kinds": ["metrik"]}, "unknown kind 'metrik'; did you mean 'metric'"),
+        ({"kinds": [{"kind": "metric", "options": {"eps": 1}}]}, "has no option 'eps'"),
+        ({"kinds": [{"kind": "metric", "options": {"eps_omega": 7}}]}, "eps_omega=7"),
+    ],
+    ids=str,
+)
+def test_mistakes(write_recipe, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        expand(load_recipe(write_recipe(**changes)))
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("a: [", "is not YAML"), ("- a", "or a list")])
+def test_unreadable_files(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_missing_files_and_names(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match=r"'none' does not exist; .* one of: .*digits"):
+        find_recipe("none")
