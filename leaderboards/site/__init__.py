@@ -1,0 +1,5 @@
+"""One self-contained page."""
+
+from metric_zoo.leaderboards.site.page import render
+
+__all__ = ["render"]
