@@ -1,0 +1,74 @@
+"""The command line. Errors a user can cause are one line on standard error and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metric_zoo import __version__
+from metric_zoo.benchmarks.cli import app as bench
+from metric_zoo.errors import MetricZooError
+from metric_zoo.leaderboards.cli import app as leaderboard
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+app.add_typer(bench, name="bench")
+app.add_typer(leaderboard, name="leaderboard")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"metric-zoo {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(help="Metric, deformable and shifted convolutions for any timm or torchvision model.")
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder for the records and the leaderboard.")] = Path("build/demo")):
+    """Convert a pretrained network, train four kinds of convolution on real digits, build the leaderboard."""
+    from metric_zoo.demo import run_demo
+
+    run_demo(out)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Name in its registry, such as resnet50 or tf_efficientnet_b0.")],
+    source: Annotated[str, typer.Option(help="timm or torchvision.")] = "timm",
+    to: Annotated[str, typer.Option(help="The kind that a conversion would ask for.")] = "metric",
+    where: Annotated[str | None, typer.Option(help="Regular expression on whole names; default: the policy.")] = None,
+) -> None:
+    """List a model's convolutions, and which of them a conversion would take and why not the others."""
+    from metric_zoo.converters.inspect import COLUMNS, inspect_convolutions
+    from metric_zoo.text import columns
+    from metric_zoo.zoo.create import build_base
+    from metric_zoo.zoo.origin import ModelOrigin
+
+    rows = inspect_convolutions(build_base(ModelOrigin(source, model)), to, where)
+    taken = sum(bool(row["selected"]) for row in rows)
+    typer.echo(columns([list(COLUMNS), *([str(row[name]) for name in COLUMNS] for row in rows)]))
+    typer.echo(f"\n{taken} of {len(rows)} convolutions would become {to!r}")
+
+
+def main() -> None:
+    """Entry point of the ``metric-zoo`` command."""
+    # Deprecations inside the frameworks are not the user's to mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app()
+    except MetricZooError as error:
+        print(f"metric-zoo: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The house keeps its shape: public names, import directions, a light facade, a sound package."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import metric_zoo as mz
+
+ROOT = Path(__file__).parents[2]
+
+PUBLIC = {
+    "mz": "ConvNode ConversionError ConversionReport DataError MetricZooError RecipeError RecordError __version__ "
+    "conversion_report convert create_model geometry list_kinds list_models load nn ops parameter_groups register "
+    "revert save",
+    "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d KINDS MetricConv2d ModulatedDeformConv2d SampledConv2d "
+    "ShiftedConv2d freeze_kernels get_kind head_parameters head_regularization list_kinds parameter_groups",
+    "mz.ops": "backend bilinear_sample deform_conv2d metric_conv2d sampled_conv2d shifted_conv2d use_backend",
+    "mz.geometry": "BallSamples DRIFTS MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS ball_samples "
+    "constrain_drift grid_offsets identity_raw metric_from_image metric_from_raw sobel_gradient",
+}
+
+# What each part may import, itself aside; `errors`, `files` and `text` are for all.
+BELOW = {
+    "geometry": set(),
+    "ops": {"geometry"},
+    "nn": {"ops", "geometry"},
+    "converters": {"nn", "ops", "geometry"},
+    "zoo": {"converters", "nn", "ops", "geometry"},
+    "benchmarks": {"zoo", "converters", "nn", "ops", "geometry"},
+    "leaderboards": {"benchmarks"},
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module):
+    assert sorted(eval(module).__all__) == sorted(PUBLIC[module].split())
+    for name in eval(module).__all__:
+        assert getattr(eval(module), name) is not None
+
+
+def test_unknown_names_raise():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mz.nothing  # noqa: B018
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # "from metric_zoo import nn" imports metric_zoo.nn.
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "metric_zoo"
+                else {node.module}
+            )
+    return found
+
+
+@pytest.mark.parametrize("part", BELOW)
+def test_imports_run_downward(part):
+    folder = ROOT / part if (ROOT / part).is_dir() else ROOT / "metric_zoo" / part
+    files = sorted(folder.rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            if name.startswith("metric_zoo."):
+                target = name.split(".")[1]
+                assert target in {part, "errors", "files", "text", "__version__"} | BELOW[part], (
+                    f"{path.name} imports {name}"
+                )
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_facade_is_light():
+    heavy = "{'torch', 'timm', 'torchvision', 'accelerate', 'pandas', 'sklearn'}"
+    assert run(f"import metric_zoo, sys; print({heavy} & set(sys.modules))") == "set()"
+    assert run(f"import metric_zoo.cli, sys; print({heavy} & set(sys.modules))") == "set()"
+    assert (
+        run("import metric_zoo as mz, sys; mz.convert; print({'timm', 'pandas', 'accelerate'} & set(sys.modules))")
+        == "set()"
+    )
+
+
+def test_leaderboards_need_no_torch():
+    assert run("import metric_zoo.leaderboards.build, sys; print('torch' in sys.modules)") == "False"
+
+
+def test_backend():
+    assert mz.ops.backend() == "torch"
+    mz.ops.use_backend("torch")
+    with pytest.raises(mz.MetricZooError, match="unknown backend 'tritn'.*this build has"):
+        mz.ops.use_backend("tritn")
+
+
+def test_every_package_is_installed():
+    """A folder with code that the build configuration forgets would be missing from a wheel."""
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for folder in (ROOT / "metric_zoo", *(ROOT / p for p in ("converters", "benchmarks", "leaderboards"))):
+        for init in folder.rglob("__init__.py"):
+            relative = init.parent.relative_to(ROOT).as_posix().replace("/", ".")
+            name = relative if relative.startswith("metric_zoo") else f"metric_zoo.{relative}"
+            assert f'"{name}"' in listed, name
+
+
+@pytest.mark.parametrize("module", ["geometry", "ops", "nn", "converters", "zoo"])
+def test_public_callables_are_documented(module):
+    import importlib
+
+    package = importlib.import_module(f"metric_zoo.{module}")
+    for name in package.__all__:
+        value = getattr(package, name)
+        if callable(value):
+            assert value.__doc__ and len(value.__doc__) > 40, name
