@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,9 +38,9 @@ def _now() -> str:
 
 def provenance(started: str) -> Provenance:
     """Gather what can be read on this machine; what cannot is None."""
-    sha, dirty = _git()
+    sha, dirty = source_state()
     return Provenance(
-        versions={"python": platform.python_version(), **_versions()},
+        versions=package_versions(_PACKAGES),
         git_sha=sha,
         git_dirty=dirty,
         hardware=hardware(),
@@ -50,9 +51,10 @@ def provenance(started: str) -> Provenance:
     )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of some distributions; ``"unknown"`` where one is not installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -60,7 +62,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git() -> tuple[str | None, bool | None]:
+def source_state() -> tuple[str | None, bool | None]:
     """Commit of the checkout this package runs from, and whether tracked files differ from it; None outside one."""
     folder = Path(__file__).resolve().parent
 

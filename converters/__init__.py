@@ -1,9 +1,9 @@
 """The converter: trace to understand, swap on the original, prove it."""
 
+from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.convert import convert, revert
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.report import ConversionReport, LayerReport, conversion_report
-from metric_zoo.converters.trace import Analysis, analyse
 
 __all__ = [
     "Analysis",

@@ -6,17 +6,19 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.nodes import ConvNode
-from metric_zoo.converters.report import ConversionReport, LayerReport, attach, detach
+from metric_zoo.converters.refuse import check_model
+from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
 from metric_zoo.converters.select import Decision, Where, select
-from metric_zoo.converters.trace import Analysis, analyse, trace
+from metric_zoo.converters.trace import trace
 from metric_zoo.converters.verify import Difference, check_unchanged, layer_differences, output_difference, run
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.base import SampledConv2d
@@ -55,7 +57,8 @@ def convert(
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` of a copy of the converted model, without its
             methods. Functional convolution calls in it stay ordinary.
         strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it.
-        options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``.
+        options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``. ``head`` is
+            ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself.
 
     Returns:
         The converted model; `conversion_report` tells what was done.
@@ -84,14 +87,15 @@ def convert(
     with _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
         if report.not_compared is None:
-            report.output, report.output_float64 = _prove(model, analysis, layers, compared)
+            report.output, report.output_float64 = _prove(model, layers, compared)
         result = _as_graph(model) if output == "graph" else model
     if init == "uniform":
         for layer in layers.values():
             layer.reset_uniform()
     nodes = {node.name: node for node in analysis.nodes}
     report.converted = {
-        name: _layer_report(layer, nodes[name], compared.layers.get(name)) for name, layer in layers.items()
+        name: describe(layer, node.module, node.input_shape, node.output_shape, compared.layers.get(name))
+        for name, layer, node in ((name, layer, nodes[name]) for name, layer in layers.items())
     }
     attach(model, report)
     if result is not model:
@@ -117,6 +121,8 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
     layers = {name: m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
+    if any(layer.weight.is_meta for layer in layers.values()):
+        raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
     moved = [name for name, layer in layers.items() if not layer.is_identity()]
     if moved:
         raise ConversionError(
@@ -143,10 +149,7 @@ def _plain(layer: SampledConv2d) -> nn.Conv2d:
 
 
 def _check_arguments(model: Any, to: str, init: str, output: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
-    if isinstance(model, nn.Conv2d):
-        raise ConversionError("the model is itself a convolution, and cannot be swapped inside itself: use mz.nn")
+    check_model(model)
     if to == "standard" and init == "uniform":
         raise ConversionError("to='standard' leaves every convolution as it is: init='uniform' would do nothing")
     if init not in INITS:
@@ -165,6 +168,9 @@ def _options_by_kind(kinds: set[str], options: Mapping[str, Any]) -> dict[str, d
     if unclaimed:
         first = min(kinds)
         get_kind(first).config.from_options(first, {name: options[name] for name in sorted(unclaimed)})
+    for kind, own in split.items():
+        if "head" in get_kind(kind).config.__dataclass_fields__:
+            own.setdefault("head", "auto")
     return {kind: get_kind(kind).config.from_options(kind, own).to_dict() for kind, own in split.items()}
 
 
@@ -214,10 +220,11 @@ def _check_selection(decisions: Mapping[str, Decision], where: Where, strict: bo
 
 @dataclass
 class _Compared:
-    """The original's outputs, and the difference of each replacement from what it replaces."""
+    """The input of the proof, the original's outputs, and the difference of each replacement from what it replaces."""
 
-    before: list[Tensor]
-    layers: dict[str, Difference]
+    inputs: tuple[Any, ...] = ()
+    before: list[Tensor] = field(default_factory=list)
+    layers: dict[str, Difference] = field(default_factory=dict)
 
 
 @contextmanager
@@ -232,13 +239,9 @@ def _swapped(
     for name, layer in layers.items():
         if init == "uniform":
             check_may_start_uniform(name, layer)
-    compared = _Compared([], {})
-    if lossless and not _is_meta(model):
-        replacements = {modules[name]: layer for name, layer in lossless.items()}
-        compared.before, found = layer_differences(model, analysis.inputs, replacements)
-        compared.layers = {name: found[modules[name]] for name in lossless if modules[name] in found}
-        for name, difference in compared.layers.items():
-            check_unchanged(f"layer {name}", difference, layers[name].weight.dtype, roundings=4)
+    compared = _compare(model, analysis, lossless) if lossless and not _is_meta(model) else _Compared()
+    for name, difference in compared.layers.items():
+        check_unchanged(f"layer {name}", difference, layers[name].weight.dtype, roundings=4)
     swap(model, {modules[name]: layer for name, layer in layers.items()})
     try:
         yield compared
@@ -247,14 +250,28 @@ def _swapped(
         raise
 
 
+def _compare(model: nn.Module, analysis: Analysis, layers: Mapping[str, SampledConv2d]) -> _Compared:
+    """Run the original on the first input it accepts, each convolution beside its replacement."""
+    modules = {node.name: node.module for node in analysis.nodes if node.name in layers}
+    replacements = {modules[name]: layer for name, layer in layers.items()}
+    for inputs in analysis.proofs:
+        try:
+            before, found = layer_differences(model, inputs, replacements)
+        except Exception as error:
+            failure = error
+            continue
+        return _Compared(inputs, before, {name: found[m] for name, m in modules.items() if m in found})
+    raise ConversionError(f"{type(model).__name__} does not run on its example input: {failure}") from failure
+
+
 def _prove(
-    model: nn.Module, analysis: Analysis, layers: Mapping[str, SampledConv2d], compared: _Compared
+    model: nn.Module, layers: Mapping[str, SampledConv2d], compared: _Compared
 ) -> tuple[Difference | None, Difference | None]:
     """The whole model's difference, and that in float64 where rounding alone exceeds the tolerance.
 
     Both are None if the outputs' shapes depend on the data.
     """
-    found = output_difference(run(model, analysis.inputs), compared.before)
+    found = output_difference(run(model, compared.inputs), compared.before)
     exact = None
     if found is None:
         return None, None
@@ -264,7 +281,7 @@ def _prove(
     except ConversionError:
         # An ill-conditioned network (a detector that decodes boxes) amplifies float32's rounding beyond the
         # tolerance. In float64 rounding vanishes, and a real difference stays.
-        exact = _difference_in_float64(model, analysis.inputs, layers) if dtype == torch.float32 else None
+        exact = _difference_in_float64(model, compared.inputs, layers) if dtype == torch.float32 else None
         if exact is None:
             raise
         check_unchanged("the output in float64", exact, torch.float64, roundings=16)
@@ -286,18 +303,6 @@ def _difference_in_float64(
         return output_difference(after, run(double, wide))
     except RuntimeError:
         return None
-
-
-def _layer_report(layer: SampledConv2d, node: ConvNode, found: Difference | None) -> LayerReport:
-    return LayerReport(
-        kind=layer.kind,
-        options=layer.config.to_dict(),
-        kernel=node.kernel,
-        input_shape=node.input_shape,
-        output_shape=node.output_shape,
-        head_parameters=sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in node.module.parameters()),
-        difference=found,
-    )
 
 
 def _why_not_compared(model: nn.Module, layers: Mapping[str, SampledConv2d], init: str) -> str | None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from metric_zoo.converters.analyse import analyse
 from metric_zoo.converters.select import Where, select
-from metric_zoo.converters.trace import analyse
 from metric_zoo.text import size
 
 COLUMNS = ("name", "layer", "kernel", "stride", "groups", "input", "output", "calls", "norm", "selected", "reason")

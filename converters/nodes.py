@@ -9,7 +9,9 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ConvNode:
-    """One `nn.Conv2d` of a model, as the analysis saw it. A callable ``where`` receives these.
+    """One convolution of a model, as the analysis saw it. A callable ``where`` receives these.
+
+    Most are an `nn.Conv2d`; the others (`nn.Conv3d`, transposed, quantized, ...) are there to be refused with a reason.
 
     Attributes:
         name: the module's path, as in `nn.Module.named_modules`.
@@ -24,10 +26,10 @@ class ConvNode:
     """
 
     name: str
-    module: nn.Conv2d
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
+    module: nn.Module
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
     in_channels: int
     out_channels: int

@@ -10,6 +10,7 @@ from torch import nn
 
 from metric_zoo.converters.verify import Difference
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.text import size
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ _ATTRIBUTE = "_metric_zoo_report"
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One converted layer: its kind and options, shapes, parameters of its head, and difference on the example input.
+    """One converted layer: its kind and options, shapes at the declared size, its head's form (one of
+    `metric_zoo.nn.head.HEADS`, empty without a head) and parameters, and its difference on the example input.
 
     ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
     was not meant to keep the function.
@@ -31,8 +33,29 @@ class LayerReport:
     kernel: tuple[int, int]
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
+    head: str
     head_parameters: int
     difference: Difference | None
+
+
+def describe(
+    layer: SampledConv2d,
+    conv: nn.Conv2d,
+    input_shape: tuple[int, ...] | None = None,
+    output_shape: tuple[int, ...] | None = None,
+    difference: Difference | None = None,
+) -> LayerReport:
+    """The report of ``layer``, which replaces ``conv``."""
+    return LayerReport(
+        kind=layer.kind,
+        options=layer.config.to_dict(),
+        kernel=layer.kernel_size,
+        input_shape=input_shape,
+        output_shape=output_shape,
+        head=layer.head.form if layer.head is not None else "",
+        head_parameters=sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in conv.parameters()),
+        difference=difference,
+    )
 
 
 @dataclass
@@ -70,7 +93,7 @@ class ConversionReport:
         return sum(layer.head_parameters for layer in self.converted.values())
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row per convolution: name, kind, kernel, input, output, head_parameters, difference, reason."""
+        """One row per convolution: name, kind, kernel, input, output, head, head_parameters, difference, reason."""
         import pandas
 
         rows = [
@@ -80,6 +103,7 @@ class ConversionReport:
                 "kernel": size(layer.kernel),
                 "input": size(layer.input_shape),
                 "output": size(layer.output_shape),
+                "head": layer.head,
                 "head_parameters": layer.head_parameters,
                 "difference": layer.difference.maximum if layer.difference else None,
                 "reason": "",
@@ -87,7 +111,7 @@ class ConversionReport:
             for name, layer in self.converted.items()
         ]
         rows += [{"name": name, "kind": "standard", "reason": reason} for name, reason in self.skipped.items()]
-        columns = ["name", "kind", "kernel", "input", "output", "head_parameters", "difference", "reason"]
+        columns = ["name", "kind", "kernel", "input", "output", "head", "head_parameters", "difference", "reason"]
         return pandas.DataFrame(rows, columns=columns)
 
     def __str__(self) -> str:
@@ -96,7 +120,9 @@ class ConversionReport:
         lines = [
             f"{self.model}: {len(self.converted)} of {total} convolutions converted ({kinds or 'nothing to swap'})"
         ]
-        lines.append(f"  added parameters  {self.head_parameters:,}")
+        forms = Counter(layer.head for layer in self.converted.values() if layer.head)
+        heads = ", ".join(f"{count} {form}" for form, count in forms.items())
+        lines.append(f"  added parameters  {self.head_parameters:,}" + (f" ({heads} heads)" if heads else ""))
         if self.output_float64 is not None:
             lines.append(f"  output unchanged  {_text(self.output_float64)}, in float64")
             lines.append(f"                    (the network amplifies float32 rounding to {self.output.maximum:.2e})")

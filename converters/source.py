@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from metric_zoo.nn.head import PredictionHead
 from metric_zoo.nn.standardize import WeightStandardization
 from metric_zoo.ops.padding import Padding
 
@@ -35,9 +36,50 @@ _TIMM = {
 }
 
 
-def unsupported_reason(conv: nn.Conv2d) -> str:
+_OTHER_RANK = {
+    nn.Conv1d: "one-dimensional",
+    nn.Conv3d: "three-dimensional",
+    nn.ConvTranspose1d: "transposed",
+    nn.ConvTranspose2d: "transposed",
+    nn.ConvTranspose3d: "transposed",
+}
+
+
+def find_convolutions(model: nn.Module) -> dict[str, nn.Module]:
+    """Every convolution of a model by name, of whatever class, but for those inside a sampled layer's head."""
+    found: dict[str, nn.Module] = {}
+    heads: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if isinstance(module, PredictionHead):
+            heads = (*heads, f"{name}.")
+        elif _is_convolution(module) and not name.startswith(heads):
+            found[name] = module
+    return found
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd) or _is_quantized(module) or _is_conditional(module)
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    cls = type(module)
+    return ".quantized." in f"{cls.__module__}." and "Conv" in cls.__name__ and hasattr(module, "kernel_size")
+
+
+def _is_conditional(module: nn.Module) -> bool:
+    return type(module).__name__ == "CondConv2d" and type(module).__module__.startswith("timm.layers.")
+
+
+def unsupported_reason(conv: nn.Module) -> str:
     """Why this convolution cannot be replaced faithfully, or an empty string."""
     cls = type(conv)
+    if _is_quantized(conv):
+        return f"quantized ({cls.__name__}): convert the float model, then quantize"
+    if _is_conditional(conv):
+        return "its kernel is mixed anew for every image (CondConv2d)"
+    other = next((text for base, text in _OTHER_RANK.items() if isinstance(conv, base)), None)
+    if other:
+        return f"{other} ({cls.__name__})"
     if "weight" not in conv._parameters:
         return "its weight is computed (weight norm or a parametrization), not a parameter"
     if cls is nn.Conv2d or _is_timm(cls):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metric_zoo.converters.trace import evaluation
+from metric_zoo.converters.modes import evaluation
 from metric_zoo.errors import ConversionError
 
 RELATIVE_TOLERANCE = 1e-5

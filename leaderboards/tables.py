@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from metric_zoo.text import markdown
+
 
 @dataclass(frozen=True)
 class Column:
@@ -72,21 +74,8 @@ def to_csv(board: pd.DataFrame) -> str:
 def to_markdown(board: pd.DataFrame) -> str:
     """The columns a reader compares, rounded."""
     columns = shown_columns(board)
-    lines = [_row(column.heading for column in columns)]
-    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in columns) + "|")
-    lines += [_row(column.text(row) for column in columns) for _, row in board.iterrows()]
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Any) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
-
-
-def _plain(cell: str) -> str:
-    """Markdown's and HTML's special characters escaped, on one line."""
-    for character in "\\|<>`*_[]":
-        cell = cell.replace(character, f"\\{character}")
-    return " ".join(cell.split())
+    rows = ([column.text(row) for column in columns] for _, row in board.iterrows())
+    return markdown([column.heading for column in columns], rows, [column.numeric for column in columns])
 
 
 def _no_formula(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -15,3 +15,20 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 def size(shape: Sequence[int] | None) -> str:
     """``(64, 56, 56) -> "64x56x56"``; an unknown shape is an empty text."""
     return "" if shape is None else "x".join(map(str, shape))
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Iterable[str]], numeric: Sequence[bool]) -> str:
+    """A Markdown table; numeric columns are aligned right."""
+    lines = [_row(headings), "|" + "|".join("---:" if right else "---" for right in numeric) + "|"]
+    return "\n".join([*lines, *map(_row, rows)]) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_plain, cells)) + " |"
+
+
+def _plain(cell: str) -> str:
+    """Markdown's and HTML's special characters escaped, on one line."""
+    for character in "\\|<>`*_[]":
+        cell = cell.replace(character, f"\\{character}")
+    return " ".join(cell.split())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
-from metric_zoo.nn.head import PredictionHead
+from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.standardize import WeightStandardization
 from metric_zoo.ops.padding import Padding, Pads, pair, resolve_padding
 
@@ -84,8 +84,7 @@ class SampledConv2d(nn.Conv2d):
     def reset_rule(self) -> None:
         """Make the sampling rule start on the ordinary grid: here, a head of zeros."""
         if self.head is not None:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+            self.head.reset_to_zero()
 
     def reset_rule_as_published(self) -> None:
         """Start the sampling rule as the paper's program does; a head of zeros for all kinds but the metric."""
@@ -156,7 +155,14 @@ class SampledConv2d(nn.Conv2d):
         size = self.config.head_kernel_size
         own = self.kernel_size if size is None else (size, size)
         grid = (self.kernel_size, self.stride, self.dilation)
-        return PredictionHead(self.in_channels, channels, own, *grid, device=device, dtype=dtype)
+        budget = self.weight.numel()
+        width = bottleneck_width(self.in_channels, channels, budget)
+        form = self.config.head
+        if form == "auto":
+            # Dense convolutions and windows that were asked for keep the published head.
+            adapt = self.groups > 1 and size is None
+            form = affordable_head(self.in_channels, channels, own, budget) if adapt else "full"
+        return PredictionHead(self.in_channels, channels, own, *grid, form, width, device=device, dtype=dtype)
 
     def _check_groups(self) -> None:
         if self.in_channels % self._sample_groups():

@@ -9,6 +9,7 @@ from typing import Any
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.geometry.parametrize import DRIFTS, PARAMETRIZATIONS
 from metric_zoo.geometry.sampling import SAMPLINGS
+from metric_zoo.nn.head import HEADS
 
 
 def _is_number(value: Any) -> bool:
@@ -25,9 +26,13 @@ def _check_name(name: str, value: Any, known: tuple[str, ...]) -> None:
         raise MetricZooError(f"{name}={value!r}: expected one of {known}{suggest(str(value), known)}")
 
 
-def _check_head(size: Any) -> None:
-    if size is not None:
-        _check_count("head_kernel_size", size)
+def _check_head(form: Any, size: Any) -> None:
+    _check_name("head", form, ("auto", *HEADS))
+    if size is None:
+        return
+    _check_count("head_kernel_size", size)
+    if form in ("pointwise", "bottleneck"):
+        raise MetricZooError(f"head_kernel_size={size!r}: a {form!r} head has no window, leave it out")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class MetricConfig(KindOptions):
         scale: range of the scaled parametrizations' common factor.
         metric_groups: number of metrics per pixel; each serves an equal part of the channels.
         head_kernel_size: kernel of the metric head; None is the layer's own.
+        head: form of the head, of `HEADS`; ``"auto"`` gives a grouped convolution the form that sees most without
+            being larger than the convolution itself, and a dense one the full head.
     """
 
     parametrization: str = "eigen_scaled"
@@ -76,6 +83,7 @@ class MetricConfig(KindOptions):
     scale: tuple[float, float] = (0.1, 1.9)
     metric_groups: int = 1
     head_kernel_size: int | None = None
+    head: str = "full"
 
     def __post_init__(self) -> None:
         _check_name("parametrization", self.parametrization, tuple(PARAMETRIZATIONS))
@@ -89,7 +97,7 @@ class MetricConfig(KindOptions):
         if not pair or not 0 < self.scale[0] <= self.scale[1]:
             raise MetricZooError(f"scale={self.scale!r}: expected (min, max) with 0 < min <= max")
         _check_count("metric_groups", self.metric_groups)
-        _check_head(self.head_kernel_size)
+        _check_head(self.head, self.head_kernel_size)
 
 
 @dataclass(frozen=True)
@@ -99,14 +107,17 @@ class DeformConfig(KindOptions):
     Attributes:
         offset_groups: number of offset fields; each serves an equal part of the channels.
         head_kernel_size: kernel of the offset head; None is the layer's own.
+        head: form of the head, of `HEADS`; ``"auto"`` gives a grouped convolution the form that sees most without
+            being larger than the convolution itself, and a dense one the full head.
     """
 
     offset_groups: int = 1
     head_kernel_size: int | None = None
+    head: str = "full"
 
     def __post_init__(self) -> None:
         _check_count("offset_groups", self.offset_groups)
-        _check_head(self.head_kernel_size)
+        _check_head(self.head, self.head_kernel_size)
 
 
 @dataclass(frozen=True)

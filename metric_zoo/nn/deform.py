@@ -17,6 +17,7 @@ class DeformConv2d(OffsetConv2d):
             `torch.nn.Conv2d`; ``padding`` may also be ``((top, bottom), (left, right))``.
         offset_groups: offset fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
+        head: ``full`` (published), ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``; the head predicts ``2 * offset_groups * kh * kw``

@@ -8,17 +8,28 @@ from torch import Tensor, nn
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops.padding import Pads
 
+HEADS = ("full", "separable", "pointwise", "bottleneck")
+"""Forms of a head, in order of what they see and cost."""
+
 
 class PredictionHead(nn.Conv2d):
-    """An ordinary convolution that reads a layer's input on the layer's own output grid.
+    """Convolutions that read a layer's input on the layer's own output grid; the last one is this module itself.
 
     Stride and dilation are the layer's. The padding belongs to each call, because the layer may resolve it from the
     input's size; a kernel smaller or larger than the layer's is kept centred on the layer's windows.
 
+    Forms: ``full``, one convolution with the whole window (the published one); ``separable``, a depthwise convolution
+    with the window, then 1x1; ``pointwise``, 1x1; ``bottleneck``, 1x1 to ``width`` channels, then 1x1. Whatever comes
+    before the last convolution is the submodule ``features``, so zeros in ``weight`` and ``bias`` make every form a
+    head of zeros.
+
     Args:
         in_channels, out_channels: as in `torch.nn.Conv2d`.
-        kernel_size: (height, width) of the head; its parity must be the layer's, or it could not be centred.
+        kernel_size: (height, width) of the window; its parity must be the layer's, or it could not be centred. Forms
+            without a window ignore it.
         layer_kernel_size, stride, dilation: of the layer it serves.
+        form: one of `HEADS`.
+        width: channels of a bottleneck.
     """
 
     def __init__(
@@ -29,25 +40,80 @@ class PredictionHead(nn.Conv2d):
         layer_kernel_size: tuple[int, int],
         stride: tuple[int, int],
         dilation: tuple[int, int],
+        form: str = "full",
+        width: int = 1,
         device=None,
         dtype=None,
     ) -> None:
-        if any((own - layer) % 2 for own, layer in zip(kernel_size, layer_kernel_size, strict=True)):
+        window = kernel_size if form in ("full", "separable") else (1, 1)
+        if form in ("full", "separable") and any(
+            (own - layer) % 2 for own, layer in zip(window, layer_kernel_size, strict=True)
+        ):
             raise MetricZooError(
                 f"head_kernel_size={kernel_size}: expected both sides odd or even like the kernel's {layer_kernel_size}"
             )
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, device=device, dtype=dtype
-        )
-        self.margin = tuple(
-            d * (own - layer) // 2 for d, own, layer in zip(dilation, kernel_size, layer_kernel_size, strict=True)
-        )
+        first = {"stride": stride, "dilation": dilation, "device": device, "dtype": dtype}
+        plain = {"device": device, "dtype": dtype}
+        channels = width if form == "bottleneck" else in_channels
+        last = first if form in ("full", "pointwise") else plain
+        super().__init__(channels, out_channels, window if form == "full" else 1, **last)
+        self.form = form
+        self.features: nn.Conv2d | None = None
+        if form == "separable":
+            self.features = nn.Conv2d(in_channels, channels, window, groups=in_channels, bias=False, **first)
+        elif form == "bottleneck":
+            self.features = nn.Conv2d(in_channels, channels, 1, bias=False, **first)
+        # Of an even kernel without a window of its own the sample up and left of the centre is read.
+        excess = [d * (own - layer) for d, own, layer in zip(dilation, window, layer_kernel_size, strict=True)]
+        self.margin = tuple((total - total // 2, total // 2) for total in excess)
+
+    def reset_to_zero(self) -> None:
+        """Predict zeros everywhere, and be able to learn: only the last convolution is zero."""
+        self.reset_features()
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def reset_features(self) -> None:
+        """The framework's default for what comes before the last convolution."""
+        if self.features is not None:
+            self.features.reset_parameters()
 
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
         """``input (B, C, H, W)``, the layer's ``pads`` -> ``(B, out_channels, Ho, Wo)``."""
-        (top, bottom), (left, right) = (tuple(p + m for p in side) for side, m in zip(pads, self.margin, strict=True))
-        if top == bottom >= 0 and left == right >= 0:
-            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), self.dilation)
+        pads = tuple((p + m, q + n) for (p, q), (m, n) in zip(pads, self.margin, strict=True))
+        if self.features is None:
+            return _convolve(self, input, pads)
+        return F.conv2d(_convolve(self.features, input, pads), self.weight, self.bias)
+
+
+def _convolve(conv: nn.Conv2d, input: Tensor, pads: Pads) -> Tensor:
+    """The convolution with ``pads`` instead of its own padding."""
+    (top, bottom), (left, right) = pads
+    padding = (top, left)
+    if not top == bottom >= 0 or not left == right >= 0:
         # Uneven padding, or a head smaller than the padding it is spared: F.pad crops where a side is negative.
-        input = F.pad(input, (left, right, top, bottom))
-        return F.conv2d(input, self.weight, self.bias, self.stride, 0, self.dilation)
+        input, padding = F.pad(input, (left, right, top, bottom)), 0
+    return F.conv2d(input, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+
+
+def head_cost(form: str, in_channels: int, out_channels: int, kernel_size: tuple[int, int], width: int = 1) -> int:
+    """Parameters of a head of this form."""
+    window = kernel_size[0] * kernel_size[1]
+    kernels = {
+        "full": in_channels * window * out_channels,
+        "separable": in_channels * window + in_channels * out_channels,
+        "pointwise": in_channels * out_channels,
+        "bottleneck": width * (in_channels + out_channels),
+    }
+    return kernels[form] + out_channels
+
+
+def bottleneck_width(in_channels: int, out_channels: int, budget: int) -> int:
+    """The widest bottleneck within ``budget`` parameters; at least 1, and no wider than what it predicts."""
+    return max(1, min(out_channels, (budget - out_channels) // (in_channels + out_channels)))
+
+
+def affordable_head(in_channels: int, out_channels: int, kernel_size: tuple[int, int], budget: int) -> str:
+    """The form that sees most among those of at most ``budget`` parameters; a bottleneck where none is."""
+    costs = ((form, head_cost(form, in_channels, out_channels, kernel_size)) for form in HEADS[:-1])
+    return next((form for form, cost in costs if cost <= budget), "bottleneck")

@@ -32,6 +32,7 @@ class MetricConv2d(SampledConv2d):
         scale: range of the common factor of the scaled parametrizations; the published range is (0.1, 1.5).
         metric_groups: metrics per pixel; each serves ``in_channels / metric_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
+        head: ``full`` (published), ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``, the size of the ordinary convolution.
@@ -68,11 +69,12 @@ class MetricConv2d(SampledConv2d):
         scale: tuple[float, float] = (0.1, 1.9),
         metric_groups: int = 1,
         head_kernel_size: int | None = None,
+        head: str = "full",
         device=None,
         dtype=None,
     ) -> None:
         config = MetricConfig(
-            parametrization, sampling, drift, eps_omega, eps_L, scale, metric_groups, head_kernel_size
+            parametrization, sampling, drift, eps_omega, eps_L, scale, metric_groups, head_kernel_size, head
         )
         super().__init__(
             in_channels,
@@ -110,6 +112,7 @@ class MetricConv2d(SampledConv2d):
 
     def reset_rule_as_published(self) -> None:
         """The published start: rows of the head at ``1 / (k^2 C_in)``, at 1e-6, or at the framework's default."""
+        self.head.reset_features()
         self.head.reset_parameters()
         mean = 1 / self.head.weight[0].numel()
         rows = get_parametrization(self.config.parametrization).paper_rows * self.config.metric_groups

@@ -26,6 +26,7 @@ class OffsetConv2d(SampledConv2d):
         *,
         offset_groups: int = 1,
         head_kernel_size: int | None = None,
+        head: str = "full",
         device=None,
         dtype=None,
     ) -> None:
@@ -39,7 +40,7 @@ class OffsetConv2d(SampledConv2d):
             groups,
             bias,
             padding_mode,
-            config=DeformConfig(offset_groups, head_kernel_size),
+            config=DeformConfig(offset_groups, head_kernel_size, head),
             device=device,
             dtype=dtype,
         )

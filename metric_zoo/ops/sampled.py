@@ -64,9 +64,15 @@ def sampled_conv2d(
         samples = samples * _by_group(mask, cells).unsqueeze(1).to(samples.dtype)
     # (B*G, C/G, K, Ho, Wo) -> (B, C*K, Ho, Wo): channel-major, the order in which a kernel flattens.
     samples = samples.reshape(batch, input.shape[1] * cells, *size)
-    if not torch.is_autocast_enabled(input.device.type):
+    if not _autocasts(input):
         samples = samples.to(weight.dtype)
     return F.conv2d(samples, weight.flatten(1)[..., None, None], bias, groups=groups)
+
+
+def _autocasts(input: Tensor) -> bool:
+    """Whether autocast chooses the dtypes; some devices (meta) do not know it."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _by_group(field: Tensor, per_group: int) -> Tensor:
@@ -95,7 +101,7 @@ def check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int
         raise MetricZooError(f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
     if input.device != weight.device:
         raise MetricZooError(f"input is on {input.device}, weight on {weight.device}: move one of them")
-    if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+    if input.dtype != weight.dtype and not _autocasts(input):
         raise MetricZooError(f"input has dtype {input.dtype}, weight {weight.dtype}: cast one of them or use autocast")
     return tuple(weight.shape[-2:])
 

@@ -131,18 +131,28 @@ def base_names(source: str) -> list[str]:
     Raises:
         ConversionError: for an unknown source.
     """
+    names = registry_names(source)
+    if source == "timm":
+        return names
+    from torchvision import models
+
+    video = set(models.list_models(module=models.video))
+    return [name for name in names if name not in video]
+
+
+def registry_names(source: str) -> list[str]:
+    """All unconverted models of a registry, sorted.
+
+    Raises:
+        ConversionError: for an unknown source.
+    """
     if source not in SOURCES:
         raise ConversionError(f"source={source!r}: expected one of {SOURCES}{suggest(source, SOURCES)}")
     if source == "timm":
-        import timm
-
-        names = timm.list_models()
+        from timm import list_models as names
     else:
-        import torchvision
-
-        video = torchvision.models.list_models(module=torchvision.models.video)
-        names = [name for name in torchvision.models.list_models() if name not in video]
-    return sorted(name for name in names if not is_registered_name(name))
+        from torchvision.models import list_models as names
+    return sorted(name for name in names() if not is_registered_name(name))
 
 
 def is_registered_name(name: str) -> bool:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from metric_zoo import __version__
-from metric_zoo.converters.report import ConversionReport, LayerReport, attach, detach
+from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import build_layer, swap
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import replacing
@@ -147,8 +147,7 @@ def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> di
         except MetricZooError as error:
             raise ConversionError(f"{where}: {error}") from None
         replacements[conv] = layer
-        heads = sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in conv.parameters())
-        report.converted[name] = LayerReport(kind, options, layer.kernel_size, None, None, heads, None)
+        report.converted[name] = describe(layer, conv)
     swap(model, replacements)
     if layers:
         attach(model, report)

@@ -1,0 +1,73 @@
+"""The sweep as a command: architectures in, table out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from metric_zoo.benchmarks.conversion.architectures import list_architectures
+from metric_zoo.benchmarks.conversion.sweep import Limits, Sweep
+from metric_zoo.benchmarks.conversion.table import summary, to_frame, write
+from metric_zoo.benchmarks.provenance import source_state
+from metric_zoo.errors import MetricZooError
+from metric_zoo.nn.registry import get_kind
+from metric_zoo.zoo.create import SOURCES
+
+DEFAULT_KINDS = ("metric", "deformable", "shifted")
+
+
+def run_sweep(
+    sources: Sequence[str] | None,
+    kinds: Sequence[str] | None,
+    sample: int | None,
+    out: Path,
+    jobs: int | None = None,
+    seconds: float = 900.0,
+    gigabytes: float | None = None,
+) -> pd.DataFrame:
+    """Bring the table in ``out`` up to date.
+
+    Args:
+        sources, kinds: None is all sources and `DEFAULT_KINDS`.
+        sample: as in `list_architectures`.
+        out: receives the table and, in ``results/``, one file per architecture.
+        jobs, seconds, gigabytes: as in `Limits`; None is what this machine has.
+
+    Returns:
+        The summary: per source and kind, how many architectures passed.
+
+    Raises:
+        MetricZooError: for an unknown source or kind, a kind that keeps nothing, or an impossible limit.
+    """
+    kinds = tuple(dict.fromkeys(kinds or DEFAULT_KINDS))
+    for kind in kinds:
+        if get_kind(kind).layer is None or kind == "dilated":
+            raise MetricZooError(f"kind {kind!r}: expected one that starts as the convolution it replaces")
+    architectures = list_architectures(tuple(dict.fromkeys(sources or SOURCES)), sample)
+    limits = Limits.of_this_machine(seconds, gigabytes, jobs)
+    sweep = Sweep(kinds, out / "results")
+    found: Counter[str] = Counter()
+    done = [results for results in map(sweep.read, architectures) if results is not None]
+    with tqdm(total=len(architectures), initial=len(done), unit="model", smoothing=0.05) as bar:
+        for results in sweep.run(architectures, limits):
+            found.update(result.status for result in results)
+            bar.set_postfix(found)
+            bar.update()
+            for result in results:
+                if result.status not in ("ok", "nothing to swap"):
+                    bar.write(
+                        f"{result.source} {result.model} {result.kind}: {result.status} {result.check} {result.message}"
+                    )
+    frame = to_frame([results for results in map(sweep.read, architectures) if results is not None])
+    write(frame, kinds, _made_with(sweep), out)
+    return summary(frame, kinds)
+
+
+def _made_with(sweep: Sweep) -> dict[str, str]:
+    sha, dirty = source_state()
+    source = {"at commit": f"{sha[:12]}{', modified' if dirty else ''}"} if sha else {}
+    return {**sweep.versions, **source}

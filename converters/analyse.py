@@ -1,0 +1,182 @@
+"""Understand a model: every convolution's shapes, calls and order by hooks, its neighbours by torch.fx.
+
+The trace is read, never shipped: a GraphModule loses a model's class and methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from metric_zoo.converters.dry import meta_copy, to_meta
+from metric_zoo.converters.inputs import candidate_inputs, cropped
+from metric_zoo.converters.modes import evaluation
+from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.source import find_convolutions
+from metric_zoo.converters.trace import trace
+from metric_zoo.errors import ConversionError
+
+_PROOF_SIDES = (96, 64, 128)
+"""Pixels, in order of preference: enough for every layer to have an inside and a border, cheap enough to run twice."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known about a model.
+
+    Attributes:
+        nodes: its convolutions in module order; shapes are those at the declared size.
+        proofs: arguments on which a conversion can be proved, the cheapest first: a small image, if the model calls
+            the same convolutions on it; an image of the declared size, or the caller's input and only that.
+        traced: whether torch.fx saw every convolution that ran.
+    """
+
+    nodes: list[ConvNode]
+    proofs: list[tuple[Any, ...]]
+    traced: bool
+
+
+@dataclass
+class _Call:
+    order: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    calls: int = 1
+
+
+@dataclass
+class _Topology:
+    norms: dict[str, str] = field(default_factory=dict)
+    padded: set[str] = field(default_factory=set)
+
+
+def analyse(model: nn.Module, example_input: Any = None) -> Analysis:
+    """Run ``model`` once on an example input, on the meta device where it allows that, and trace it.
+
+    Args:
+        model: any module; it is left as it was.
+        example_input: a tensor, a tuple of positional arguments, or None for a random image of the declared size.
+
+    Raises:
+        ConversionError: if the model runs on none of the inputs tried.
+    """
+    convolutions = find_convolutions(model)
+    bare = meta_copy(model)
+    inputs, calls, dry = _record(model, bare, example_input, convolutions)
+    small = _small_inputs(bare, inputs, calls) if dry and example_input is None else []
+    topology = _topology(bare, inputs, set(calls))
+    known = topology or _Topology()
+    nodes = [_node(name, module, calls.get(name), known) for name, module in convolutions.items()]
+    return Analysis(nodes, [*small, inputs], topology is not None)
+
+
+def _node(name: str, module: nn.Module, call: _Call | None, topology: _Topology) -> ConvNode:
+    return ConvNode(
+        name=name,
+        module=module,
+        kernel=module.kernel_size,
+        stride=module.stride,
+        dilation=module.dilation,
+        groups=module.groups,
+        in_channels=module.in_channels,
+        out_channels=module.out_channels,
+        input_shape=call.input_shape if call else None,
+        output_shape=call.output_shape if call else None,
+        calls=call.calls if call else 0,
+        order=call.order if call else None,
+        norm=topology.norms.get(name),
+        explicit_pad=name in topology.padded,
+    )
+
+
+def _record(
+    model: nn.Module, bare: nn.Module, example_input: Any, names: Any
+) -> tuple[tuple[Any, ...], dict[str, _Call], bool]:
+    """Find arguments the model accepts: first without arithmetic, on its meta copy, then for real.
+
+    Returns:
+        The arguments, the calls, and whether the meta copy made them.
+    """
+    failures = []
+    for inputs in candidate_inputs(model, example_input):
+        for runner, arguments in ((bare, to_meta(inputs)), (model, inputs)):
+            try:
+                return inputs, _hooked_run(runner, arguments, names), runner is bare
+            except Exception as error:
+                failures.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    given = "the example_input given" if example_input is not None else "any example input tried; pass example_input="
+    raise ConversionError(f"{type(model).__name__} does not run on {given} ({failures[1]})")
+
+
+def _small_inputs(bare: nn.Module, inputs: tuple[Any, ...], calls: dict[str, _Call]) -> list[tuple[Any, ...]]:
+    """A crop of ``inputs`` on which the model calls the same convolutions as often; empty if there is none."""
+    wanted = {name: call.calls for name, call in calls.items()}
+    for side in _PROOF_SIDES:
+        small = cropped(inputs, side)
+        try:
+            found = _hooked_run(bare, to_meta(small), calls)
+        except Exception:
+            continue
+        if {name: call.calls for name, call in found.items()} == wanted:
+            return [small]
+    return []
+
+
+def _hooked_run(model: nn.Module, inputs: tuple[Any, ...], names: Any) -> dict[str, _Call]:
+    calls: dict[str, _Call] = {}
+
+    def hook(name: str):
+        def record(module: nn.Module, arguments: tuple, named: dict[str, Tensor], output: Tensor) -> None:
+            if name in calls:
+                calls[name].calls += 1
+            else:
+                image = (*arguments, *named.values())[0]
+                calls[name] = _Call(len(calls), tuple(image.shape), tuple(output.shape))
+
+        return record
+
+    handles = [m.register_forward_hook(hook(n), with_kwargs=True) for n, m in model.named_modules() if n in names]
+    try:
+        with evaluation(model):
+            model(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _topology(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> _Topology | None:
+    """Neighbours of the convolutions, or None unless the trace shows every convolution that ran and itself runs."""
+    try:
+        # Tracing leaks proxies into some models' caches: that is why a copy is traced, and after everything else.
+        graph = trace(bare.eval())
+        if graph is None:
+            return None
+        with torch.no_grad():
+            fx.Interpreter(graph).run(*to_meta(inputs))  # unlike a call, it prints nothing when it fails
+    except Exception:
+        return None
+    modules = dict(graph.named_modules())
+    topology, visible = _Topology(), set()
+    for node in graph.graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.Conv2d):
+            continue
+        visible.add(node.target)
+        if len(node.users) == 1:
+            user = next(iter(node.users))
+            if user.op == "call_module" and "Norm" in type(modules[user.target]).__name__:
+                topology.norms[node.target] = user.target
+        if _is_pad(next(iter(node.all_input_nodes), None), modules):
+            topology.padded.add(node.target)
+    return topology if called <= visible else None
+
+
+def _is_pad(node: Any, modules: dict[str, nn.Module]) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_module":
+        return "Pad" in type(modules[node.target]).__name__
+    return node.op == "call_function" and node.target is nn.functional.pad

@@ -1,0 +1,50 @@
+"""What `convert` does not accept as a model, and what to do instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from metric_zoo.errors import ConversionError
+
+_WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+
+def check_model(model: Any) -> None:
+    """Raise unless ``model`` is a module whose convolutions can be swapped where they hang.
+
+    Raises:
+        ConversionError: for something that is no module, a lone convolution, a model that is wrapped (its wrapper has
+            recorded the parameters it had), scripted or not initialised yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    if isinstance(model, nn.Conv2d):
+        raise ConversionError("the model is itself a convolution, and cannot be swapped inside itself: use mz.nn")
+    absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if absent and len(absent) < sum(1 for _ in model.parameters()):
+        raise ConversionError(
+            f"{len(absent)} parameters, {absent[0]!r} the first, are on the meta device and others are not: "
+            "load or move the whole model first"
+        )
+    for name, module in model.named_modules():
+        reason = _reason(module)
+        if reason:
+            raise ConversionError(f"{name or 'the model'} is {reason}")
+
+
+def _reason(module: nn.Module) -> str:
+    # By name: importing torch._dynamo or torch.distributed.fsdp to ask would cost more than the conversion.
+    names = {cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.")}
+    wrapper = next(iter(names & _WRAPPERS), None)
+    if wrapper:
+        return f"wrapped in {wrapper}, which would not see the heads: convert the model, then wrap it"
+    if "ScriptModule" in names:
+        return "a TorchScript module: convert the Python model, then script it"
+    if "OptimizedModule" in names:
+        return "compiled: convert model._orig_mod, then torch.compile the result"
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        return "lazy, its weights do not exist yet: run the model once, then convert it"
+    return ""
