@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from metric_zoo.converters.dry import meta_copy, to_meta
+from metric_zoo.converters.copies import meta_copy, to_meta
 from metric_zoo.converters.inputs import candidate_inputs, cropped
 from metric_zoo.converters.modes import evaluation
 from metric_zoo.converters.nodes import ConvNode
@@ -31,12 +31,12 @@ class Analysis:
         nodes: its convolutions in module order; shapes are those at the declared size.
         proofs: arguments on which a conversion can be proved, the cheapest first: a small image, if the model calls
             the same convolutions on it; an image of the declared size, or the caller's input and only that.
-        traced: whether torch.fx saw every convolution that ran.
+        traced: whether torch.fx saw every convolution that ran; None if it was not asked.
     """
 
     nodes: list[ConvNode]
     proofs: list[tuple[Any, ...]]
-    traced: bool
+    traced: bool | None = None
 
 
 @dataclass
@@ -53,12 +53,13 @@ class _Topology:
     padded: set[str] = field(default_factory=set)
 
 
-def analyse(model: nn.Module, example_input: Any = None) -> Analysis:
+def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True) -> Analysis:
     """Run ``model`` once on an example input, on the meta device where it allows that, and trace it.
 
     Args:
         model: any module; it is left as it was.
         example_input: a tensor, a tuple of positional arguments, or None for a random image of the declared size.
+        neighbours: trace the model, for `ConvNode.norm` and `ConvNode.explicit_pad`.
 
     Raises:
         ConversionError: if the model runs on none of the inputs tried.
@@ -67,10 +68,10 @@ def analyse(model: nn.Module, example_input: Any = None) -> Analysis:
     bare = meta_copy(model)
     inputs, calls, dry = _record(model, bare, example_input, convolutions)
     small = _small_inputs(bare, inputs, calls) if dry and example_input is None else []
-    topology = _topology(bare, inputs, set(calls))
+    topology = _topology(bare, inputs, set(calls)) if neighbours else None
     known = topology or _Topology()
     nodes = [_node(name, module, calls.get(name), known) for name, module in convolutions.items()]
-    return Analysis(nodes, [*small, inputs], topology is not None)
+    return Analysis(nodes, [*small, inputs], topology is not None if neighbours else None)
 
 
 def _node(name: str, module: nn.Module, call: _Call | None, topology: _Topology) -> ConvNode:

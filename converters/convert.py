@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.converters.analyse import Analysis, analyse
+from metric_zoo.converters.copies import full_copy
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.refuse import check_model
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
@@ -76,13 +76,13 @@ def convert(
     """
     _check_arguments(model, to, init, output)
     if not inplace:
-        model = copy.deepcopy(model)
-    analysis = analyse(model, example_input)
+        model = full_copy(model)
+    analysis = analyse(model, example_input, neighbours=callable(where))
     decisions = select(analysis.nodes, to, where)
     _check_selection(decisions, where, strict, model)
     _check_settled(analysis.nodes, decisions, options)
     layers = _build_layers(analysis.nodes, decisions, to, options)
-    report = ConversionReport(type(model).__name__, traced=analysis.traced)
+    report = ConversionReport(type(model).__name__)
     report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
     with _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
@@ -130,7 +130,7 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
             "a trained sampling rule cannot be reverted exactly"
         )
     if not inplace:
-        model = copy.deepcopy(model)
+        model = full_copy(model)
     swap(model, {m: _plain(m) for m in model.modules() if isinstance(m, SampledConv2d)})
     detach(model)
     return model
@@ -292,7 +292,7 @@ def _difference_in_float64(
     model: nn.Module, inputs: tuple[Any, ...], layers: Mapping[str, SampledConv2d]
 ) -> Difference | None:
     """The difference of a double-precision copy; None where the model does not run in it."""
-    double = copy.deepcopy(model).double()
+    double = full_copy(model).double()
     wide = torch.utils._pytree.tree_map(
         lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs
     )
@@ -322,7 +322,7 @@ def _is_meta(model: nn.Module) -> bool:
 
 def _as_graph(model: nn.Module) -> nn.Module:
     # Tracing leaks proxies into some models' caches, so a copy is traced.
-    graph = trace(copy.deepcopy(model))
+    graph = trace(full_copy(model))
     if graph is None:
         raise ConversionError(f"{type(model).__name__} cannot be traced by torch.fx: use output='module'")
     return graph

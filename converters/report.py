@@ -66,7 +66,6 @@ class ConversionReport:
         model: the model's class.
         converted: name -> `LayerReport`.
         skipped: name -> reason, for every other convolution.
-        traced: whether torch.fx saw the model's structure.
         output: difference of the whole model's output; None if nothing was compared, or if the output's shapes depend
             on the data (then the layers' own differences are the proof).
         output_float64: the same in double precision, where float32's rounding alone exceeds the tolerance; else None.
@@ -76,7 +75,6 @@ class ConversionReport:
     model: str
     converted: dict[str, LayerReport] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    traced: bool = False
     output: Difference | None = None
     output_float64: Difference | None = None
     not_compared: str | None = None

@@ -26,6 +26,9 @@ _SIZES = (
     ("huge", "h", "xxl", "xxlarge", "giant", "gigantic", "enormous", "so400m", "so150m"),
 )
 
+_SMALL_IMAGES = {"min_size": 128, "max_size": 192}
+"""Of detectors that enlarge every image, to 800 pixels otherwise."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -110,8 +113,10 @@ def _torchvision_families() -> dict[str, str]:
 
 
 def _options(family: str) -> dict[str, Any]:
-    if family.startswith("detection.") and "ssd" not in family:
-        return {"min_size": 128, "max_size": 192}
+    if family.endswith("_rcnn"):
+        return {**_SMALL_IMAGES, "rpn_post_nms_top_n_train": 32, "rpn_post_nms_top_n_test": 32}
+    if family in ("detection.retinanet", "detection.fcos"):
+        return _SMALL_IMAGES
     # Their own initialisation draws truncated normal numbers one by one, for minutes.
     return {"init_weights": False} if family.split(".")[-1] in ("googlenet", "inception") else {}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -167,10 +167,11 @@ def _work(sender: Connection, architecture: Architecture, kinds: tuple[str, ...]
 
     from metric_zoo.benchmarks.conversion.checks import check_architecture
 
-    # What models and frameworks print while they are built is nobody's to read.
-    sys.stdout = sys.stderr = open(os.devnull, "w")
     torch.set_num_threads(1)
-    sender.send([result.to_dict() for result in check_architecture(architecture, kinds)])
+    # What models and frameworks print while they are built is nobody's to read.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        results = check_architecture(architecture, kinds)
+    sender.send([result.to_dict() for result in results])
 
 
 def _outcome(job: _Job) -> list[dict[str, Any]] | str | None:
