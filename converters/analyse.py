@@ -5,7 +5,7 @@ The trace is read, never shipped: a GraphModule loses a model's class and method
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from metric_zoo.converters.inputs import candidate_inputs, cropped
 from metric_zoo.converters.modes import evaluation
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.source import find_convolutions
-from metric_zoo.converters.trace import trace
+from metric_zoo.converters.stages import stages_of
+from metric_zoo.converters.topology import Topology, topology_of
 from metric_zoo.errors import ConversionError
 
 _PROOF_SIDES = (96, 64, 128)
@@ -47,19 +48,13 @@ class _Call:
     calls: int = 1
 
 
-@dataclass
-class _Topology:
-    norms: dict[str, str] = field(default_factory=dict)
-    padded: set[str] = field(default_factory=set)
-
-
 def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True) -> Analysis:
     """Run ``model`` once on an example input, on the meta device where it allows that, and trace it.
 
     Args:
         model: any module; it is left as it was.
         example_input: a tensor, a tuple of positional arguments, or None for a random image of the declared size.
-        neighbours: trace the model, for `ConvNode.norm` and `ConvNode.explicit_pad`.
+        neighbours: trace the model, for the `ConvNode`'s norm, explicit_pad and receptive_field.
 
     Raises:
         ConversionError: if the model runs on none of the inputs tried.
@@ -68,13 +63,14 @@ def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True
     bare = meta_copy(model)
     inputs, calls, dry = _record(model, bare, example_input, convolutions)
     small = _small_inputs(bare, inputs, calls) if dry and example_input is None else []
-    topology = _topology(bare, inputs, set(calls)) if neighbours else None
-    known = topology or _Topology()
-    nodes = [_node(name, module, calls.get(name), known) for name, module in convolutions.items()]
-    return Analysis(nodes, [*small, inputs], topology is not None if neighbours else None)
+    topology = topology_of(bare, to_meta(inputs), set(calls)) if neighbours else Topology()
+    side = _image_side(inputs)
+    stages = stages_of(model, {name: side / min(call.output_shape[-2:]) for name, call in calls.items()})
+    nodes = [_node(name, module, calls.get(name), stages.get(name), topology) for name, module in convolutions.items()]
+    return Analysis(nodes, [*small, inputs], set(calls) <= topology.visible if neighbours else None)
 
 
-def _node(name: str, module: nn.Module, call: _Call | None, topology: _Topology) -> ConvNode:
+def _node(name: str, module: nn.Module, call: _Call | None, stage: int | None, topology: Topology) -> ConvNode:
     return ConvNode(
         name=name,
         module=module,
@@ -88,9 +84,17 @@ def _node(name: str, module: nn.Module, call: _Call | None, topology: _Topology)
         output_shape=call.output_shape if call else None,
         calls=call.calls if call else 0,
         order=call.order if call else None,
+        stage=stage,
         norm=topology.norms.get(name),
         explicit_pad=name in topology.padded,
+        receptive_field=topology.fields.get(name),
     )
+
+
+def _image_side(inputs: tuple[Any, ...]) -> int:
+    """Pixels of the first image's shorter side."""
+    tensors = (leaf for leaf in torch.utils._pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+    return next((min(t.shape[-2:]) for t in tensors if t.dim() >= 3), 1)
 
 
 def _record(
@@ -142,42 +146,9 @@ def _hooked_run(model: nn.Module, inputs: tuple[Any, ...], names: Any) -> dict[s
     handles = [m.register_forward_hook(hook(n), with_kwargs=True) for n, m in model.named_modules() if n in names]
     try:
         with evaluation(model):
-            model(*inputs)
+            # The call of a GraphModule prints what failed, and failing is part of the search.
+            (model.forward if isinstance(model, fx.GraphModule) else model)(*inputs)
     finally:
         for handle in handles:
             handle.remove()
     return calls
-
-
-def _topology(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> _Topology | None:
-    """Neighbours of the convolutions, or None unless the trace shows every convolution that ran and itself runs."""
-    try:
-        # Tracing leaks proxies into some models' caches: that is why a copy is traced, and after everything else.
-        graph = trace(bare.eval())
-        if graph is None:
-            return None
-        with torch.no_grad():
-            fx.Interpreter(graph).run(*to_meta(inputs))  # unlike a call, it prints nothing when it fails
-    except Exception:
-        return None
-    modules = dict(graph.named_modules())
-    topology, visible = _Topology(), set()
-    for node in graph.graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.Conv2d):
-            continue
-        visible.add(node.target)
-        if len(node.users) == 1:
-            user = next(iter(node.users))
-            if user.op == "call_module" and "Norm" in type(modules[user.target]).__name__:
-                topology.norms[node.target] = user.target
-        if _is_pad(next(iter(node.all_input_nodes), None), modules):
-            topology.padded.add(node.target)
-    return topology if called <= visible else None
-
-
-def _is_pad(node: Any, modules: dict[str, nn.Module]) -> bool:
-    if not isinstance(node, fx.Node):
-        return False
-    if node.op == "call_module":
-        return "Pad" in type(modules[node.target]).__name__
-    return node.op == "call_function" and node.target is nn.functional.pad

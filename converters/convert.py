@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from metric_zoo.converters.analyse import Analysis, analyse
+from metric_zoo.converters.atrous import atrous_layer4
 from metric_zoo.converters.copies import full_copy
+from metric_zoo.converters.filters import Filters, Range
+from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.refuse import check_model
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
-from metric_zoo.converters.select import Decision, Where, select
-from metric_zoo.converters.trace import trace
+from metric_zoo.converters.select import Decision, select
 from metric_zoo.converters.verify import Difference, check_unchanged, layer_differences, output_difference, run
+from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import KINDS, get_kind
@@ -35,6 +38,9 @@ def convert(
     to: str = "metric",
     *,
     where: Where = None,
+    stages: Sequence[int] | None = None,
+    resolution: Range = None,
+    receptive_field: Range = None,
     example_input: Any = None,
     init: str = "pretrained",
     inplace: bool = False,
@@ -50,12 +56,18 @@ def convert(
     Args:
         model: any `nn.Module` with `nn.Conv2d` layers.
         to: a kind of `list_kinds`.
-        where: which convolutions; see `metric_zoo.converters.select.select`. None is the default policy.
+        where: which convolutions: a preset (``"paper"``, ``"last"``, ``"all"``, ``"stem+all"``), a regular expression,
+            names, rules or a callable; see `metric_zoo.converters.select.select`. None is the default policy.
+            ``"paper"`` also runs ResNet's layer 4 at stride 1, with dilation 2 after its first block, and the function
+            that is kept is that of this network.
+        stages, resolution, receptive_field: narrow the selection; see `metric_zoo.converters.filters.Filters`. Stages
+            count as ResNet's layers: ``stages=[2, 3, 4]`` is ``layer2`` to ``layer4``, or what has their resolution.
         example_input: a tensor ``(B, C, H, W)`` or a tuple of arguments; None is a random image of the declared size.
         init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels.
         inplace: convert this object instead of a copy.
-        output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` of a copy of the converted model, without its
-            methods. Functional convolution calls in it stay ordinary.
+        output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
+            methods, right in training and in evaluation. In it `F.conv2d` calls on a parameter are convolutions too,
+            named after it.
         strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it.
         options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``. ``head`` is
             ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself.
@@ -75,20 +87,38 @@ def convert(
         'MetricConv2d'
     """
     _check_arguments(model, to, init, output)
+    filters = Filters(stages, resolution, receptive_field)
     if not inplace:
         model = full_copy(model)
-    analysis = analyse(model, example_input, neighbours=callable(where))
-    decisions = select(analysis.nodes, to, where)
-    _check_selection(decisions, where, strict, model)
+    with atrous_layer4(model, wanted=where == "paper"):
+        subject = to_graph(model) if output == "graph" else model
+        return _convert(subject, to, where, filters, example_input, init, strict, options)
+
+
+def _convert(
+    model: nn.Module,
+    to: str,
+    where: Where,
+    filters: Filters,
+    example_input: Any,
+    init: str,
+    strict: bool,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """Convert this very object, or leave it as it was."""
+    analysis = analyse(model, example_input, neighbours=callable(where) or filters.receptive_field is not None)
+    decisions = select(analysis.nodes, to, where, filters)
+    leftovers = functional_leftovers(model) if isinstance(model, fx.GraphModule) else {}
+    _check_selection(decisions, leftovers, where, filters, strict, model)
     _check_settled(analysis.nodes, decisions, options)
     layers = _build_layers(analysis.nodes, decisions, to, options)
-    report = ConversionReport(type(model).__name__)
+    report = ConversionReport(type(model).__name__, atrous=where == "paper")
     report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
+    report.skipped |= leftovers
     with _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
         if report.not_compared is None:
             report.output, report.output_float64 = _prove(model, layers, compared)
-        result = _as_graph(model) if output == "graph" else model
     if init == "uniform":
         for layer in layers.values():
             layer.reset_uniform()
@@ -98,9 +128,7 @@ def convert(
         for name, layer, node in ((name, layer, nodes[name]) for name, layer in layers.items())
     }
     attach(model, report)
-    if result is not model:
-        attach(result, report)
-    return result
+    return model
 
 
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
@@ -202,20 +230,27 @@ def _check_settled(nodes: list[ConvNode], decisions: Mapping[str, Decision], opt
                 )
 
 
-def _check_selection(decisions: Mapping[str, Decision], where: Where, strict: bool, model: nn.Module) -> None:
-    if strict:
-        for name, decision in decisions.items():
-            if decision.outcome == "unsupported":
-                raise ConversionError(f"strict: {name} cannot be converted: {decision.reason}")
+def _check_selection(
+    decisions: Mapping[str, Decision],
+    leftovers: Mapping[str, str],
+    where: Where,
+    filters: Filters,
+    strict: bool,
+    model: nn.Module,
+) -> None:
+    unsupported = {n: d.reason for n, d in decisions.items() if d.outcome == "unsupported"} | dict(leftovers)
+    if strict and unsupported:
+        name, reason = next(iter(unsupported.items()))
+        raise ConversionError(f"strict: {name} cannot be converted: {reason}")
     if any(decision.outcome in ("convert", "settled") for decision in decisions.values()):
         return
     considered = [f"{name} ({d.reason})" for name, d in decisions.items() if d.outcome != "unselected"]
     message = f"nothing to swap in {type(model).__name__}: " + (
         f"{len(considered)} convolutions were considered, e.g. {considered[0]}" if considered else "none was selected"
     )
-    if where is not None or strict:
-        raise ConversionError(f"{message}; change 'where'")
-    warnings.warn(message, stacklevel=3)
+    if where is not None or strict or filters != Filters():
+        raise ConversionError(f"{message}; change 'where' or what narrows it")
+    warnings.warn(message, stacklevel=4)
 
 
 @dataclass
@@ -318,11 +353,3 @@ def _why_not_compared(model: nn.Module, layers: Mapping[str, SampledConv2d], ini
 
 def _is_meta(model: nn.Module) -> bool:
     return any(p.is_meta for p in model.parameters())
-
-
-def _as_graph(model: nn.Module) -> nn.Module:
-    # Tracing leaks proxies into some models' caches, so a copy is traced.
-    graph = trace(full_copy(model))
-    if graph is None:
-        raise ConversionError(f"{type(model).__name__} cannot be traced by torch.fx: use output='module'")
-    return graph

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from metric_zoo.errors import ConversionError
 
 _DEFAULT_SIZE = (3, 224, 224)
+_FRAMES = 16
 
 
 def candidate_inputs(model: nn.Module, example_input: Any = None) -> Iterator[tuple[Any, ...]]:
     """Yield positional arguments to try on ``model``, on its device and in its dtype.
 
     With ``example_input`` only that: a tensor, or a tuple of arguments. Otherwise random images of the model's
-    declared size, as a batch (classification, segmentation), as a list (detection) and as a pair (optical flow).
+    declared size, as a batch (classification, segmentation), as a list (detection), as a pair (optical flow) and as a
+    clip of 16 frames (video).
 
     Raises:
         ConversionError: if ``example_input`` is neither a tensor nor a tuple or list.
@@ -35,6 +37,8 @@ def candidate_inputs(model: nn.Module, example_input: Any = None) -> Iterator[tu
         yield (images,)
         yield ([images[0]],)
         yield (images, images)
+        if any(isinstance(module, nn.Conv3d) for module in model.modules()):
+            yield (images[:, :, None].expand(-1, -1, _FRAMES, -1, -1),)
 
 
 def _images(model: nn.Module, size: tuple[int, int, int]) -> Tensor:
@@ -54,7 +58,7 @@ def _input_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
     grid = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if grid is not None:
         height, width = (grid, grid) if isinstance(grid, int) else grid
-    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), channels)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), channels)
     return [(c, height, width) for c in dict.fromkeys((first, channels))]
 
 

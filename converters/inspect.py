@@ -7,10 +7,25 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.converters.analyse import analyse
-from metric_zoo.converters.select import Where, select
+from metric_zoo.converters.select import select
+from metric_zoo.converters.where import Where
 from metric_zoo.text import size
 
-COLUMNS = ("name", "layer", "kernel", "stride", "groups", "input", "output", "calls", "norm", "selected", "reason")
+COLUMNS = (
+    "name",
+    "layer",
+    "kernel",
+    "stride",
+    "groups",
+    "input",
+    "output",
+    "stage",
+    "field",
+    "calls",
+    "norm",
+    "selected",
+    "reason",
+)
 
 
 def inspect_convolutions(
@@ -22,7 +37,8 @@ def inspect_convolutions(
         model, to, where, example_input: as in `convert`.
 
     Returns:
-        Rows with the keys `COLUMNS`: sizes as text (``"3x3"``, ``"64x56x56"``), ``norm`` the layer that alone reads the
+        Rows with the keys `COLUMNS`: sizes as text (``"3x3"``, ``"64x56x56"``), ``stage`` and ``field`` (receptive, in
+        pixels) as in `ConvNode`, ``norm`` the layer that alone reads the
         output (empty if none or unknown), ``selected`` the kind or an empty text, ``reason`` why not.
 
     Raises:
@@ -39,6 +55,8 @@ def inspect_convolutions(
             "groups": node.groups,
             "input": size(node.input_shape and node.input_shape[1:]),
             "output": size(node.output_shape and node.output_shape[1:]),
+            "stage": "" if node.stage is None else node.stage,
+            "field": "" if node.receptive_field is None else node.receptive_field,
             "calls": node.calls,
             "norm": node.norm or "",
             "selected": decisions[node.name].kind or "",

@@ -70,6 +70,7 @@ class ConversionReport:
             on the data (then the layers' own differences are the proof).
         output_float64: the same in double precision, where float32's rounding alone exceeds the tolerance; else None.
         not_compared: why nothing was compared; None if it was.
+        atrous: whether ResNet's layer 4 now runs at stride 1, with dilation 2 (the paper's preset).
     """
 
     model: str
@@ -78,6 +79,7 @@ class ConversionReport:
     output: Difference | None = None
     output_float64: Difference | None = None
     not_compared: str | None = None
+    atrous: bool = False
 
     @property
     def worst_layer(self) -> tuple[str, Difference] | None:
@@ -121,6 +123,8 @@ class ConversionReport:
         forms = Counter(layer.head for layer in self.converted.values() if layer.head)
         heads = ", ".join(f"{count} {form}" for form, count in forms.items())
         lines.append(f"  added parameters  {self.head_parameters:,}" + (f" ({heads} heads)" if heads else ""))
+        if self.atrous:
+            lines.append("  layer4 changed    stride 1, dilation 2 after its first block")
         if self.output_float64 is not None:
             lines.append(f"  output unchanged  {_text(self.output_float64)}, in float64")
             lines.append(f"                    (the network amplifies float32 rounding to {self.output.maximum:.2e})")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from metric_zoo.converters.filters import Filters
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.source import unsupported_reason
-from metric_zoo.errors import ConversionError, suggest
+from metric_zoo.converters.where import Where, wanted_kinds
+from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import get_kind
 
 MIN_INPUT_SIDE = 8
 """Pixels. Below this a window covers most of the map and there is little to adapt to."""
 
-Where: TypeAlias = "str | Iterable[str] | Mapping[str, str | None] | Callable[[ConvNode], object] | None"
+_EVERYTHING = Filters()
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Decision:
     outcome: str = "convert"
 
 
-def select(nodes: list[ConvNode], to: str, where: Where = None) -> dict[str, Decision]:
+def select(nodes: list[ConvNode], to: str, where: Where = None, filters: Filters = _EVERYTHING) -> dict[str, Decision]:
     """Decide on every convolution.
 
     The default policy takes every convolution with a kernel larger than 1x1 that is called, overlaps its windows, sees
@@ -43,24 +41,32 @@ def select(nodes: list[ConvNode], to: str, where: Where = None) -> dict[str, Dec
     Args:
         nodes: from `analyse`.
         to: the kind.
-        where: None; a regular expression for whole names; a list of convolutions or of modules that hold them; ordered
-            rules ``{pattern: kind or None}``, of which the last that matches counts, patterns being globs, or regular
-            expressions after ``re:``; or a callable on a `ConvNode` that returns a kind, or whether to convert.
+        where: None; a preset, ``"paper"`` (every 3x3 of ResNet's layers 2 to 4), ``"last"`` (the last stage), ``"all"``
+            (small inputs too) or ``"stem+all"``; a regular expression for whole names; a list of convolutions or of
+            modules that hold them; ordered rules ``{pattern: kind or None}``, of which the last that matches counts,
+            patterns being globs, or regular expressions after ``re:``; or a callable on a `ConvNode` that returns a
+            kind, or whether to convert.
+        filters: what ``where``, or the policy, is narrowed by.
 
     Returns:
         A decision for every name.
 
     Raises:
-        ConversionError: if ``where`` is malformed or one of its expressions matches no convolution.
+        ConversionError: if ``where`` is malformed or one of its expressions matches no convolution, or a filter needs
+            what is unknown.
     """
     get_kind(to)
-    wanted = _wanted(nodes, to, where)
-    return {node.name: _decide(node, wanted[node.name], explicit=where is not None) for node in nodes}
+    wanted = wanted_kinds(nodes, to, where)
+    filters.check_known(nodes)
+    return {node.name: _decide(node, wanted[node.name], where is not None, filters) for node in nodes}
 
 
-def _decide(node: ConvNode, kind: str | None, explicit: bool) -> Decision:
+def _decide(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
     if kind is None:
         return Decision(None, "not selected", "unselected")
+    outside = filters.reason(node)
+    if outside:
+        return Decision(None, f"not selected: {outside}", "unselected")
     if kind == "standard":
         return Decision(None, "kind 'standard' keeps the ordinary convolution", "settled")
     if isinstance(node.module, SampledConv2d):
@@ -88,68 +94,3 @@ def _unwanted(node: ConvNode) -> str:
         return "stem: the first convolution"
     side = min(node.input_shape[-2:])
     return f"input of {side} px, below {MIN_INPUT_SIDE}" if side < MIN_INPUT_SIDE else ""
-
-
-def _wanted(nodes: list[ConvNode], to: str, where: Where) -> dict[str, str | None]:
-    names = [node.name for node in nodes]
-    if where is None:
-        return dict.fromkeys(names, to)
-    if isinstance(where, str):
-        chosen = _matching(names, "re:" + where)
-        return {name: to if name in chosen else None for name in names}
-    if isinstance(where, Mapping):
-        return _by_rules(names, where)
-    if callable(where):
-        return {node.name: _answer(where(node), to, node) for node in nodes}
-    if isinstance(where, Iterable):
-        chosen = set().union(*(_held_by(names, entry) for entry in where))
-        return {name: to if name in chosen else None for name in names}
-    raise ConversionError(
-        f"where is a {type(where).__name__}, expected None, a regular expression, a list of names, a dict of rules "
-        "or a callable"
-    )
-
-
-def _by_rules(names: list[str], rules: Mapping[str, str | None]) -> dict[str, str | None]:
-    wanted: dict[str, str | None] = dict.fromkeys(names)
-    for pattern, kind in rules.items():
-        if kind is not None:
-            get_kind(kind)
-        wanted.update(dict.fromkeys(_matching(names, pattern), kind))
-    return wanted
-
-
-def _matching(names: list[str], pattern: str) -> list[str]:
-    """Names that a glob, or a regular expression after ``re:``, matches from end to end."""
-    expression = pattern[3:] if pattern.startswith("re:") else fnmatch.translate(pattern)
-    try:
-        compiled = re.compile(expression)
-    except re.error as error:
-        raise ConversionError(f"where: {expression!r} is not a regular expression: {error}") from None
-    found = [name for name in names if compiled.fullmatch(name)]
-    if not found:
-        raise ConversionError(f"where: {pattern.removeprefix('re:')!r} matches none of {_listing(names)}")
-    return found
-
-
-def _held_by(names: list[str], entry: object) -> set[str]:
-    if not isinstance(entry, str):
-        raise ConversionError(f"where: {entry!r} is a {type(entry).__name__}, expected a module's name")
-    found = {name for name in names if name == entry or name.startswith(f"{entry}.")}
-    if not found:
-        raise ConversionError(f"where: no convolution is named {entry!r} or lies in it{suggest(entry, names)}")
-    return found
-
-
-def _answer(answer: object, to: str, node: ConvNode) -> str | None:
-    if isinstance(answer, str):
-        get_kind(answer)
-        return answer
-    if answer is None or isinstance(answer, bool):
-        return to if answer else None
-    raise ConversionError(f"where({node.name}) returned {answer!r}, expected a kind, True, False or None")
-
-
-def _listing(names: list[str]) -> str:
-    shown = ", ".join(names[:6])
-    return f"the {len(names)} convolutions ({shown}{', ...' if len(names) > 6 else ''})"

@@ -1,11 +1,15 @@
-"""Symbolic tracing that survives modules which torch.fx cannot enter."""
+"""Tracing that survives modules which torch.fx cannot enter."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.fx.experimental.meta_tracer import MetaTracer
 
 _MAX_RETRIES = 25
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -37,17 +41,44 @@ class LeafRetryTracer(fx.Tracer):
             raise
 
 
+class _ConcreteTracer(LeafRetryTracer, MetaTracer):
+    """The same, with the shapes of one input: what a model decides by them is decided."""
+
+
 def trace(model: nn.Module) -> fx.GraphModule | None:
     """Trace ``model`` symbolically; whatever module type fails becomes a leaf and tracing starts again.
 
     Returns:
         A GraphModule over the model's own modules, or None if it cannot be traced.
     """
+    return _retry(model, lambda tracer: tracer.trace(model), LeafRetryTracer)
+
+
+def trace_concrete(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule | None:
+    """Trace ``model`` for inputs of these shapes: good for reading, not for running on others.
+
+    Args:
+        model: on the meta device.
+        inputs: meta tensors.
+    """
+    names = [name for name, p in inspect.signature(model.forward).parameters.items() if p.default is p.empty]
+    if len(names) > len(inputs) or not all(isinstance(value, Tensor) for value in inputs):
+        return None
+    optional = {
+        n: p.default for n, p in inspect.signature(model.forward).parameters.items() if p.default is not p.empty
+    }
+    shapes = dict(zip(names, inputs, strict=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that it cannot follow
+        return _retry(model, lambda tracer: tracer.trace(model, shapes, concrete_args=optional), _ConcreteTracer)
+
+
+def _retry(model: nn.Module, run: Callable[[Any], fx.Graph], make: type[LeafRetryTracer]) -> fx.GraphModule | None:
     leaves: tuple[type, ...] = (nn.Conv2d,)
     for _ in range(_MAX_RETRIES):
-        tracer = LeafRetryTracer(leaves)
+        tracer = make(leaves)
         try:
-            graph = tracer.trace(model)
+            graph = run(tracer)
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
         except Exception:
             if tracer.failed is None or tracer.failed in (*leaves, type(model)):

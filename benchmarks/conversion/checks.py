@@ -116,7 +116,8 @@ class _Subject:
         with check("build"):
             self.model = _enliven(architecture.build()).eval()
         with check("run"):
-            self.inputs = next(inputs for inputs in map(_filled, analysis.proofs) if self._runs(inputs))
+            self.proofs = [_filled(inputs) for inputs in analysis.proofs]
+            self.inputs = next(inputs for inputs in self.proofs if self._runs(inputs))
         self.plain = shell_copy(self.model)
         self.keys = list(self.model.state_dict())
         self.classes = [type(m) for m in self.model.modules()]
@@ -247,7 +248,12 @@ def _training_outputs(subject: _Subject) -> Any:
     if subject.architecture.task == "detection":
         images = [image for image in subject.inputs[0]] * 2
         return model(images, [_target(image) for image in images])
-    return model(*torch.utils._pytree.tree_map(lambda v: torch.cat([v, 1 - v]), subject.inputs))
+    for inputs in subject.proofs:
+        try:
+            return model(*torch.utils._pytree.tree_map(lambda v: torch.cat([v, 1 - v]), inputs))
+        except Exception as error:  # an auxiliary head may need a larger image than evaluation does
+            failure = error
+    raise failure
 
 
 def _target(image: Tensor) -> dict[str, Tensor]:
@@ -297,7 +303,10 @@ def _check_features_only(subject: _Subject, kind: str) -> None:
         with torch.device("meta"):
             plain = timm.create_model(subject.architecture.name, features_only=True).eval()
         plain(*to_meta(subject.inputs))
+        nodes = analyse(plain, neighbours=False).nodes
     except Exception:
+        return
+    if not any(decision.kind for decision in select(nodes, kind).values()):
         return
     converted = convert(plain, kind)
     assert any(isinstance(m, SampledConv2d) for m in converted.modules()), "nothing was converted"

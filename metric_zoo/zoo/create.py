@@ -17,7 +17,7 @@ from metric_zoo.zoo.origin import ModelOrigin, remember_origin
 
 SOURCES = ("timm", "torchvision")
 
-_CONVERT_OPTIONS = ("where", "example_input", "init", "strict")
+_CONVERT_OPTIONS = ("where", "stages", "resolution", "receptive_field", "example_input", "init", "strict")
 
 
 def create_model(
@@ -30,8 +30,8 @@ def create_model(
         to: a kind of `list_kinds`; ``"standard"`` leaves the model as it is.
         source: ``"timm"`` or ``"torchvision"``.
         pretrained: load its weights (torchvision: True is ``"DEFAULT"``, or a name such as ``"IMAGENET1K_V2"``).
-        options: of the conversion (``where``, ``init``, ``example_input``, ``strict`` and the kind's own) and of the
-            model's constructor (``num_classes``, ``in_chans``, ...).
+        options: of the conversion (``where``, ``stages``, ``init``, ``example_input``, ``strict`` and the kind's own)
+            and of the model's constructor (``num_classes``, ``in_chans``, ...).
 
     Raises:
         ConversionError: for an unknown source or name, or as `convert`.

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from metric_zoo import __version__
+from metric_zoo.converters.atrous import atrous_layer4, is_atrous
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import build_layer, swap
 from metric_zoo.errors import ConversionError, MetricZooError
@@ -55,6 +56,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         "metric_zoo_version": __version__,
         "model": asdict(origin) if origin else None,
         "dtype": _dtype(model),
+        "atrous": is_atrous(model),
         "layers": described,
     }
     folder = Path(folder)
@@ -88,6 +90,11 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
         if config["model"] is None:
             raise ConversionError(f"{folder} does not name its architecture: pass it, mz.load(folder, model=...)")
         model = _build(config["model"], folder)
+    with atrous_layer4(model, wanted=bool(config.get("atrous"))):
+        return _load(model, config, folder)
+
+
+def _load(model: nn.Module, config: dict[str, Any], folder: Path) -> nn.Module:
     replacements = _apply_layers(model, config["layers"], folder)
     try:
         model.to(getattr(torch, config["dtype"]))
@@ -172,7 +179,8 @@ def _why_not_rebuilt(model: nn.Module, origin: ModelOrigin, layers: dict[str, An
     try:
         json.dumps(asdict(origin))
         twin = _twin(origin)
-        _apply_layers(twin, layers, origin.name)
+        with atrous_layer4(twin, wanted=is_atrous(model)):
+            _apply_layers(twin, layers, origin.name)
     except (MetricZooError, TypeError, ValueError) as error:
         return f"{origin.source}'s {origin.name!r} cannot be built again from its name and options ({error})"
     ours, theirs = _fingerprint(model), _fingerprint(twin)

@@ -166,17 +166,6 @@ def test_unknown_classes_are_skipped_or_refused():
         mz.convert(model, example_input=X, strict=True)
 
 
-def test_graph_output_follows_both_modes():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
-    graph = mz.convert(model, example_input=X, output="graph")
-    assert list(mz.conversion_report(graph).converted) == ["1"]
-    assert isinstance(graph, torch.fx.GraphModule)
-    assert converted_names(graph) == {"1": "metric"}
-    torch.testing.assert_close(graph.eval()(X), model.eval()(X), rtol=1e-4, atol=1e-6)
-    graph.train()
-    assert (graph(X) == 0).float().mean() > 0.3  # dropout is on
-
-
 BAD = [
     (lambda: mz.convert(Net(), to="metrics", example_input=X), "unknown kind 'metrics'; did you mean 'metric'"),
     (lambda: mz.convert("resnet18"), "model is a str"),
@@ -316,17 +305,6 @@ def test_convolutions_called_by_keyword():
             return self.conv(input=self.stem(input=x))
 
     assert list(mz.conversion_report(mz.convert(Keyword(), example_input=X)).converted) == ["conv"]
-
-
-def test_a_graph_that_cannot_be_made_undoes_the_conversion():
-    class Branching(nn.Sequential):
-        def forward(self, x):
-            return super().forward(x) if x.sum() > 0 else x
-
-    model = Branching(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
-    with pytest.raises(mz.ConversionError, match="cannot be traced"):
-        mz.convert(model, example_input=X, inplace=True, output="graph")
-    assert not converted_names(model) and not hasattr(model, "_metric_zoo_report")
 
 
 def test_trained_rules_do_not_revert():

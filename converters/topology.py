@@ -1,0 +1,146 @@
+"""The neighbours of a model's convolutions, from the best trace that can be had.
+
+First the whole model, symbolically; then with the shapes of one input; then in parts, each module that traces by
+itself, which finds a detector's backbone. A trace counts only if it runs and shows every convolution that ran.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from metric_zoo.converters.copies import meta_copy
+from metric_zoo.converters.modes import evaluation
+from metric_zoo.converters.receptive import receptive_fields
+from metric_zoo.converters.trace import trace, trace_concrete
+
+
+@dataclass
+class Topology:
+    """What a trace tells of convolutions.
+
+    Attributes:
+        visible: the convolutions it shows.
+        norms: convolution -> the normalisation that alone reads it.
+        padded: convolutions that read a padding operation.
+        fields: convolution -> receptive field; empty where the model was traced in parts.
+    """
+
+    visible: set[str] = field(default_factory=set)
+    norms: dict[str, str] = field(default_factory=dict)
+    padded: set[str] = field(default_factory=set)
+    fields: dict[str, int] = field(default_factory=dict)
+
+
+def topology_of(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> Topology:
+    """The topology of the convolutions that a trace shows, all of them where ``called <= visible``.
+
+    Args:
+        bare: the model on the meta device; it is left as it was.
+        inputs: meta tensors it accepts.
+        called: names of the convolutions that these inputs call.
+    """
+    # Tracing leaks proxies into some models' caches: every attempt gets a copy.
+    for attempt in (trace, lambda model: trace_concrete(model, inputs)):
+        graph = attempt(meta_copy(bare).eval())
+        if graph is None or not _runs(graph, inputs):
+            continue
+        topology = _read(graph)
+        if called <= topology.visible:
+            topology.fields = receptive_fields(graph)
+            return topology
+    return _of_parts(bare, inputs, called)
+
+
+def _of_parts(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> Topology:
+    """Trace the largest modules that can be traced by themselves."""
+    arguments = _arguments(bare, inputs)
+    whole = Topology()
+    pending = [(name, child) for name, child in bare.named_children()]
+    while pending:
+        name, module = pending.pop()
+        wanted = {conv for conv in called if conv.startswith(f"{name}.")}
+        if not wanted:
+            continue
+        graph = trace(meta_copy(module).eval()) if name in arguments else None
+        part = _read(graph, f"{name}.") if graph is not None and _runs(graph, arguments[name]) else Topology()
+        if wanted <= part.visible:
+            whole.visible |= part.visible
+            whole.norms |= part.norms
+            whole.padded |= part.padded
+        else:
+            pending += [(f"{name}.{key}", child) for key, child in module.named_children()]
+    return whole
+
+
+def _arguments(bare: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
+    """The positional arguments that every module gets first."""
+    found: dict[str, tuple[Any, ...]] = {}
+
+    def record(name: str, module: nn.Module):
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found.setdefault(name, inspect.signature(module.forward).bind(*args, **kwargs).args)
+
+        return hook
+
+    named = [(name, module) for name, module in bare.named_modules() if name and next(module.children(), None)]
+    handles = [m.register_forward_pre_hook(record(name, m), with_kwargs=True) for name, m in named]
+    try:
+        with evaluation(bare):
+            bare(*inputs)
+    except Exception:  # a model that needs values, not shapes: what ran until then is known
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _runs(graph: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            fx.Interpreter(graph).run(*inputs)  # unlike a call, it prints nothing when it fails
+    except Exception:
+        return False
+    return True
+
+
+def _read(graph: fx.GraphModule, prefix: str = "") -> Topology:
+    topology = Topology()
+    for node in _convolutions(graph):
+        name = prefix + node.target
+        topology.visible.add(name)
+        norm = _norm(node, graph)
+        if norm is not None:
+            topology.norms[name] = prefix + norm
+        if _is_pad(next(iter(node.all_input_nodes), None), graph):
+            topology.padded.add(name)
+    return topology
+
+
+def _convolutions(graph: fx.GraphModule) -> Iterator[fx.Node]:
+    modules = dict(graph.named_modules())
+    for node in graph.graph.nodes:
+        if node.op == "call_module" and isinstance(modules[node.target], nn.modules.conv._ConvNd):
+            yield node
+
+
+def _norm(node: fx.Node, graph: fx.GraphModule) -> str | None:
+    if len(node.users) != 1:
+        return None
+    user = next(iter(node.users))
+    is_norm = user.op == "call_module" and "Norm" in type(graph.get_submodule(user.target)).__name__
+    return user.target if is_norm else None
+
+
+def _is_pad(node: Any, graph: fx.GraphModule) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_module":
+        return "Pad" in type(graph.get_submodule(node.target)).__name__
+    return node.op == "call_function" and node.target is nn.functional.pad

@@ -1,0 +1,90 @@
+"""What an explicit ``where`` asks for, before the policy has its say."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.presets import PRESETS
+from metric_zoo.errors import ConversionError, suggest
+from metric_zoo.nn.registry import get_kind
+
+Where: TypeAlias = "str | Iterable[str] | Mapping[str, str | None] | Callable[[ConvNode], object] | None"
+
+
+def wanted_kinds(nodes: list[ConvNode], to: str, where: Where) -> dict[str, str | None]:
+    """The kind that ``where`` gives every convolution, or None where it leaves one out.
+
+    Raises:
+        ConversionError: if ``where`` is malformed or one of its expressions matches no convolution.
+    """
+    names = [node.name for node in nodes]
+    if where is None:
+        return dict.fromkeys(names, to)
+    if isinstance(where, str) and where in PRESETS:
+        return {node.name: to if PRESETS[where](node, nodes) else None for node in nodes}
+    if isinstance(where, str):
+        chosen = _matching(names, "re:" + where)
+        return {name: to if name in chosen else None for name in names}
+    if isinstance(where, Mapping):
+        return _by_rules(names, where)
+    if callable(where):
+        return {node.name: _answer(where(node), to, node) for node in nodes}
+    if isinstance(where, Iterable):
+        chosen = set().union(*(_held_by(names, entry) for entry in where))
+        return {name: to if name in chosen else None for name in names}
+    raise ConversionError(
+        f"where is a {type(where).__name__}, expected None, a regular expression, a list of names, a dict of rules "
+        "or a callable"
+    )
+
+
+def _by_rules(names: list[str], rules: Mapping[str, str | None]) -> dict[str, str | None]:
+    wanted: dict[str, str | None] = dict.fromkeys(names)
+    for pattern, kind in rules.items():
+        if kind is not None:
+            get_kind(kind)
+        wanted.update(dict.fromkeys(_matching(names, pattern), kind))
+    return wanted
+
+
+def _matching(names: list[str], pattern: str) -> list[str]:
+    """Names that a glob, or a regular expression after ``re:``, matches from end to end."""
+    expression = pattern[3:] if pattern.startswith("re:") else fnmatch.translate(pattern)
+    try:
+        compiled = re.compile(expression)
+    except re.error as error:
+        raise ConversionError(f"where: {expression!r} is not a regular expression: {error}") from None
+    found = [name for name in names if compiled.fullmatch(name)]
+    if not found:
+        raise ConversionError(
+            f"where: {pattern.removeprefix('re:')!r} matches none of {_listing(names)}, and is none of the presets "
+            f"{[*PRESETS]}"
+        )
+    return found
+
+
+def _held_by(names: list[str], entry: object) -> set[str]:
+    if not isinstance(entry, str):
+        raise ConversionError(f"where: {entry!r} is a {type(entry).__name__}, expected a module's name")
+    found = {name for name in names if name == entry or name.startswith(f"{entry}.")}
+    if not found:
+        raise ConversionError(f"where: no convolution is named {entry!r} or lies in it{suggest(entry, names)}")
+    return found
+
+
+def _answer(answer: object, to: str, node: ConvNode) -> str | None:
+    if isinstance(answer, str):
+        get_kind(answer)
+        return answer
+    if answer is None or isinstance(answer, bool):
+        return to if answer else None
+    raise ConversionError(f"where({node.name}) returned {answer!r}, expected a kind, True, False or None")
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(names[:6])
+    return f"the {len(names)} convolutions ({shown}{', ...' if len(names) > 6 else ''})"
