@@ -29,9 +29,6 @@ from metric_zoo.nn.registry import KINDS, get_kind
 
 OUTPUTS = ("module", "graph")
 
-# Kinds whose layers, by design, do not start as the convolution they replace.
-_NOT_LOSSLESS = ("dilated",)
-
 
 def convert(
     model: nn.Module,
@@ -268,7 +265,7 @@ def _swapped(
 ) -> Iterator[_Compared]:
     """Compare the lossless layers with what they replace, swap all; swap back if the block fails."""
     modules = {node.name: node.module for node in analysis.nodes}
-    lossless = {} if init == "uniform" else {n: layer for n, layer in layers.items() if layer.kind not in _NOT_LOSSLESS}
+    lossless = {} if init == "uniform" else {n: layer for n, layer in layers.items() if KINDS[layer.kind].lossless}
     for name, layer in lossless.items():
         check_lossless(name, layer)
     for name, layer in layers.items():
@@ -347,7 +344,7 @@ def _why_not_compared(model: nn.Module, layers: Mapping[str, SampledConv2d], ini
         return "init='uniform' gives up the pretrained function"
     if _is_meta(model):
         return "a model on the meta device has no values"
-    other = next((layer.kind for layer in layers.values() if layer.kind in _NOT_LOSSLESS), None)
+    other = next((layer.kind for layer in layers.values() if not KINDS[layer.kind].lossless), None)
     return f"kind {other!r} starts as another function" if other else None
 
 

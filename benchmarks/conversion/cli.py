@@ -25,6 +25,7 @@ def sweep(
     ),
     jobs: Annotated[int | None, typer.Option(help="Workers, each on one thread; default: the processors.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one architecture.")] = 900.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Check again what did not pass before.")] = False,
     memory: Annotated[float | None, typer.Option(help="GiB for all workers; default: 3/4 of the machine's.")] = None,
 ) -> None:
     """Convert registered architectures to each kind and check the result; go on where an earlier sweep stopped.
@@ -33,7 +34,7 @@ def sweep(
     """
     from metric_zoo.benchmarks.conversion.run import run_sweep
 
-    frame = run_sweep(source, to, sample, out, jobs, timeout, memory)
+    frame = run_sweep(source, to, sample, out, jobs, timeout, memory, retry_failed)
     typer.echo(frame.to_string(index=False))
     typer.echo(f"table: {out / 'conversion.md'}")
     if (frame["passed"] < frame["eligible"]).any():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-STATUSES = ("ok", "nothing to swap", "failed", "out of memory", "timed out")
+PASSED = ("ok", "nothing to swap")
+STATUSES = (*PASSED, "failed", "out of memory", "timed out")
 
 
 @dataclass
@@ -43,6 +44,11 @@ class Result:
     check: str = ""
     message: str = ""
     notes: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.status in PASSED
 
     def for_kind(self, kind: str) -> Result:
         """A copy for one kind."""

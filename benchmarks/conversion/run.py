@@ -12,7 +12,6 @@ from tqdm import tqdm
 from metric_zoo.benchmarks.conversion.architectures import list_architectures
 from metric_zoo.benchmarks.conversion.sweep import Limits, Sweep
 from metric_zoo.benchmarks.conversion.table import summary, to_frame, write
-from metric_zoo.benchmarks.provenance import source_state
 from metric_zoo.errors import MetricZooError
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.zoo.create import SOURCES
@@ -28,6 +27,7 @@ def run_sweep(
     jobs: int | None = None,
     seconds: float = 900.0,
     gigabytes: float | None = None,
+    retry_failed: bool = False,
 ) -> pd.DataFrame:
     """Bring the table in ``out`` up to date.
 
@@ -36,6 +36,7 @@ def run_sweep(
         sample: as in `list_architectures`.
         out: receives the table and, in ``results/``, one file per architecture.
         jobs, seconds, gigabytes: as in `Limits`; None is what this machine has.
+        retry_failed: check again what did not pass before.
 
     Returns:
         The summary: per source and kind, how many architectures passed.
@@ -45,11 +46,13 @@ def run_sweep(
     """
     kinds = tuple(dict.fromkeys(kinds or DEFAULT_KINDS))
     for kind in kinds:
-        if get_kind(kind).layer is None or kind == "dilated":
+        if get_kind(kind).layer is None or not get_kind(kind).lossless:
             raise MetricZooError(f"kind {kind!r}: expected one that starts as the convolution it replaces")
     architectures = list_architectures(tuple(dict.fromkeys(sources or SOURCES)), sample)
     limits = Limits.of_this_machine(seconds, gigabytes, jobs)
     sweep = Sweep(kinds, out / "results")
+    if retry_failed:
+        sweep.forget_failures(architectures)
     found: Counter[str] = Counter()
     done = [results for results in map(sweep.read, architectures) if results is not None]
     with tqdm(total=len(architectures), initial=len(done), unit="model", smoothing=0.05) as bar:
@@ -58,16 +61,10 @@ def run_sweep(
             bar.set_postfix(found)
             bar.update()
             for result in results:
-                if result.status not in ("ok", "nothing to swap"):
+                if not result.passed:
                     bar.write(
                         f"{result.source} {result.model} {result.kind}: {result.status} {result.check} {result.message}"
                     )
     frame = to_frame([results for results in map(sweep.read, architectures) if results is not None])
-    write(frame, kinds, _made_with(sweep), out)
+    write(frame, kinds, sweep.made_with(architectures), out)
     return summary(frame, kinds)
-
-
-def _made_with(sweep: Sweep) -> dict[str, str]:
-    sha, dirty = source_state()
-    source = {"at commit": f"{sha[:12]}{', modified' if dirty else ''}"} if sha else {}
-    return {**sweep.versions, **source}

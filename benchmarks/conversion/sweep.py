@@ -18,7 +18,7 @@ import psutil
 
 from metric_zoo.benchmarks.conversion.architectures import Architecture
 from metric_zoo.benchmarks.conversion.result import Result
-from metric_zoo.benchmarks.provenance import package_versions
+from metric_zoo.benchmarks.provenance import package_versions, source_state
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
 
@@ -78,6 +78,8 @@ class Sweep:
         self.kinds = tuple(kinds)
         self.folder = folder
         self.versions = package_versions(_PACKAGES)
+        commit, modified = source_state()
+        self._commit = f"{commit[:12]}{' and changes' if modified else ''}" if commit else "a release"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,11 +88,32 @@ class Sweep:
     def read(self, architecture: Architecture) -> list[Result] | None:
         """The results of an architecture, or None where they are missing, of other versions, or lack a kind."""
         try:
-            stored = json.loads(self._path(architecture).read_text(encoding="utf-8"))
+            stored = self._stored(architecture)
             results = {entry["kind"]: Result(**entry) for entry in stored["results"]}
             return [results[kind] for kind in self.kinds] if stored["versions"] == self.versions else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return None
+
+    def _stored(self, architecture: Architecture) -> dict[str, Any]:
+        """The architecture's file; empty where it is missing or damaged."""
+        try:
+            stored = json.loads(self._path(architecture).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def forget_failures(self, architectures: Iterable[Architecture]) -> None:
+        """Remove the results of architectures that did not pass."""
+        for architecture in architectures:
+            results = self.read(architecture)
+            if results is not None and not all(result.passed for result in results):
+                self._path(architecture).unlink()
+
+    def made_with(self, architectures: Iterable[Architecture]) -> dict[str, str]:
+        """The versions, and the commits at which the results were obtained."""
+        stored = (self._stored(a) for a in architectures)
+        commits = dict.fromkeys(entry.get("commit", "unknown") for entry in stored if entry)
+        return {**self.versions, "at commit": " and ".join(commits)}
 
     def run(self, architectures: Iterable[Architecture], limits: Limits) -> Iterator[list[Result]]:
         """Check the architectures that have no results yet; yield those of each as it ends."""
@@ -122,8 +145,9 @@ class Sweep:
         else:
             results = [Result(**entry) for entry in outcome]
         with replacing(self._path(architecture)) as path:
-            text = json.dumps({"versions": self.versions, "results": [r.to_dict() for r in results]}, indent=1)
-            path.write_text(text + "\n", encoding="utf-8")
+            entries = [result.to_dict() for result in results]
+            stored = {"versions": self.versions, "commit": self._commit, "results": entries}
+            path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         return results
 
     def _path(self, architecture: Architecture) -> Path:

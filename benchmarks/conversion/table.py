@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from metric_zoo.benchmarks.conversion.result import Result
+from metric_zoo.benchmarks.conversion.result import PASSED, Result
 from metric_zoo.files import replacing
 from metric_zoo.text import markdown
 
@@ -98,7 +98,7 @@ def to_markdown(frame: pd.DataFrame, kinds: Sequence[str], made_with: Mapping[st
         "magnitude; weights are random.",
         markdown(headings, totals.astype(str).itertuples(index=False), [False, False, True, True, True, True]),
     ]
-    rest = frame[~frame[list(kinds)].isin(["ok", "nothing to swap"]).all(axis=1)]
+    rest = frame[~frame[list(kinds)].isin(PASSED).all(axis=1)]
     if len(rest):
         rows = rest[["source", "model", *kinds, "notes"]].astype(str).itertuples(index=False)
         parts += ["## Not passed", markdown(["Source", "Model", *kinds, "Why"], rows, [False] * (len(kinds) + 3))]

@@ -24,15 +24,18 @@ from metric_zoo.nn.shifted import ShiftedConv2d
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of convolution: its layer (None for the ordinary one) and its options."""
+    """A kind of convolution: its layer (None for the ordinary one), its options, and whether it can start as the
+    convolution it replaces.
+    """
 
     layer: type[SampledConv2d] | None
     config: type[KindOptions]
+    lossless: bool = True
 
 
 KINDS: dict[str, Kind] = {
     "standard": Kind(None, StandardConfig),
-    "dilated": Kind(DilatedConv2d, DilatedConfig),
+    "dilated": Kind(DilatedConv2d, DilatedConfig, lossless=False),
     "shifted": Kind(ShiftedConv2d, DeformConfig),
     "active": Kind(ActiveConv2d, ActiveConfig),
     "deformable": Kind(DeformConv2d, DeformConfig),
