@@ -18,11 +18,13 @@ from metric_zoo.benchmarks.conversion.result import Result
 from metric_zoo.converters import conversion_report, convert, revert
 from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.copies import meta_copy, shell_copy, to_meta
+from metric_zoo.converters.inputs import cropped
 from metric_zoo.converters.select import MIN_INPUT_SIDE, select
 from metric_zoo.converters.verify import RELATIVE_TOLERANCE, output_difference, run
 from metric_zoo.nn.base import SampledConv2d
 
 _CLASSES = 7
+_TRAINING_SIDE = 64
 _HIDDEN, _VISIBLE = 0.01, 0.3
 
 
@@ -62,14 +64,12 @@ def check_architecture(architecture: Architecture, kinds: Sequence[str]) -> list
     for kind in kinds:
         result = blank.for_kind(kind)
         try:
-            _check_kind(subject, kind, result)
-            if kind == kinds[0] and architecture.source == "timm":
-                with check("features_only"):  # what it asks does not depend on the kind
-                    _check_features_only(subject, kind)
+            subject = subject or _Subject(architecture, analysis)
+            _check_kind(subject, kind, result, first=kind == kinds[0])
             result.status = "ok"
         except CheckFailed as failure:
             result.status, (result.check, result.message) = "failed", failure.args
-            subject = _Subject(architecture, analysis)
+            subject = None
         result.seconds = clock.lap()
         results.append(result)
     return results
@@ -150,7 +150,8 @@ def _enliven(model: nn.Module) -> nn.Module:
     return model
 
 
-def _check_kind(subject: _Subject, kind: str, result: Result) -> None:
+def _check_kind(subject: _Subject, kind: str, result: Result, first: bool) -> None:
+    """All checks; what timm's methods do does not depend on the kind, and is asked of the ``first`` only."""
     model = subject.model
     with check("convert"), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # "nothing to swap" is a failure here
@@ -166,9 +167,11 @@ def _check_kind(subject: _Subject, kind: str, result: Result) -> None:
         _check_keys(subject)
     with check("deepcopy"):
         _check_copy(model)
-    with check("timm methods"):
-        if subject.architecture.source == "timm":
+    if first and subject.architecture.source == "timm":
+        with check("timm methods"):
             _check_methods(subject)
+        with check("features_only"):
+            _check_features_only(subject, kind)
     # Last: what some models keep from a training step cannot be copied.
     with check("training step"):
         _check_training(subject)
@@ -248,7 +251,8 @@ def _training_outputs(subject: _Subject) -> Any:
     if subject.architecture.task == "detection":
         images = [image for image in subject.inputs[0]] * 2
         return model(images, [_target(image) for image in images])
-    for inputs in subject.proofs:
+    small = [cropped(inputs, _TRAINING_SIDE) for inputs in subject.proofs[:-1]]
+    for inputs in (*small, *subject.proofs):
         try:
             return model(*torch.utils._pytree.tree_map(lambda v: torch.cat([v, 1 - v]), inputs))
         except Exception as error:  # an auxiliary head may need a larger image than evaluation does
