@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from metric_zoo.converters.copies import meta_copy, to_meta
@@ -64,8 +63,7 @@ def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True
     inputs, calls, dry = _record(model, bare, example_input, convolutions)
     small = _small_inputs(bare, inputs, calls) if dry and example_input is None else []
     topology = topology_of(bare, to_meta(inputs), set(calls)) if neighbours else Topology()
-    side = _image_side(inputs)
-    stages = stages_of(model, {name: side / min(call.output_shape[-2:]) for name, call in calls.items()})
+    stages = stages_of(model, _reductions(calls))
     nodes = [_node(name, module, calls.get(name), stages.get(name), topology) for name, module in convolutions.items()]
     return Analysis(nodes, [*small, inputs], set(calls) <= topology.visible if neighbours else None)
 
@@ -91,10 +89,14 @@ def _node(name: str, module: nn.Module, call: _Call | None, stage: int | None, t
     )
 
 
-def _image_side(inputs: tuple[Any, ...]) -> int:
-    """Pixels of the first image's shorter side."""
-    tensors = (leaf for leaf in torch.utils._pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
-    return next((min(t.shape[-2:]) for t in tensors if t.dim() >= 3), 1)
+def _reductions(calls: dict[str, _Call]) -> dict[str, float]:
+    """Image size / output size of every convolution whose output is a map, not a pooled vector.
+
+    The image is what the first convolution reads: a detector resizes what it is given.
+    """
+    side = next((min(call.input_shape[-2:]) for call in calls.values()), 1)
+    outputs = {name: min(call.output_shape[-2:]) for name, call in calls.items()}
+    return {name: side / output for name, output in outputs.items() if output > 1}
 
 
 def _record(

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from metric_zoo.converters.attributes import drop, keep
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.base import SampledConv2d
 
 _ATTRIBUTE = "_metric_zoo_atrous"
 
@@ -20,20 +22,22 @@ def atrous_layer4(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     the later kernels see as far as before. A layer 4 without strides stays as it is.
 
     Raises:
-        ConversionError: for a model without ``layer2`` to ``layer4``, or one whose ``layer4`` also pools.
+        ConversionError: for a model without ``layer2`` to ``layer4``, or whose ``layer4`` also pools or is converted.
     """
     changed: list[tuple[nn.Conv2d, dict[str, tuple[int, int]]]] = []
     for module, values in (_changes(model) if wanted else {}).items():
         changed.append((module, {name: getattr(module, name) for name in values}))
         vars(module).update(values)
+    if changed:
+        keep(model, _ATTRIBUTE, True)
     try:
         yield
     except BaseException:
         for module, values in changed:
             vars(module).update(values)
+        if changed:
+            drop(model, _ATTRIBUTE)
         raise
-    if changed:
-        setattr(model, _ATTRIBUTE, True)
 
 
 def is_atrous(model: nn.Module) -> bool:
@@ -52,6 +56,10 @@ def _changes(model: nn.Module) -> dict[nn.Conv2d, dict[str, tuple[int, int]]]:
         return {}
     for name, module in model.layer4.named_modules():
         pools = next(module.children(), None) is None and not isinstance(module, nn.Conv2d)
+        if isinstance(module, SampledConv2d):
+            raise ConversionError(
+                f"where='paper' changes layer4, but layer4.{name} is converted: revert the model first"
+            )
         if pools and _is_strided(module):
             raise ConversionError(
                 f"where='paper' runs layer4 at stride 1, but layer4.{name} ({type(module).__name__}) pools: build the "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from metric_zoo.converters.analyse import Analysis, analyse
-from metric_zoo.converters.atrous import atrous_layer4
+from metric_zoo.converters.atrous import atrous_layer4, is_atrous
 from metric_zoo.converters.copies import full_copy
 from metric_zoo.converters.filters import Filters, Range
 from metric_zoo.converters.graph import functional_leftovers, to_graph
@@ -67,7 +67,8 @@ def convert(
             named after it.
         strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it.
         options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``. ``head`` is
-            ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself.
+            ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself, but the
+            smallest ones, of a few channels, which get the smallest head there is.
 
     Returns:
         The converted model; `conversion_report` tells what was done.
@@ -87,8 +88,8 @@ def convert(
     filters = Filters(stages, resolution, receptive_field)
     if not inplace:
         model = full_copy(model)
-    with atrous_layer4(model, wanted=where == "paper"):
-        subject = to_graph(model) if output == "graph" else model
+    subject = to_graph(model) if output == "graph" else model
+    with atrous_layer4(subject, wanted=isinstance(where, str) and where == "paper"):
         return _convert(subject, to, where, filters, example_input, init, strict, options)
 
 
@@ -109,16 +110,16 @@ def _convert(
     _check_selection(decisions, leftovers, where, filters, strict, model)
     _check_settled(analysis.nodes, decisions, options)
     layers = _build_layers(analysis.nodes, decisions, to, options)
-    report = ConversionReport(type(model).__name__, atrous=where == "paper")
+    report = ConversionReport(type(model).__name__, atrous=is_atrous(model))
     report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
     report.skipped |= leftovers
     with _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
         if report.not_compared is None:
             report.output, report.output_float64 = _prove(model, layers, compared)
-    if init == "uniform":
-        for layer in layers.values():
-            layer.reset_uniform()
+        if init == "uniform":
+            for layer in layers.values():
+                layer.reset_uniform()
     nodes = {node.name: node for node in analysis.nodes}
     report.converted = {
         name: describe(layer, node.module, node.input_shape, node.output_shape, compared.layers.get(name))
@@ -164,6 +165,8 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
 def _plain(layer: SampledConv2d) -> nn.Conv2d:
     """The convolution a layer came from, with the layer's parameters and mode."""
     origin = getattr(layer, "_origin", None)
+    if origin is not None and "weight" not in layer._parameters:
+        raise ConversionError("a layer whose weight is computed (weight norm or a parametrization) cannot be reverted")
     if origin is None:
         raise ConversionError("a layer that was not made by mz.convert has no original to revert to")
     conv = origin[0]
@@ -303,7 +306,11 @@ def _prove(
 
     Both are None if the outputs' shapes depend on the data.
     """
-    found = output_difference(run(model, compared.inputs), compared.before)
+    try:
+        after = run(model, compared.inputs)
+    except Exception as error:
+        raise ConversionError(f"{type(model).__name__} does not run with the layers converted: {error}") from error
+    found = output_difference(after, compared.before)
     exact = None
     if found is None:
         return None, None

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from metric_zoo.converters.attributes import keep
 from metric_zoo.converters.copies import shell_copy
 from metric_zoo.converters.trace import trace
 from metric_zoo.errors import ConversionError
@@ -49,19 +50,38 @@ def to_graph(model: nn.Module) -> fx.GraphModule:
             f"{type(model).__name__} cannot be traced by torch.fx, because its forward depends on values: use "
             "output='module'"
         )
+    _check_hooks(model, evaluation)
     _join_modes(evaluation, training)
     _lift_convolutions(evaluation)
     evaluation.graph.lint()
     evaluation.recompile()
-    for name in _CARRIED:
-        if hasattr(model, name):
-            setattr(evaluation, name, getattr(model, name))
-    modes = dict(model.named_modules())
-    evaluation.train(model.training)
-    for name, module in evaluation.named_modules():
-        if name in modes:
-            module.training = modes[name].training
+    _carry(model, evaluation)
     return evaluation
+
+
+def _carry(model: nn.Module, graph: fx.GraphModule) -> None:
+    """What a model is besides its forward: what it tells of itself, its hooks, and every module's mode."""
+    for name, value in vars(model).items():
+        if name in _CARRIED or name.startswith("_metric_zoo_"):
+            keep(graph, name, value)
+        elif "hook" in name:
+            setattr(graph, name, value)
+    graph.train(model.training)
+    originals = dict(model.named_modules())
+    for name, module in graph.named_modules():
+        owner = name.rpartition(".")[0] if isinstance(module, ByMode) else name
+        if owner in originals:
+            module.training = originals[owner].training
+
+
+def _check_hooks(model: nn.Module, graph: fx.GraphModule) -> None:
+    """A graph calls the leaves only: what hangs on a module around them would be lost without a word."""
+    kept = {node.target for node in graph.graph.nodes if node.op == "call_module"} | {""}
+    for name, module in model.named_modules():
+        if name not in kept and (module._forward_hooks or module._forward_pre_hooks):
+            raise ConversionError(
+                f"{name} has forward hooks, which a graph does not call: remove them, or output='module'"
+            )
 
 
 def functional_leftovers(graph: fx.GraphModule) -> dict[str, str]:
@@ -74,14 +94,25 @@ def _join_modes(evaluation: fx.GraphModule, training: fx.GraphModule) -> None:
     """Make every argument on which the two graphs differ depend on the mode."""
     ours, theirs = list(evaluation.graph.nodes), list(training.graph.nodes)
     if [(n.op, n.target) for n in ours] != [(n.op, n.target) for n in theirs]:
-        raise ConversionError(
-            f"{evaluation._get_name()} runs other operations in training than in evaluation, which one graph cannot "
-            "do: use output='module'"
-        )
+        raise _different(evaluation, "runs other operations")
     twins = dict(zip(theirs, ours, strict=True))
     for node, twin in zip(ours, theirs, strict=True):
         node.args = _joined(evaluation, node, node.args, twin.args, twins)
         node.kwargs = _joined(evaluation, node, node.kwargs, twin.kwargs, twins)
+        if node.op == "get_attr" and not _same(_attribute(evaluation, node.target), _attribute(training, node.target)):
+            raise _different(evaluation, "makes a tensor of other values")
+
+
+def _different(graph: fx.GraphModule, how: str) -> ConversionError:
+    return ConversionError(
+        f"{graph._get_name()} {how} in training than in evaluation, which one graph cannot do: use output='module'"
+    )
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if not isinstance(ours, torch.Tensor) or not isinstance(theirs, torch.Tensor):
+        return ours is theirs
+    return ours is theirs or (ours.shape == theirs.shape and torch.equal(ours, theirs))
 
 
 def _joined(graph: fx.GraphModule, node: fx.Node, ours: Any, theirs: Any, twins: dict[fx.Node, fx.Node]) -> Any:
@@ -97,11 +128,10 @@ def _joined(graph: fx.GraphModule, node: fx.Node, ours: Any, theirs: Any, twins:
     if ours is theirs or ours == theirs:
         return ours
     if isinstance(ours, fx.Node) or isinstance(theirs, fx.Node):
-        raise ConversionError(
-            f"{graph._get_name()} wires {node.name!r} differently in training, which one graph cannot do: use "
-            "output='module'"
-        )
-    name = f"by_mode_{sum(isinstance(m, ByMode) for m in graph.modules())}"
+        raise _different(graph, f"feeds {node.name!r} otherwise")
+    # In the module whose forward asked for its mode: that may be frozen while the rest trains.
+    owner = next(reversed(node.meta.get("nn_module_stack") or {"": None}))
+    name = f"{owner}.by_mode_{sum(isinstance(m, ByMode) for m in graph.modules())}".lstrip(".")
     graph.add_submodule(name, ByMode(theirs, ours))
     with graph.graph.inserting_before(node):
         return graph.graph.call_module(name)
@@ -147,9 +177,13 @@ def _as_module(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
 def _parameter(graph: fx.GraphModule, node: Any) -> nn.Parameter | None:
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    owner, _, name = node.target.rpartition(".")
-    value = getattr(graph.get_submodule(owner), name)
+    value = _attribute(graph, node.target)
     return value if isinstance(value, nn.Parameter) else None
+
+
+def _attribute(graph: fx.GraphModule, target: str) -> Any:
+    owner, _, name = target.rpartition(".")
+    return getattr(graph.get_submodule(owner), name)
 
 
 def _free_name(graph: fx.GraphModule, owner: str) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.converters.analyse import analyse
+from metric_zoo.converters.atrous import atrous_layer4
+from metric_zoo.converters.copies import shell_copy
+from metric_zoo.converters.refuse import check_model
 from metric_zoo.converters.select import select
 from metric_zoo.converters.where import Where
 from metric_zoo.text import size
@@ -44,7 +47,10 @@ def inspect_convolutions(
     Raises:
         ConversionError: as `convert` for ``where`` and ``example_input``; MetricZooError for an unknown kind.
     """
-    analysis = analyse(model, example_input)
+    check_model(model)
+    subject = shell_copy(model)
+    with atrous_layer4(subject, wanted=isinstance(where, str) and where == "paper"):
+        analysis = analyse(subject, example_input)
     decisions = select(analysis.nodes, to, where)
     return [
         {

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
-_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_POOLS = (F.max_pool2d, F.avg_pool2d, torch.max_pool2d, torch._C._nn.avg_pool2d)
+_RESIZING = (nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ConvTranspose2d, nn.Fold, nn.Unfold)
+_RESIZING_FUNCTIONS = (F.interpolate, F.pixel_shuffle, F.pixel_unshuffle, F.grid_sample)
+_Field = tuple[int, int] | None
 
 
 def receptive_fields(graph: fx.GraphModule) -> dict[str, int]:
@@ -12,24 +19,44 @@ def receptive_fields(graph: fx.GraphModule) -> dict[str, int]:
 
     The usual recursion over kernels, strides and dilations: r' = r + (k - 1) d j, j' = j s, the largest branch counting
     where branches meet (Araujo, Norris, Sim, *Computing Receptive Fields of Convolutional Neural Networks*, Distill
-    2019). Global pooling and attention see everything and are left out, as that would say the same of all that follows.
+    2019). Global pooling and attention by functions see everything and are left out, as that would say the same of all
+    that follows. Behind an operation that resizes otherwise the field is unknown, and the convolution is missing.
     """
     modules = dict(graph.named_modules())
-    fields: dict[fx.Node, tuple[int, int]] = {}
-    found = {}
+    fields: dict[fx.Node, _Field] = {}
+    found: dict[str, int] = {}
     for node in graph.graph.nodes:
-        known = [fields[parent] for parent in node.all_input_nodes if parent in fields]
-        field, jump = max(known, default=(1, 1))
-        if node.op == "call_module" and isinstance(modules[node.target], _WINDOWED):
-            module = modules[node.target]
-            kernel, stride, dilation = (
-                _longer(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation")
-            )
-            field, jump = field + (kernel - 1) * dilation * jump, jump * stride
-            if isinstance(module, nn.Conv2d):
-                found[node.target] = max(field, found.get(node.target, 0))
-        fields[node] = (field, jump)
+        parents = [fields[parent] for parent in node.all_input_nodes]
+        before = None if None in parents else max(parents, default=(1, 1))
+        module = modules.get(node.target) if node.op == "call_module" else None
+        fields[node] = after = _after(node, module, before)
+        if isinstance(module, nn.Conv2d) and after is not None:
+            found[node.target] = max(after[0], found.get(node.target, 0))
     return found
+
+
+def _after(node: fx.Node, module: nn.Module | None, before: _Field) -> _Field:
+    """(field, distance of neighbours in pixels of the image) behind a node; None if it is unknown."""
+    resizes = isinstance(module, _RESIZING) or node.target in _RESIZING_FUNCTIONS
+    if before is None or resizes:
+        return None
+    window = _window(node, module)
+    if window is None:
+        return before
+    (field, jump), (kernel, stride, dilation) = before, map(_longer, window)
+    return field + (kernel - 1) * dilation * jump, jump * stride
+
+
+def _window(node: fx.Node, module: nn.Module | None) -> tuple[Any, Any, Any] | None:
+    """(kernel, stride, dilation) of what reads windows, or None."""
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        return module.kernel_size, module.stride, getattr(module, "dilation", 1)
+    if "BlurPool" in type(module).__name__:
+        return getattr(module, "filt_size", 1), module.stride, 1
+    if node.op == "call_function" and node.target in _POOLS:
+        given = {**dict(zip(("input", "kernel_size", "stride"), node.args, strict=False)), **node.kwargs}
+        return given["kernel_size"], given.get("stride") or given["kernel_size"], 1
+    return None
 
 
 def _longer(value: int | tuple[int, ...]) -> int:

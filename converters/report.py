@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from metric_zoo.converters.attributes import drop, keep
 from metric_zoo.converters.verify import Difference
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
@@ -148,15 +149,17 @@ def attach(model: nn.Module, report: ConversionReport) -> None:
     """Keep the report on the model; a second conversion adds to the first."""
     previous = getattr(model, _ATTRIBUTE, None)
     if previous is not None:
+        if not report.converted:  # nothing was done: what was proved before still holds
+            report = replace(previous, skipped=report.skipped)
         report.converted = {**previous.converted, **report.converted}
         report.skipped = {name: why for name, why in report.skipped.items() if name not in report.converted}
-    setattr(model, _ATTRIBUTE, report)
+        report.atrous |= previous.atrous
+    keep(model, _ATTRIBUTE, report)
 
 
 def detach(model: nn.Module) -> None:
     """Forget the report: the model is plain again."""
-    if hasattr(model, _ATTRIBUTE):
-        delattr(model, _ATTRIBUTE)
+    drop(model, _ATTRIBUTE)
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:

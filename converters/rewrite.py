@@ -59,7 +59,8 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
     layer.train(conv.training)
     layer._buffers, layer._non_persistent_buffers_set = conv._buffers, conv._non_persistent_buffers_set
     for attribute, value in vars(conv).items():
-        if attribute.startswith("_") and "hook" in attribute:  # every kind of hook, and the flags that belong to them
+        # Every kind of hook with the flags that belong to it, and whatever a user has hung on the convolution.
+        if (attribute.startswith("_") and "hook" in attribute) or attribute not in vars(layer):
             setattr(layer, attribute, value)
     # In a tuple, so that it is no submodule: it holds the same parameters and costs nothing. `revert` needs it.
     layer._origin = (conv,)

@@ -80,8 +80,9 @@ def unsupported_reason(conv: nn.Module) -> str:
     other = next((text for base, text in _OTHER_RANK.items() if isinstance(conv, base)), None)
     if other:
         return f"{other} ({cls.__name__})"
-    if "weight" not in conv._parameters:
-        return "its weight is computed (weight norm or a parametrization), not a parameter"
+    for name in ("weight", "bias"):
+        if getattr(conv, name) is not None and conv._parameters.get(name) is None:
+            return f"its {name} is computed (weight norm, pruning or a parametrization), not a parameter"
     if cls is nn.Conv2d or _is_timm(cls):
         return ""
     return f"unknown convolution class {cls.__module__}.{cls.__qualname__}"

@@ -18,7 +18,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 class LeafRetryTracer(fx.Tracer):
     """A tracer that does not enter convolutions, childless modules, or module types that failed before."""
 
-    def __init__(self, leaves: tuple[type, ...]) -> None:
+    def __init__(self, leaves: tuple[type, ...] = ()) -> None:
         super().__init__(autowrap_modules=(math,))
         self.leaves = leaves
         self.failed: type | None = None

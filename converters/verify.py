@@ -85,15 +85,18 @@ def _quiet(layer: nn.Module, input: Tensor) -> Tensor:
 
 
 def run(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    """Output tensors in evaluation mode, at full float32 precision."""
-    with evaluation(model), _full_precision():
+    """Output tensors in evaluation mode, at full float32 precision, from copies of the inputs and one random state."""
+    inputs = torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with evaluation(model), _full_precision(), torch.random.fork_rng(devices):
+        torch.manual_seed(0)
         outputs = torch.utils._pytree.tree_leaves(model(*inputs))
     return [t.detach() for t in outputs if isinstance(t, Tensor) and t.is_floating_point()]
 
 
 def output_difference(new: list[Tensor], old: list[Tensor]) -> Difference | None:
-    """Compare two runs; None if their shapes depend on the data (a detector's boxes) and do not agree."""
-    if [t.shape for t in new] != [t.shape for t in old]:
+    """Compare two runs; None without tensors, or if their shapes depend on the data (a detector's boxes) and differ."""
+    if not old or [t.shape for t in new] != [t.shape for t in old]:
         return None
     result = Difference(0.0, 0.0)
     for pair in zip(new, old, strict=True):

@@ -45,6 +45,8 @@ def wanted_kinds(nodes: list[ConvNode], to: str, where: Where) -> dict[str, str 
 def _by_rules(names: list[str], rules: Mapping[str, str | None]) -> dict[str, str | None]:
     wanted: dict[str, str | None] = dict.fromkeys(names)
     for pattern, kind in rules.items():
+        if not isinstance(pattern, str):
+            raise ConversionError(f"where: {pattern!r} is a {type(pattern).__name__}, expected a pattern of names")
         if kind is not None:
             get_kind(kind)
         wanted.update(dict.fromkeys(_matching(names, pattern), kind))
@@ -80,7 +82,7 @@ def _answer(answer: object, to: str, node: ConvNode) -> str | None:
     if isinstance(answer, str):
         get_kind(answer)
         return answer
-    if answer is None or isinstance(answer, bool):
+    if answer is None or answer in (True, False):
         return to if answer else None
     raise ConversionError(f"where({node.name}) returned {answer!r}, expected a kind, True, False or None")
 

@@ -252,7 +252,8 @@ def _training_outputs(subject: _Subject) -> Any:
         images = [image for image in subject.inputs[0]] * 2
         return model(images, [_target(image) for image in images])
     small = [cropped(inputs, _TRAINING_SIDE) for inputs in subject.proofs[:-1]]
-    for inputs in (*small, *subject.proofs):
+    larger = torch.utils._pytree.tree_map(lambda v: nn.functional.interpolate(v, scale_factor=1.5), subject.proofs[-1])
+    for inputs in (*small, *subject.proofs, larger):
         try:
             return model(*torch.utils._pytree.tree_map(lambda v: torch.cat([v, 1 - v]), inputs))
         except Exception as error:  # an auxiliary head may need a larger image than evaluation does

@@ -65,6 +65,7 @@ def run_sweep(
                     bar.write(
                         f"{result.source} {result.model} {result.kind}: {result.status} {result.check} {result.message}"
                     )
-    frame = to_frame([results for results in map(sweep.read, architectures) if results is not None])
-    write(frame, kinds, sweep.made_with(architectures), out)
+    everything = list_architectures()  # the table never shrinks: it has what earlier sweeps found, too
+    frame = to_frame([results for results in map(sweep.read, everything) if results is not None])
+    write(frame, kinds, sweep.made_with(everything), out)
     return summary(frame, kinds)

@@ -145,10 +145,17 @@ class Sweep:
         else:
             results = [Result(**entry) for entry in outcome]
         with replacing(self._path(architecture)) as path:
-            entries = [result.to_dict() for result in results]
+            entries = [result.to_dict() for result in (*results, *self._others(architecture))]
             stored = {"versions": self.versions, "commit": self._commit, "results": entries}
             path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         return results
+
+    def _others(self, architecture: Architecture) -> list[Result]:
+        """What is known of kinds that this sweep does not ask for."""
+        stored = self._stored(architecture)
+        if stored.get("versions") != self.versions:
+            return []
+        return [Result(**entry) for entry in stored["results"] if entry["kind"] not in self.kinds]
 
     def _path(self, architecture: Architecture) -> Path:
         return self.folder / f"{architecture.source}-{architecture.name}.json"

@@ -72,7 +72,7 @@ class MetricConfig(KindOptions):
         metric_groups: number of metrics per pixel; each serves an equal part of the channels.
         head_kernel_size: kernel of the metric head; None is the layer's own.
         head: form of the head, of `HEADS`; ``"auto"`` gives a grouped convolution the form that sees most without
-            being larger than the convolution itself, and a dense one the full head.
+            being larger than the convolution itself (the smallest, where none is), and a dense one the full head.
     """
 
     parametrization: str = "eigen_scaled"
@@ -108,7 +108,7 @@ class DeformConfig(KindOptions):
         offset_groups: number of offset fields; each serves an equal part of the channels.
         head_kernel_size: kernel of the offset head; None is the layer's own.
         head: form of the head, of `HEADS`; ``"auto"`` gives a grouped convolution the form that sees most without
-            being larger than the convolution itself, and a dense one the full head.
+            being larger than the convolution itself (the smallest, where none is), and a dense one the full head.
     """
 
     offset_groups: int = 1

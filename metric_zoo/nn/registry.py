@@ -55,6 +55,6 @@ def get_kind(name: str) -> Kind:
     Raises:
         MetricZooError: for an unknown name, with the nearest known one.
     """
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise MetricZooError(f"unknown kind {name!r}{suggest(str(name), KINDS)}; known: {list_kinds()}")
     return KINDS[name]

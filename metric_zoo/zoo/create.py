@@ -17,7 +17,7 @@ from metric_zoo.zoo.origin import ModelOrigin, remember_origin
 
 SOURCES = ("timm", "torchvision")
 
-_CONVERT_OPTIONS = ("where", "stages", "resolution", "receptive_field", "example_input", "init", "strict")
+_CONVERT_OPTIONS = ("where", "stages", "resolution", "receptive_field", "example_input", "init", "output", "strict")
 
 
 def create_model(
@@ -94,6 +94,9 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
 
     def build(pretrained: bool | str, **options: Any) -> nn.Module:
         weights = {True: "DEFAULT", False: None}.get(pretrained, pretrained)
+        known = ["DEFAULT", *torchvision.models.get_model_weights(function).__members__]
+        if isinstance(weights, str) and weights.rpartition(".")[2] not in known:
+            raise ConversionError(f"torchvision's {name} has no weights {weights!r}; expected one of {known}")
         # Without weights a detector would still fetch those of its backbone.
         if weights is None and "weights_backbone" in inspect.signature(function).parameters:
             options.setdefault("weights_backbone", None)
@@ -103,8 +106,11 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
 
 
 def split_options(kind: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate the conversion's options from the model constructor's."""
-    known = {*_CONVERT_OPTIONS, *(f.name for f in fields(get_kind(kind).config))}
+    """Separate the conversion's options, of every kind it asks for, from the model constructor's."""
+    where = options.get("where")
+    rules = where.values() if isinstance(where, Mapping) else ()
+    kinds = {kind, *(rule for rule in rules if isinstance(rule, str))}
+    known = {*_CONVERT_OPTIONS, *(f.name for k in kinds for f in fields(get_kind(k).config))}
     conversion = {name: value for name, value in options.items() if name in known}
     return conversion, {name: value for name, value in options.items() if name not in known}
 

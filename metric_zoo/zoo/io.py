@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import warnings
@@ -60,6 +61,8 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         "layers": described,
     }
     folder = Path(folder)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ConversionError("a model on the meta device has no values to save")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as path:
@@ -97,13 +100,31 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
 def _load(model: nn.Module, config: dict[str, Any], folder: Path) -> nn.Module:
     replacements = _apply_layers(model, config["layers"], folder)
     try:
+        dtypes = _check_fits(model, folder / WEIGHTS)
         model.to(getattr(torch, config["dtype"]))
+        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+            tensor.data = tensor.data.to(dtypes.get(name, tensor.dtype))
         safetensors.torch.load_model(model, folder / WEIGHTS)
     except (OSError, SafetensorError, RuntimeError) as error:
         swap(model, {layer: conv for conv, layer in replacements.items()})
         detach(model)
         raise ConversionError(f"{folder / WEIGHTS} cannot be loaded: {str(error)[:500]}") from None
     return model.eval()
+
+
+def _check_fits(model: nn.Module, path: Path) -> dict[str, torch.dtype]:
+    """Compare names and shapes before anything of ``model`` changes; return the file's dtypes.
+
+    Raises:
+        RuntimeError: naming what does not fit.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, tensor in stored.items():
+        if shapes.get(name) != tuple(tensor.shape):
+            raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}, the architecture's is {shapes.get(name)}")
+    return {name: tensor.dtype for name, tensor in stored.items()}
 
 
 def _dtype(model: nn.Module) -> str:
@@ -116,7 +137,7 @@ def _build(description: dict[str, Any], folder: Path) -> nn.Module:
     try:
         origin = ModelOrigin(description["source"], description["name"], dict(description.get("options", {})))
         return build_base(origin)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConversionError(f"{folder / CONFIG}: 'model' does not describe an architecture ({error})") from None
 
 
@@ -134,7 +155,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key, wanted in (("model", (dict, type(None))), ("layers", dict), ("dtype", str)):
         if not isinstance(config[key], wanted):
             raise ConversionError(f"{path}: {key!r} is {config[key]!r:.80}, which mz.save does not write")
-    if not isinstance(getattr(torch, config["dtype"], None), torch.dtype):
+    dtype = getattr(torch, config["dtype"], None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConversionError(f"{path}: dtype {config['dtype']!r} is unknown")
     return config
 
@@ -142,7 +164,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> dict[nn.Module, nn.Module]:
     """Convert exactly the layers that were; their weights are about to be loaded."""
     modules = dict(model.named_modules())
-    report = ConversionReport(type(model).__name__, not_compared=f"read from {where}")
+    report = ConversionReport(type(model).__name__, not_compared=f"read from {where}", atrous=is_atrous(model))
     replacements: dict[nn.Module, nn.Module] = {}
     for name, entry in layers.items():
         conv = modules.get(name)
@@ -168,6 +190,8 @@ def _kind_and_options(name: str, entry: Any, where: object) -> tuple[str, dict[s
         raise ConversionError(f"{where}: layer {name!r} is {entry!r:.80}, expected its kind and options")
     try:
         config = get_kind(entry["kind"]).config
+        if get_kind(entry["kind"]).layer is None:
+            raise MetricZooError(f"kind {entry['kind']!r} has no layer of its own")
         known = {key: value for key, value in options.items() if key in config.__dataclass_fields__}
         return entry["kind"], config.from_options(entry["kind"], known).to_dict()
     except MetricZooError as error:

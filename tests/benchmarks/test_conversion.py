@@ -227,6 +227,8 @@ def test_a_worker_that_hangs_is_stopped(tmp_path):
 def test_a_worker_beyond_its_share_runs_again_alone(tmp_path):
     heavy_one = Own("torchvision", "heavy", "own")
     share = 0.9  # GiB: the frameworks take about half of it
+    (results,) = Sweep(["metric"], tmp_path / "share").run([heavy_one], Limits(seconds=60, gigabytes=share))
+    assert results[0].status == "out of memory", "its share alone is too little"
     (results,) = Sweep(["metric"], tmp_path).run([heavy_one], Limits(seconds=60, gigabytes=4 * share, jobs=4))
     assert results[0].status == "ok"
 
@@ -241,6 +243,8 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     assert again == [a.name for a in architectures if a not in done]
     other = Sweep(["shifted"], tmp_path)
     assert other.read(architectures[0]) is None, "another kind has not been tried"
+    assert len(list(other.run(architectures, Limits(jobs=1)))) == 2
+    assert first.read(architectures[0]) is not None, "one kind's results do not cost another's"
     (tmp_path / "torchvision-net.json").write_text("{damaged")
     assert first.read(architectures[0]) is None, "a damaged file is computed again"
 
@@ -299,7 +303,10 @@ def test_the_command_writes_both_files(tmp_path):
     frame = pd.read_csv(tmp_path / "conversion.csv")
     assert len(frame) == 2 and set(frame["shifted"]) <= {"ok", "nothing to swap"}
     assert (tmp_path / "conversion.md").read_text().startswith("# Every architecture, converted")
-    again = subprocess.run([*command, "--sample", "2", "--out", tmp_path], capture_output=True, text=True, timeout=300)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
+    again = subprocess.run([*command, "--sample", "1", "--out", tmp_path], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == files, "computed again"
+    assert len(pd.read_csv(tmp_path / "conversion.csv")) == 2, "a smaller sweep does not shrink the table"
     wrong = subprocess.run([*command, "--sample", "0", "--out", tmp_path], capture_output=True, text=True, timeout=300)
     assert wrong.returncode == 2 and wrong.stderr.startswith("metric-zoo: sample=0")

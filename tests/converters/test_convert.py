@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import metric_zoo as mz
@@ -177,6 +178,8 @@ BAD = [
     (lambda: mz.convert(Net(), example_input=X, where=lambda node: False), "nothing to swap"),
     (lambda: mz.convert(Net(), example_input=X, where=["layer2.1"]), "nothing to swap.*1x1"),
     (lambda: mz.convert(Net(), example_input=X, where=3), "where is a int"),
+    (lambda: mz.convert(Net(), example_input=X, where={3: "metric"}), "3 is a int, expected a pattern"),
+    (lambda: mz.convert(Net(), to=["metric"], example_input=X), "unknown kind"),
     (lambda: mz.convert(Net(), example_input=X, eps_omga=0.5), "no option 'eps_omga'; did you mean 'eps_omega'"),
     (lambda: mz.convert(Net(), example_input=X, eps_omega=2), "eps_omega=2"),
     (lambda: mz.convert(Net(), example_input=X, sampling="polar"), "does not start as the original"),
@@ -305,6 +308,56 @@ def test_convolutions_called_by_keyword():
             return self.conv(input=self.stem(input=x))
 
     assert list(mz.conversion_report(mz.convert(Keyword(), example_input=X)).converted) == ["conv"]
+
+
+class Record:
+    """An output that is no tensor, tuple or dict."""
+
+    def __init__(self, value) -> None:
+        self.value = value
+
+
+def test_an_output_without_tensors_is_not_said_to_be_unchanged():
+    class Opaque(Net):
+        def forward(self, x):
+            return Record(super().forward(x))
+
+    report = mz.conversion_report(mz.convert(Opaque(), example_input=X))
+    assert report.output is None and "output unchanged" not in str(report) and "layers unchanged" in str(report)
+
+
+def test_a_model_that_changes_its_input_or_draws_numbers_is_compared_fairly():
+    class Restless(Net):
+        def forward(self, x):
+            return super().forward(nn.functional.dropout(x.sub_(0.5)))
+
+    image = X.clone()
+    mz.convert(Restless(), example_input=image)
+    assert torch.equal(image, X)
+
+
+def test_attributes_hung_on_a_convolution_survive():
+    class Tagged(Net):
+        def forward(self, x):
+            return super().forward(x) * self.layer1[0].tag
+
+    model = Tagged()
+    model.layer1[0].tag = 2.0
+    assert mz.convert(model, example_input=X).layer1[0].tag == 2.0
+
+
+def test_pruned_convolutions_are_left_alone():
+    model = Net()
+    torch.nn.utils.prune.l1_unstructured(model.layer2[0], "bias", 0.5)
+    report = mz.conversion_report(mz.convert(model, example_input=X))
+    assert "its bias is computed" in report.skipped["layer2.0"]
+
+
+def test_a_conversion_that_does_nothing_keeps_what_was_proved():
+    once = mz.convert(Net(), example_input=X)
+    again = mz.convert(once, example_input=X)
+    assert mz.conversion_report(again).output == mz.conversion_report(once).output
+    assert "not compared" not in str(mz.conversion_report(again))
 
 
 def test_trained_rules_do_not_revert():

@@ -133,14 +133,89 @@ class Branching(nn.Sequential):
         return super().forward(x) if x.sum() > 0 else x
 
 
+class Frozen(nn.Module):
+    """Drops by a function, in a block that may be frozen."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+def test_a_frozen_block_stays_frozen():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv, self.block = (
+                nn.Conv2d(3, 8, 3),
+                nn.Conv2d(8, 8, 3),
+                nn.Sequential(Frozen(), nn.Identity()),
+            )
+            self.block[0].child = nn.Identity()  # so that it is entered, not a leaf
+
+        def forward(self, x):
+            return self.block(self.conv(self.stem(x)))
+
+    model = Outer().train()
+    model.block.eval()
+    graph = mz.convert(model, output="graph", example_input=X)
+    torch.testing.assert_close(graph(X), model(X), rtol=1e-4, atol=1e-5)
+    graph.train()
+    assert (graph(X) == 0).float().mean() > 0.3
+
+
+def test_a_graph_keeps_what_a_model_tells_of_itself(tmp_path):
+    model = timm.create_model("resnet18", num_classes=3)
+    seen = []
+    model.register_forward_hook(lambda *a: seen.append("root"))
+    graph = mz.convert(mz.convert(model, where=["layer2"]), where=["layer3"], output="graph")
+    seen.clear()
+    graph.eval()(X)
+    assert seen == ["root"]
+    graph = copy.deepcopy(graph)  # fx copies no forward hooks, but what follows it does
+    assert graph.num_classes == 3 and graph.pretrained_cfg == model.pretrained_cfg
+    assert {n.split(".")[0] for n in mz.conversion_report(graph).converted} == {"layer2", "layer3"}
+    torch.save(graph, tmp_path / "graph.pt")
+    assert torch.equal(torch.load(tmp_path / "graph.pt", weights_only=False)(X), graph(X))
+
+
+@pytest.mark.filterwarnings("ignore:timm builds")
+def test_a_saved_graph_of_the_papers_network_comes_back(tmp_path):
+    model = timm.create_model("resnet18", num_classes=3).eval()
+    graph = mz.convert(model, where="paper", output="graph")
+    assert model.layer4[0].conv1.stride == (2, 2) and mz.conversion_report(graph).atrous
+    mz.save(graph, tmp_path)
+    again = mz.load(tmp_path, model=mz.convert(model, "standard", output="graph"))
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(again(image), graph(image))
+
+
+class Constant(nn.Module):
+    """Makes a tensor of its mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        return self.conv(self.stem(x)) * torch.tensor(2.0 if self.training else 1.0)
+
+
 BAD = [
+    (Constant(), "Constant makes a tensor of other values in training"),
     (Auxiliary(), "Auxiliary runs other operations in training than in evaluation"),
     (Branching(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), "Branching cannot be traced by torch.fx"),
 ]
 
 
-@pytest.mark.parametrize(("model", "message"), BAD, ids=["auxiliary", "branching"])
+@pytest.mark.parametrize(("model", "message"), BAD, ids=["constant", "auxiliary", "branching"])
 def test_what_one_graph_cannot_do_is_refused(model, message):
     with pytest.raises(mz.ConversionError, match=message):
         mz.convert(model, inplace=True, output="graph", example_input=X)
     assert not any(isinstance(m, SampledConv2d) for m in model.modules())
+
+
+def test_hooks_that_a_graph_would_not_call_are_refused():
+    model = Modes()
+    model.block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    model.block.register_forward_hook(lambda m, a, output: output * 2)
+    with pytest.raises(mz.ConversionError, match="block has forward hooks, which a graph does not call"):
+        mz.convert(model, output="graph", example_input=X)

@@ -31,11 +31,20 @@ def test_stages_are_resnets_layers(resnet):
     assert converted(resnet, where="all", stages=(2, 4)) == [n for n in names if n[:6] in ("layer2", "layer4")]
 
 
+def test_dilated_and_partial_backbones_keep_resnets_numbers():
+    dilated = timm.create_model("resnet18", output_stride=16)
+    assert all(name.startswith("layer4.") for name in converted(dilated, stages=[4]))
+    backbone = timm.create_model("resnet18", features_only=True, out_indices=(2, 3, 4))
+    assert all(name.startswith("layer2.") for name in converted(backbone, stages=[2]))
+    assert all(n.startswith("layer4.") for n in converted(torchvision.models.resnet18(), where="paper", stages=[4]))
+
+
 STAGES = {  # model -> where its stage 3, at a sixteenth of the image, lies
     "timm/convnext_atto": "stages.2.",
     "timm/efficientnet_b0": ("blocks.3.", "blocks.4."),
     "timm/regnety_002": "s3.",
     "timm/densenet121": "features.denseblock3.",
+    "timm/ghostnet_050": ("blocks.5.", "blocks.6.", "blocks.7."),  # its feature_info lists where stages begin
     "torchvision/resnet18": "layer3.",
     "torchvision/mobilenet_v3_small": ("features.4.", "features.5.", "features.6.", "features.7.", "features.8."),
 }
@@ -53,10 +62,19 @@ def test_stage_three_of_other_families(name):
 
 
 def test_resolution_is_that_of_the_input(resnet):
-    sides = {n.name: min(n.input_shape[-2:]) for n in analyse(resnet).nodes}
-    found = converted(resnet, resolution=(14, 28))
-    assert found and {sides[name] for name in found} == {14, 28}
-    assert converted(resnet, resolution=(None, 14)) == [n for n in converted(resnet) if sides[n] <= 14]
+    """At 224 pixels layer2 reads 56 (its first convolution) and 28, layer3 28 and 14, layer4 14 and 7."""
+    assert converted(resnet, resolution=(28, 28)) == [
+        "layer2.0.conv2",
+        "layer2.1.conv1",
+        "layer2.1.conv2",
+        "layer3.0.conv1",
+    ]
+    assert converted(resnet, resolution=(None, 14)) == [
+        "layer3.0.conv2",
+        "layer3.1.conv1",
+        "layer3.1.conv2",
+        "layer4.0.conv1",
+    ]
 
 
 def test_receptive_fields_are_what_gradients_reach():
@@ -80,9 +98,26 @@ def test_receptive_fields_are_what_gradients_reach():
 
 
 def test_receptive_field_selects(resnet):
-    fields = {n.name: n.receptive_field for n in analyse(resnet).nodes}
-    found = converted(resnet, receptive_field=(40, 100))
-    assert found == [n for n in converted(resnet) if 40 <= fields[n] <= 100] and found
+    """ResNet-18: 7 after the stem, 11 after its pool, then 8 more for each 3x3 of layer1 and 16 of layer2."""
+    assert converted(resnet, receptive_field=(40, 90)) == [
+        "layer1.1.conv2",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer2.1.conv1",
+    ]
+
+
+def test_functional_pools_count_and_resizing_leaves_the_field_unknown():
+    class Pools(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            x = self.b(nn.functional.max_pool2d(self.a(x), 2))
+            return self.c(nn.functional.interpolate(x, scale_factor=2))
+
+    assert [n.receptive_field for n in analyse(Pools(), torch.rand(1, 3, 32, 32)).nodes] == [3, 8, None]
 
 
 def test_presets(resnet):
@@ -164,6 +199,14 @@ def test_impossible_selections(resnet, case):
     options, message = BAD[case]
     with pytest.raises(mz.ConversionError, match=message):
         mz.convert(resnet, **options)
+
+
+def test_the_papers_preset_needs_a_layer4_that_is_not_converted(resnet):
+    model = mz.convert(resnet, where=["layer4"])
+    with pytest.raises(mz.ConversionError, match="layer4.0.conv1 is converted: revert the model first"):
+        mz.convert(model, where="paper", inplace=True)
+    assert model.layer4[0].downsample[0].stride == (2, 2)
+    mz.revert(model)(images(1, 64))
 
 
 @pytest.mark.parametrize(
