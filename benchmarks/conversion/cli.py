@@ -20,9 +20,9 @@ def sweep(
     source: Annotated[list[str] | None, typer.Option(help="timm or torchvision; default: both.")] = None,
     to: Annotated[list[str] | None, typer.Option(help="A kind; may be given several times.")] = None,
     sample: Annotated[int | None, typer.Option(help="So many architectures, one of every family first.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the table, and for the results so far.")] = Path(
-        "build/conversion"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the table, CSV and Markdown; what it knows is not computed again.")
+    ] = Path("build/conversion"),
     jobs: Annotated[int | None, typer.Option(help="Workers, each on one thread; default: the processors.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one architecture.")] = 900.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Check again what did not pass before.")] = False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 PASSED = ("ok", "nothing to swap")
@@ -19,7 +20,7 @@ class Result:
         parameters, convolutions, swapped: counts.
         skipped: reason -> count, for every convolution that was not swapped.
         heads: form -> count.
-        traced: whether torch.fx saw the model's structure.
+        traced: whether torch.fx saw every convolution of the model.
         difference: of the output, as a share of its largest magnitude; None where its shape depends on the data.
         layer_difference: the same of the layer whose own output moved most.
         seconds: of all checks.
@@ -57,3 +58,40 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    def to_row(self) -> dict[str, str]:
+        """Text for a table's cells; figures are rounded to what they mean."""
+        row = {name: str(value) for name, value in self.to_dict().items()}
+        row.update(skipped=counts(self.skipped), heads=counts(self.heads), seconds=f"{self.seconds:.1f}")
+        row.update({name: "" if row[name] == "None" else f"{float(row[name]):.2e}" for name in _SHARES})
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> Result:
+        """The inverse of `to_row`.
+
+        Raises:
+            KeyError, ValueError: if a cell is missing or cannot be read.
+        """
+        return cls(**{f.name: _PARSERS.get(f.type, str)(row[f.name]) for f in fields(cls)})
+
+
+def counts(counted: Mapping[str, int]) -> str:
+    """``{"full": 12, "pointwise": 3} -> "12 x full; 3 x pointwise"``."""
+    return "; ".join(f"{count} x {name}" for name, count in counted.items())
+
+
+def _parse_counts(text: str) -> dict[str, int]:
+    pairs = (entry.partition(" x ") for entry in text.split("; ") if entry)
+    return {name: int(count) for count, _, name in pairs}
+
+
+_SHARES = ("difference", "layer_difference")
+
+_PARSERS = {
+    "int": int,
+    "float": float,
+    "bool": {"True": True, "False": False}.__getitem__,
+    "float | None": lambda text: float(text) if text else None,
+    "dict[str, int]": _parse_counts,
+}

@@ -10,12 +10,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from metric_zoo.benchmarks.conversion.architectures import list_architectures
+from metric_zoo.benchmarks.conversion.store import Store
 from metric_zoo.benchmarks.conversion.sweep import Limits, Sweep
-from metric_zoo.benchmarks.conversion.table import summary, to_frame, write
+from metric_zoo.benchmarks.conversion.table import summary, to_frame, to_markdown
 from metric_zoo.errors import MetricZooError
-from metric_zoo.nn.registry import get_kind
+from metric_zoo.files import replacing
+from metric_zoo.nn.registry import get_kind, list_kinds
 from metric_zoo.zoo.create import SOURCES
 
+TABLE, MARKDOWN = "conversion.csv", "conversion.md"
 DEFAULT_KINDS = ("metric", "deformable", "shifted")
 
 
@@ -34,7 +37,7 @@ def run_sweep(
     Args:
         sources, kinds: None is all sources and `DEFAULT_KINDS`.
         sample: as in `list_architectures`.
-        out: receives the table and, in ``results/``, one file per architecture.
+        out: receives the table: `TABLE`, where a sweep that was stopped goes on, and `MARKDOWN`.
         jobs, seconds, gigabytes: as in `Limits`; None is what this machine has.
         retry_failed: check again what did not pass before.
 
@@ -50,12 +53,12 @@ def run_sweep(
             raise MetricZooError(f"kind {kind!r}: expected one that starts as the convolution it replaces")
     architectures = list_architectures(tuple(dict.fromkeys(sources or SOURCES)), sample)
     limits = Limits.of_this_machine(seconds, gigabytes, jobs)
-    sweep = Sweep(kinds, out / "results")
+    sweep = Sweep(kinds, out / TABLE)
     if retry_failed:
         sweep.forget_failures(architectures)
     found: Counter[str] = Counter()
-    done = [results for results in map(sweep.read, architectures) if results is not None]
-    with tqdm(total=len(architectures), initial=len(done), unit="model", smoothing=0.05) as bar:
+    todo = sum(bool(sweep.missing(a)) for a in architectures)
+    with tqdm(total=len(architectures), initial=len(architectures) - todo, unit="model", smoothing=0.05) as bar:
         for results in sweep.run(architectures, limits):
             found.update(result.status for result in results)
             bar.set_postfix(found)
@@ -65,7 +68,20 @@ def run_sweep(
                     bar.write(
                         f"{result.source} {result.model} {result.kind}: {result.status} {result.check} {result.message}"
                     )
-    everything = list_architectures()  # the table never shrinks: it has what earlier sweeps found, too
-    frame = to_frame([results for results in map(sweep.read, everything) if results is not None])
-    write(frame, kinds, sweep.made_with(everything), out)
+    return publish(sweep.store, out, kinds)
+
+
+def publish(store: Store, out: Path, kinds: Sequence[str]) -> pd.DataFrame:
+    """Sort the table in ``out`` and write its Markdown, with all that this and earlier sweeps found.
+
+    Returns:
+        The summary for ``kinds``.
+    """
+    store.tidy()
+    known = [results for results in map(store.results, list_architectures()) if results]
+    frame = to_frame(known)
+    columns = [kind for kind in list_kinds() if kind in frame]
+    with replacing(out / MARKDOWN) as path:
+        made_with = f"{store.versions}, at commit {' and '.join(store.commits())}"
+        path.write_text(to_markdown(frame, columns, made_with), encoding="utf-8")
     return summary(frame, kinds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import time
@@ -18,9 +17,9 @@ import psutil
 
 from metric_zoo.benchmarks.conversion.architectures import Architecture
 from metric_zoo.benchmarks.conversion.result import Result
+from metric_zoo.benchmarks.conversion.store import Store
 from metric_zoo.benchmarks.provenance import package_versions, source_state
 from metric_zoo.errors import MetricZooError
-from metric_zoo.files import replacing
 
 _POLL = 0.2
 """Seconds between two looks at the workers' memory."""
@@ -56,6 +55,7 @@ class Limits:
 @dataclass
 class _Job:
     architecture: Architecture
+    kinds: tuple[str, ...]
     process: Any
     results: Connection
     deadline: float
@@ -64,66 +64,42 @@ class _Job:
 
 
 class Sweep:
-    """The results of a sweep, one file per architecture in ``folder``.
+    """Checks architectures, and keeps what it finds in a `Store`.
 
     Args:
         kinds: to convert to.
-        folder: made if missing; results of the same versions that are there are not computed again.
+        path: of the store's file. What it knows for the installed versions is not computed again.
 
     Raises:
-        MetricZooError: if the folder cannot be made.
+        MetricZooError: if the file cannot be used.
     """
 
-    def __init__(self, kinds: Sequence[str], folder: Path) -> None:
+    def __init__(self, kinds: Sequence[str], path: Path) -> None:
         self.kinds = tuple(kinds)
-        self.folder = folder
-        self.versions = package_versions(_PACKAGES)
+        versions = ", ".join(f"{name} {version}" for name, version in package_versions(_PACKAGES).items())
         commit, modified = source_state()
-        self._commit = f"{commit[:12]}{' and changes' if modified else ''}" if commit else "a release"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MetricZooError(f"{folder} cannot be made a folder for results: {error.strerror}") from None
+        self.store = Store(path, versions, f"{commit[:12]}{' and changes' if modified else ''}" if commit else "")
 
-    def read(self, architecture: Architecture) -> list[Result] | None:
-        """The results of an architecture, or None where they are missing, of other versions, or lack a kind."""
-        try:
-            stored = self._stored(architecture)
-            results = {entry["kind"]: Result(**entry) for entry in stored["results"]}
-            return [results[kind] for kind in self.kinds] if stored["versions"] == self.versions else None
-        except (KeyError, TypeError):
-            return None
-
-    def _stored(self, architecture: Architecture) -> dict[str, Any]:
-        """The architecture's file; empty where it is missing or damaged."""
-        try:
-            stored = json.loads(self._path(architecture).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return stored if isinstance(stored, dict) else {}
+    def missing(self, architecture: Architecture) -> tuple[str, ...]:
+        """The kinds that are not known of an architecture."""
+        known = {result.kind for result in self.store.results(architecture)}
+        return tuple(kind for kind in self.kinds if kind not in known)
 
     def forget_failures(self, architectures: Iterable[Architecture]) -> None:
-        """Remove the results of architectures that did not pass."""
-        for architecture in architectures:
-            results = self.read(architecture)
-            if results is not None and not all(result.passed for result in results):
-                self._path(architecture).unlink()
-
-    def made_with(self, architectures: Iterable[Architecture]) -> dict[str, str]:
-        """The versions, and the commits at which the results were obtained."""
-        stored = (self._stored(a) for a in architectures)
-        commits = dict.fromkeys(entry.get("commit", "unknown") for entry in stored if entry)
-        return {**self.versions, "at commit": " and ".join(commits)}
+        """Drop the results that did not pass."""
+        results = (result for architecture in architectures for result in self.store.results(architecture))
+        self.store.forget([r for r in results if not r.passed and r.kind in self.kinds])
 
     def run(self, architectures: Iterable[Architecture], limits: Limits) -> Iterator[list[Result]]:
-        """Check the architectures that have no results yet; yield those of each as it ends."""
-        todo = deque((a, False) for a in architectures if self.read(a) is None)
+        """Check what is not known yet; yield the results of each architecture as it ends."""
+        todo = deque((a, False) for a in architectures if self.missing(a))
         running: list[_Job] = []
         context = _context()
         try:
             while todo or running:
                 while todo and _has_room(running, todo[0][1], limits):
-                    running.append(_start(context, *todo.popleft(), self.kinds, limits))
+                    architecture, alone = todo.popleft()
+                    running.append(_start(context, architecture, alone, self.missing(architecture), limits))
                 wait([job.results for job in running], timeout=_POLL)
                 for job in list(running):
                     outcome = _outcome(job)
@@ -134,31 +110,18 @@ class Sweep:
                     if outcome == "out of memory" and not job.alone and limits.jobs > 1:
                         todo.append((job.architecture, True))
                         continue
-                    yield self._keep(job.architecture, outcome)
+                    results = _results(job, outcome)
+                    self.store.add(results)
+                    yield results
         finally:
             for job in running:
                 _stop(job)
 
-    def _keep(self, architecture: Architecture, outcome: list[dict[str, Any]] | str) -> list[Result]:
-        if isinstance(outcome, str):
-            results = [_lost(architecture, kind, outcome) for kind in self.kinds]
-        else:
-            results = [Result(**entry) for entry in outcome]
-        with replacing(self._path(architecture)) as path:
-            entries = [result.to_dict() for result in (*results, *self._others(architecture))]
-            stored = {"versions": self.versions, "commit": self._commit, "results": entries}
-            path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-        return results
 
-    def _others(self, architecture: Architecture) -> list[Result]:
-        """What is known of kinds that this sweep does not ask for."""
-        stored = self._stored(architecture)
-        if stored.get("versions") != self.versions:
-            return []
-        return [Result(**entry) for entry in stored["results"] if entry["kind"] not in self.kinds]
-
-    def _path(self, architecture: Architecture) -> Path:
-        return self.folder / f"{architecture.source}-{architecture.name}.json"
+def _results(job: _Job, outcome: list[dict[str, Any]] | str) -> list[Result]:
+    if isinstance(outcome, str):
+        return [_lost(job.architecture, kind, outcome) for kind in job.kinds]
+    return [Result(**entry) for entry in outcome]
 
 
 def _lost(architecture: Architecture, kind: str, outcome: str) -> Result:
@@ -190,7 +153,7 @@ def _start(context: Any, architecture: Architecture, alone: bool, kinds: tuple[s
     process.start()
     sender.close()
     share = limits.gigabytes if alone else limits.gigabytes / limits.jobs
-    return _Job(architecture, process, receiver, time.monotonic() + limits.seconds, share * 2**30, alone)
+    return _Job(architecture, kinds, process, receiver, time.monotonic() + limits.seconds, share * 2**30, alone)
 
 
 def _work(sender: Connection, architecture: Architecture, kinds: tuple[str, ...]) -> None:

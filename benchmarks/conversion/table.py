@@ -1,18 +1,14 @@
-"""A sweep as one table: a row per architecture, CSV and Markdown."""
+"""A sweep as a page: a row per architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from metric_zoo.benchmarks.conversion.result import PASSED, Result
-from metric_zoo.files import replacing
+from metric_zoo.benchmarks.conversion.result import PASSED, Result, counts
 from metric_zoo.text import markdown
-
-CSV, MARKDOWN = "conversion.csv", "conversion.md"
 
 _WORDS = {"source": "Source", "model": "Model", "family": "Family", "skipped": "Skipped"}
 _COUNTS = {"parameters": "Parameters, M", "convolutions": "Convolutions", "swapped": "Swapped"}
@@ -40,8 +36,8 @@ def _row(results: Sequence[Result]) -> dict[str, Any]:
         "parameters": max(r.parameters for r in results),
         "convolutions": max(r.convolutions for r in results),
         "swapped": most.swapped,
-        "skipped": "; ".join(f"{count} x {reason}" for reason, count in most.skipped.items()),
-        "heads": "; ".join(f"{r.kind}: {_counts(r.heads)}" for r in results if r.heads),
+        "skipped": counts(most.skipped),
+        "heads": "; ".join(f"{r.kind}: {counts(r.heads)}" for r in results if r.heads),
         "traced": most.traced,
         **{r.kind: r.status for r in results},
         "difference": _largest(r.difference for r in results),
@@ -55,61 +51,46 @@ def _failure(result: Result) -> str:
     return f"{result.check} ({result.message})" if result.check else ""
 
 
-def _counts(heads: Mapping[str, int]) -> str:
-    return " ".join(f"{count} {form}" for form, count in heads.items())
-
-
 def _largest(values: Iterable[float | None]) -> float | None:
     return max((v for v in values if v is not None), default=None)
 
 
 def summary(frame: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
-    """Per source and kind: architectures, those with an eligible convolution, and how many of these passed."""
+    """Per source and kind: architectures tried, those with an eligible convolution, and how many of these passed."""
     rows = []
     for source, part in frame.groupby("source"):
         for kind in kinds:
-            eligible = part[part[kind] != "nothing to swap"]
-            passed = int((eligible[kind] == "ok").sum())
+            tried = part[kind].dropna()
+            eligible = tried[tried != "nothing to swap"]
+            passed = int((eligible == "ok").sum())
             share = f"{100 * passed / len(eligible):.1f}" if len(eligible) else ""
-            rows.append((source, kind, len(part), len(eligible), passed, share))
+            rows.append((source, kind, len(tried), len(eligible), passed, share))
     return pd.DataFrame(rows, columns=["source", "kind", "architectures", "eligible", "passed", "share"])
 
 
-def write(frame: pd.DataFrame, kinds: Sequence[str], made_with: Mapping[str, str], folder: Path) -> None:
-    """Write `CSV` and `MARKDOWN` to ``folder``; each appears whole or not at all.
-
-    Raises:
-        OSError: if the folder is not writable.
-    """
-    with replacing(folder / CSV) as path:
-        frame.to_csv(path, index=False)
-    with replacing(folder / MARKDOWN) as path:
-        path.write_text(to_markdown(frame, kinds, made_with), encoding="utf-8")
-
-
-def to_markdown(frame: pd.DataFrame, kinds: Sequence[str], made_with: Mapping[str, str]) -> str:
+def to_markdown(frame: pd.DataFrame, kinds: Sequence[str], made_with: str) -> str:
     """The versions, the summary, what did not pass, and every architecture."""
-    versions = ", ".join(f"{name} {version}" for name, version in made_with.items())
     totals = summary(frame, kinds)
-    headings = ["Source", "Kind", "Architectures", "With an eligible convolution", "Passed every check", "Passed, %"]
+    headings = ["Source", "Kind", "Tried", "With an eligible convolution", "Passed every check", "Passed, %"]
     parts = [
         "# Every architecture, converted",
-        f"Made by `metric-zoo conversion sweep` with {versions}. Differences are shares of an output's largest "
+        f"Made by `metric-zoo conversion sweep` with {made_with}. Differences are shares of an output's largest "
         "magnitude; weights are random.",
         markdown(headings, totals.astype(str).itertuples(index=False), [False, False, True, True, True, True]),
     ]
-    rest = frame[~frame[list(kinds)].isin(PASSED).all(axis=1)]
+    rest = frame[frame[list(kinds)].apply(lambda statuses: statuses.notna() & ~statuses.isin(PASSED)).any(axis=1)]
     if len(rest):
         rows = rest[["source", "model", *kinds, "notes"]].astype(str).itertuples(index=False)
         parts += ["## Not passed", markdown(["Source", "Model", *kinds, "Why"], rows, [False] * (len(kinds) + 3))]
     headings = {**_WORDS, **_COUNTS, **{kind: kind for kind in kinds}, **_FIGURES}
-    rows = _shown(frame)[list(headings)].itertuples(index=False)
+    rows = _shown(frame, kinds)[list(headings)].itertuples(index=False)
     parts += ["## All", markdown([*headings.values()], rows, [h in _COUNTS or h in _FIGURES for h in headings])]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+def _shown(frame: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
     shares = {
         name: frame[name].map(lambda v: "" if pd.isna(v) else f"{v:.1e}") for name in ("difference", "layer_difference")
     }
+    frame = frame.fillna({kind: "" for kind in kinds})
     return frame.assign(parameters=(frame["parameters"] / 1e6).map("{:.1f}".format), **shares).astype(str)

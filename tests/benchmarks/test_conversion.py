@@ -16,8 +16,10 @@ from torch import nn
 
 import metric_zoo as mz
 from metric_zoo.benchmarks.conversion import checks
+from metric_zoo.benchmarks.conversion import sweep as sweep_module
 from metric_zoo.benchmarks.conversion.architectures import Architecture, find_architecture, list_architectures
 from metric_zoo.benchmarks.conversion.checks import check_architecture
+from metric_zoo.benchmarks.conversion.result import Result
 from metric_zoo.benchmarks.conversion.run import run_sweep
 from metric_zoo.benchmarks.conversion.sweep import Limits, Sweep
 from metric_zoo.benchmarks.conversion.table import summary, to_frame, to_markdown
@@ -208,7 +210,7 @@ def test_one_failure_does_not_spoil_the_next_kind(monkeypatch):
 
 
 def test_workers_that_fail_die_or_devour_are_told_apart(tmp_path):
-    sweep = Sweep(["metric"], tmp_path)
+    sweep = Sweep(["metric"], tmp_path / "table.csv")
     names = ["net", "broken", "dies", "devours"]
     limits = Limits(seconds=120, gigabytes=3.0, jobs=2)
     found = {r[0].model: r[0] for r in sweep.run([own(name) for name in names], limits)}
@@ -220,41 +222,84 @@ def test_workers_that_fail_die_or_devour_are_told_apart(tmp_path):
 
 
 def test_a_worker_that_hangs_is_stopped(tmp_path):
-    (results,) = Sweep(["metric", "shifted"], tmp_path).run([own("hangs")], Limits(seconds=3))
+    (results,) = Sweep(["metric", "shifted"], tmp_path / "table.csv").run([own("hangs")], Limits(seconds=3))
     assert [(r.kind, r.status) for r in results] == [("metric", "timed out"), ("shifted", "timed out")]
 
 
 def test_a_worker_beyond_its_share_runs_again_alone(tmp_path):
     heavy_one = Own("torchvision", "heavy", "own")
     share = 0.9  # GiB: the frameworks take about half of it
-    (results,) = Sweep(["metric"], tmp_path / "share").run([heavy_one], Limits(seconds=60, gigabytes=share))
+    (results,) = Sweep(["metric"], tmp_path / "share.csv").run([heavy_one], Limits(seconds=60, gigabytes=share))
     assert results[0].status == "out of memory", "its share alone is too little"
-    (results,) = Sweep(["metric"], tmp_path).run([heavy_one], Limits(seconds=60, gigabytes=4 * share, jobs=4))
+    (results,) = Sweep(["metric"], tmp_path / "table.csv").run(
+        [heavy_one], Limits(seconds=60, gigabytes=4 * share, jobs=4)
+    )
     assert results[0].status == "ok"
 
 
+NET, POINTWISE = (Own("torchvision", name, "own") for name in ("net", "pointwise"))
+
+
+def kinds_known(path, architecture: Architecture) -> list[str]:
+    return [result.kind for result in Sweep(["metric"], path).store.results(architecture)]
+
+
 def test_a_sweep_goes_on_where_it_stopped(tmp_path):
-    architectures = [Own("torchvision", name, "own") for name in ("net", "pointwise")]
-    first = Sweep(["metric"], tmp_path)
-    next(first.run(architectures, Limits(jobs=1)))
-    done = [a for a in architectures if first.read(a) is not None]
-    assert len(done) == 1
-    again = [r[0].model for r in Sweep(["metric"], tmp_path).run(architectures, Limits(jobs=1))]
-    assert again == [a.name for a in architectures if a not in done]
-    other = Sweep(["shifted"], tmp_path)
-    assert other.read(architectures[0]) is None, "another kind has not been tried"
-    assert len(list(other.run(architectures, Limits(jobs=1)))) == 2
-    assert first.read(architectures[0]) is not None, "one kind's results do not cost another's"
-    (tmp_path / "torchvision-net.json").write_text("{damaged")
-    assert first.read(architectures[0]) is None, "a damaged file is computed again"
+    path = tmp_path / "new folder" / "table.csv"
+    first = Sweep(["metric"], path)
+    (done,) = next(first.run([NET, POINTWISE], Limits(jobs=1)))
+    assert kinds_known(path, NET) + kinds_known(path, POINTWISE) == ["metric"], "written as it came"
+    again = [r[0].model for r in Sweep(["metric"], path).run([NET, POINTWISE], Limits(jobs=1))]
+    assert again == [{"net": "pointwise", "pointwise": "net"}[done.model]]
+
+
+def test_only_missing_kinds_are_checked(tmp_path):
+    path = tmp_path / "table.csv"
+    list(Sweep(["metric"], path).run([NET], Limits()))
+    (results,) = Sweep(["metric", "shifted"], path).run([NET], Limits())
+    assert [r.kind for r in results] == ["shifted"]
+    assert kinds_known(path, NET) == ["metric", "shifted"]
+
+
+def test_a_row_that_was_cut_off_is_computed_again(tmp_path):
+    path = tmp_path / "table.csv"
+    list(Sweep(["metric"], path).run([NET, POINTWISE], Limits()))
+    path.write_text(path.read_text()[:-60])
+    assert len(kinds_known(path, NET) + kinds_known(path, POINTWISE)) == 1
+    sweep = Sweep(["metric"], path)
+    assert len(list(sweep.run([NET, POINTWISE], Limits()))) == 1
+    sweep.store.tidy()
+    assert len(pd.read_csv(path)) == 2
+
+
+def test_results_of_other_versions_do_not_count(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    list(Sweep(["metric"], path).run([NET], Limits()))
+    monkeypatch.setattr(sweep_module, "package_versions", lambda packages: {"torch": "99"})
+    assert Sweep(["metric"], path).missing(NET) == ("metric",)
+    assert path.read_text().count("net") == 1, "but they stay until they are replaced"
+
+
+def test_rows_read_back_as_they_were():
+    (result,) = check_architecture(NET, ["metric"])
+    result.difference, result.layer_difference, result.seconds = 1.25e-6, None, 2.5
+    result.notes = 'with "quotes", commas\nand a line'
+    assert Result.from_row(result.to_row()) == result
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    (tmp_path / "conversion.csv").write_text("model,accuracy\nresnet,1\n")
+    with pytest.raises(mz.MetricZooError, match="is not a table of a conversion sweep"):
+        run_sweep(None, None, 1, tmp_path)
+    assert (tmp_path / "conversion.csv").read_text() == "model,accuracy\nresnet,1\n"
 
 
 def test_failures_are_forgotten_on_demand(tmp_path):
-    architectures = [Own("torchvision", "net", "own"), own("broken")]
-    sweep = Sweep(["metric"], tmp_path)
+    architectures = [NET, own("broken")]
+    sweep = Sweep(["metric"], tmp_path / "table.csv")
     assert len(list(sweep.run(architectures, Limits(jobs=2)))) == 2
     sweep.forget_failures(architectures)
-    assert [sweep.read(a) is not None for a in architectures] == [True, False]
+    assert [sweep.missing(a) for a in architectures] == [(), ("metric",)]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +334,7 @@ def test_the_table_has_a_row_per_architecture_and_says_what_did_not_pass():
     totals = summary(frame, ["metric", "shifted"]).set_index(["source", "kind"])
     assert tuple(totals.loc[("timm", "metric")][["architectures", "eligible", "passed"]]) == (2, 1, 0)
     assert totals.loc[("torchvision", "shifted")]["share"] == "100.0"
-    text = to_markdown(frame, ["metric", "shifted"], {"torch": "2.x"})
+    text = to_markdown(frame, ["metric", "shifted"], "torch 2.x")
     assert "## Not passed" in text and "cannot be built" in text and "torch 2.x" in text
     assert text.count("| torchvision | net |") == 1
 
@@ -301,12 +346,11 @@ def test_the_command_writes_both_files(tmp_path):
     done = subprocess.run([*command, "--sample", "2", "--out", tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     frame = pd.read_csv(tmp_path / "conversion.csv")
-    assert len(frame) == 2 and set(frame["shifted"]) <= {"ok", "nothing to swap"}
+    assert len(frame) == 2 and set(frame["status"]) <= {"ok", "nothing to swap"}
     assert (tmp_path / "conversion.md").read_text().startswith("# Every architecture, converted")
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
+    before = (tmp_path / "conversion.csv").read_text()
     again = subprocess.run([*command, "--sample", "1", "--out", tmp_path], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == files, "computed again"
-    assert len(pd.read_csv(tmp_path / "conversion.csv")) == 2, "a smaller sweep does not shrink the table"
+    assert (tmp_path / "conversion.csv").read_text() == before, "nothing is computed again, and nothing is lost"
     wrong = subprocess.run([*command, "--sample", "0", "--out", tmp_path], capture_output=True, text=True, timeout=300)
     assert wrong.returncode == 2 and wrong.stderr.startswith("metric-zoo: sample=0")

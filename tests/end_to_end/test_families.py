@@ -21,14 +21,12 @@ TABLE = Path(__file__).parents[2] / "docs" / "conversion.csv"
 def one_of_every_family() -> list[Architecture]:
     """The cheapest that has something to swap, or the cheapest."""
     table = pd.read_csv(TABLE)
-    rank = {
-        (row.source, row.model): (row.swapped == 0, row.seconds, place)
-        for place, row in enumerate(table.itertuples(index=False))
-    }
+    costs = table.groupby(["source", "model"]).agg(swapped=("swapped", "max"), seconds=("seconds", "mean"))
+    rank = {key: (row.swapped == 0, row.seconds) for key, row in costs.iterrows()}
     families: dict[tuple[str, str], list[Architecture]] = {}
     for architecture in list_architectures():
         families.setdefault((architecture.source, architecture.family), []).append(architecture)
-    unknown = (True, float("inf"), 0)
+    unknown = (True, float("inf"))
     return [min(members, key=lambda a: rank.get((a.source, a.name), unknown)) for members in families.values()]
 
 
@@ -36,7 +34,9 @@ def one_of_every_family() -> list[Architecture]:
 def test_every_family_converts(turn, tmp_path):
     kind = DEFAULT_KINDS[turn]
     architectures = one_of_every_family()[turn :: len(DEFAULT_KINDS)]
-    results = [r for (r,) in Sweep([kind], tmp_path).run(architectures, Limits.of_this_machine(seconds=300))]
+    results = [
+        r for (r,) in Sweep([kind], tmp_path / "table.csv").run(architectures, Limits.of_this_machine(seconds=300))
+    ]
     assert {r.model for r in results} == {a.name for a in architectures}
     wrong = {f"{r.source} {r.model}": f"{r.status} {r.check} {r.message}" for r in results if r.status != "ok"}
     wrong = {name: why for name, why in wrong.items() if not why.startswith("nothing to swap")}
@@ -45,9 +45,8 @@ def test_every_family_converts(turn, tmp_path):
 
 
 def test_the_committed_table_promises_what_the_readme_says():
-    """Every architecture of the versions it was made with, and every eligible one converted."""
+    """Everything that was tried passed, and nothing moved."""
     table = pd.read_csv(TABLE)
-    statuses = table[[*DEFAULT_KINDS]]
-    assert statuses.isin(["ok", "nothing to swap"]).all(axis=None), table[statuses.eq("failed").any(axis=1)]["model"]
-    assert not table.duplicated(["source", "model"]).any()
+    assert set(table["status"]) == {"ok", "nothing to swap"}
+    assert not table.duplicated(["source", "model", "kind"]).any()
     assert (table["difference"].dropna() <= 1e-5).all() and (table["layer_difference"].dropna() <= 1e-5).all()
