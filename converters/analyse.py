@@ -44,6 +44,7 @@ class _Call:
     order: int
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    stem: bool
     calls: int = 1
 
 
@@ -82,6 +83,7 @@ def _node(name: str, module: nn.Module, call: _Call | None, stage: int | None, t
         output_shape=call.output_shape if call else None,
         calls=call.calls if call else 0,
         order=call.order if call else None,
+        stem=call.stem if call else False,
         stage=stage,
         norm=topology.norms.get(name),
         explicit_pad=name in topology.padded,
@@ -134,6 +136,7 @@ def _small_inputs(bare: nn.Module, inputs: tuple[Any, ...], calls: dict[str, _Ca
 
 def _hooked_run(model: nn.Module, inputs: tuple[Any, ...], names: Any) -> dict[str, _Call]:
     calls: dict[str, _Call] = {}
+    first: list[Tensor] = []  # what the first convolution reads; all branches of a stem read this very tensor
 
     def hook(name: str):
         def record(module: nn.Module, arguments: tuple, named: dict[str, Tensor], output: Tensor) -> None:
@@ -141,7 +144,9 @@ def _hooked_run(model: nn.Module, inputs: tuple[Any, ...], names: Any) -> dict[s
                 calls[name].calls += 1
             else:
                 image = (*arguments, *named.values())[0]
-                calls[name] = _Call(len(calls), tuple(image.shape), tuple(output.shape))
+                if not first:
+                    first.append(image)
+                calls[name] = _Call(len(calls), tuple(image.shape), tuple(output.shape), image is first[0])
 
         return record
 

@@ -21,6 +21,7 @@ class ConvNode:
         input_shape, output_shape: of its first call on the example input, ``(B, C, H, W)``; None if it was not called.
         calls: how often the example input called it.
         order: rank of its first call among all convolutions; None if it was not called.
+        stem: whether it reads what the first convolution reads, the image.
         stage: 1 to 4 as ResNet's layers, by resolution; 0 and below before them; None if unknown. See `stages_of`.
         norm: name of the normalisation layer that alone reads its output; None if there is none or it is unknown.
         explicit_pad: whether its input comes straight from a padding operation.
@@ -39,6 +40,7 @@ class ConvNode:
     output_shape: tuple[int, ...] | None
     calls: int
     order: int | None
+    stem: bool = False
     stage: int | None = None
     norm: str | None = None
     explicit_pad: bool = False

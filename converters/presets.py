@@ -9,7 +9,7 @@ from metric_zoo.converters.nodes import ConvNode
 
 
 def _every(node: ConvNode, nodes: Sequence[ConvNode]) -> bool:
-    return _stem_too(node, nodes) and node.order != 0
+    return _stem_too(node, nodes) and not node.stem
 
 
 def _stem_too(node: ConvNode, nodes: Sequence[ConvNode]) -> bool:

@@ -90,7 +90,7 @@ def _unwanted(node: ConvNode) -> str:
         return "not called in evaluation"
     if node.patchify:
         return "patch embedding: stride equals kernel"
-    if node.order == 0:
+    if node.stem:
         return "stem: the first convolution"
     side = min(node.input_shape[-2:])
     return f"input of {side} px, below {MIN_INPUT_SIDE}" if side < MIN_INPUT_SIDE else ""

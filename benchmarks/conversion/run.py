@@ -80,8 +80,8 @@ def publish(store: Store, out: Path, kinds: Sequence[str]) -> pd.DataFrame:
     store.tidy()
     known = [results for results in map(store.results, list_architectures()) if results]
     frame = to_frame(known)
-    columns = [kind for kind in list_kinds() if kind in frame]
+    columns = [kind for kind in dict.fromkeys((*DEFAULT_KINDS, *list_kinds())) if kind in frame]
     with replacing(out / MARKDOWN) as path:
-        made_with = f"{store.versions}, at commit {' and '.join(store.commits())}"
+        made_with = f"{store.versions}, at {', '.join(store.commits())}"
         path.write_text(to_markdown(frame, columns, made_with), encoding="utf-8")
     return summary(frame, kinds)

@@ -10,7 +10,7 @@ import pandas as pd
 from metric_zoo.benchmarks.conversion.result import PASSED, Result, counts
 from metric_zoo.text import markdown
 
-_WORDS = {"source": "Source", "model": "Model", "family": "Family", "skipped": "Skipped"}
+_WORDS = {"source": "Source", "model": "Model", "family": "Family"}
 _COUNTS = {"parameters": "Parameters, M", "convolutions": "Convolutions", "swapped": "Swapped"}
 _FIGURES = {"difference": "Output moved", "layer_difference": "Worst layer moved", "seconds": "Seconds"}
 
@@ -82,7 +82,7 @@ def to_markdown(frame: pd.DataFrame, kinds: Sequence[str], made_with: str) -> st
     if len(rest):
         rows = rest[["source", "model", *kinds, "notes"]].astype(str).itertuples(index=False)
         parts += ["## Not passed", markdown(["Source", "Model", *kinds, "Why"], rows, [False] * (len(kinds) + 3))]
-    headings = {**_WORDS, **_COUNTS, **{kind: kind for kind in kinds}, **_FIGURES}
+    headings = {**_WORDS, **_COUNTS, "skipped": "Skipped", **{kind: kind for kind in kinds}, **_FIGURES}
     rows = _shown(frame, kinds)[list(headings)].itertuples(index=False)
     parts += ["## All", markdown([*headings.values()], rows, [h in _COUNTS or h in _FIGURES for h in headings])]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -405,3 +405,16 @@ def test_the_frame_has_one_row_per_convolution():
     frame = report.to_frame()
     assert len(frame) == 8 and set(frame.columns) >= {"name", "kind", "difference", "reason"}
     assert frame.set_index("name").loc["layer1.0", "input"] == "2x8x24x24"
+
+
+def test_every_branch_of_a_stem_is_the_stem():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.point, self.window, self.body = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            return self.body(self.point(x) + self.window(x))
+
+    report = mz.conversion_report(mz.convert(Branches(), example_input=X))
+    assert list(report.converted) == ["body"] and report.skipped["window"] == "stem: the first convolution"
