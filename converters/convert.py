@@ -60,6 +60,7 @@ def convert(
         stages, resolution, receptive_field: narrow the selection; see `metric_zoo.converters.filters.Filters`. Stages
             count as ResNet's layers: ``stages=[2, 3, 4]`` is ``layer2`` to ``layer4``, or what has their resolution.
         example_input: a tensor ``(B, C, H, W)`` or a tuple of arguments; None is a random image of the declared size.
+            The model's own forward hooks see it too.
         init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels.
         inplace: convert this object instead of a copy.
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
@@ -132,7 +133,8 @@ def _convert(
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Put the ordinary convolutions back, with their classes and current weights.
 
-    That is exact only while no sampling rule has moved: heads still zero, offsets still zero.
+    That is exact only while no sampling rule has moved: heads still zero, offsets still zero. A ResNet that the paper's
+    preset has dilated stays dilated.
 
     Args:
         model: a model from `convert`.
