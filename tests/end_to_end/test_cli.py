@@ -39,8 +39,8 @@ def test_inspect_lists_every_convolution():
     lines = result.stdout.splitlines()
     assert lines[-1] == "13 of 20 convolutions would become 'shifted'"
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines[1:21]}
-    assert rows["conv1"] == "Conv2d 7x7 2x2 1 3x224x224 64x112x112 1 bn1 stem: the first convolution"
-    assert rows["layer2.0.conv1"] == "Conv2d 3x3 2x2 1 64x56x56 128x28x28 1 layer2.0.bn1 shifted"
+    assert rows["conv1"] == "Conv2d 7x7 2x2 1 3x224x224 64x112x112 0 7 1 bn1 stem: the first convolution"
+    assert rows["layer2.0.conv1"] == "Conv2d 3x3 2x2 1 64x56x56 128x28x28 2 51 1 layer2.0.bn1 shifted"
     assert rows["layer4.1.conv2"].endswith("input of 7 px, below 8")
 
 
