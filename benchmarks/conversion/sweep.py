@@ -49,7 +49,8 @@ class Limits:
     def of_this_machine(cls, seconds: float, gigabytes: float | None = None, jobs: int | None = None) -> Limits:
         """All processors and three quarters of the memory, unless told otherwise."""
         memory = gigabytes if gigabytes is not None else 0.75 * psutil.virtual_memory().total / 2**30
-        return cls(seconds, memory, jobs if jobs is not None else len(os.sched_getaffinity(0)))
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(seconds, memory, jobs if jobs is not None else processors)
 
 
 @dataclass
