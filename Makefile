@@ -11,9 +11,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
-# Every registered architecture, about an hour and a half on 2 cores; it goes on where it was interrupted.
+# Every registered architecture, about three hours on 2 cores; it goes on where it was interrupted.
 sweep: $(VENV)/.installed
-	$(BIN)/metric-zoo conversion sweep --out build/conversion
+	$(BIN)/metric-zoo conversion sweep --out docs
 
 lint: $(VENV)/.installed
 	$(BIN)/pip install --quiet ruff

@@ -78,19 +78,19 @@ def to_markdown(frame: pd.DataFrame, kinds: Sequence[str], made_with: str) -> st
         "magnitude; weights are random.",
         markdown(headings, totals.astype(str).itertuples(index=False), [False, False, True, True, True, True]),
     ]
-    rest = frame[frame[list(kinds)].apply(lambda statuses: statuses.notna() & ~statuses.isin(PASSED)).any(axis=1)]
+    frame = frame.fillna(dict.fromkeys(kinds, ""))  # a kind that was not tried
+    rest = frame[~frame[list(kinds)].isin([*PASSED, ""]).all(axis=1)]
     if len(rest):
         rows = rest[["source", "model", *kinds, "notes"]].astype(str).itertuples(index=False)
         parts += ["## Not passed", markdown(["Source", "Model", *kinds, "Why"], rows, [False] * (len(kinds) + 3))]
     headings = {**_WORDS, **_COUNTS, "skipped": "Skipped", **{kind: kind for kind in kinds}, **_FIGURES}
-    rows = _shown(frame, kinds)[list(headings)].itertuples(index=False)
+    rows = _shown(frame)[list(headings)].itertuples(index=False)
     parts += ["## All", markdown([*headings.values()], rows, [h in _COUNTS or h in _FIGURES for h in headings])]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _shown(frame: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     shares = {
         name: frame[name].map(lambda v: "" if pd.isna(v) else f"{v:.1e}") for name in ("difference", "layer_difference")
     }
-    frame = frame.fillna({kind: "" for kind in kinds})
     return frame.assign(parameters=(frame["parameters"] / 1e6).map("{:.1f}".format), **shares).astype(str)

@@ -339,6 +339,14 @@ def test_the_table_has_a_row_per_architecture_and_says_what_did_not_pass():
     assert text.count("| torchvision | net |") == 1
 
 
+def test_a_kind_that_was_not_tried_is_an_empty_cell():
+    tried = [check_architecture(own(name), ["metric"]) for name in ("broken", "pointwise")]
+    frame = to_frame([*tried, check_architecture(NET, ["metric", "shifted"])])
+    text = to_markdown(frame, ["metric", "shifted"], "torch 2.x")
+    assert "| timm | broken | failed |  |" in text and "nan" not in text
+    assert summary(frame, ["shifted"])["architectures"].tolist() == [0, 1]
+
+
 def test_the_command_writes_both_files(tmp_path):
     import subprocess
 
