@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -322,17 +322,24 @@ def _prove(
     except ConversionError:
         # An ill-conditioned network (a detector that decodes boxes) amplifies float32's rounding beyond the
         # tolerance. In float64 rounding vanishes, and a real difference stays.
-        exact = _difference_in_float64(model, compared.inputs, layers) if dtype == torch.float32 else None
+        exact = difference_in_float64(model, compared.inputs, layers) if dtype == torch.float32 else None
         if exact is None:
             raise
         check_unchanged("the output in float64", exact, torch.float64, roundings=16)
     return found, exact
 
 
-def _difference_in_float64(
-    model: nn.Module, inputs: tuple[Any, ...], layers: Mapping[str, SampledConv2d]
-) -> Difference | None:
-    """The difference of a double-precision copy; None where the model does not run in it."""
+def difference_in_float64(model: nn.Module, inputs: tuple[Any, ...], layers: Iterable[str]) -> Difference | None:
+    """How far the converted ``layers`` move the output of a double-precision copy, where rounding vanishes.
+
+    Args:
+        model: converted.
+        inputs: positional arguments that it accepts.
+        layers: names of converted layers that still equal a convolution.
+
+    Returns:
+        The difference; None where the model does not run in double precision or its output's shapes differ.
+    """
     double = full_copy(model).double()
     wide = torch.utils._pytree.tree_map(
         lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs

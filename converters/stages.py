@@ -53,9 +53,8 @@ def _listed(model: nn.Module) -> list[tuple[str, int]]:
 
 def _features(model: nn.Module) -> Iterable[Mapping[str, Any]]:
     info = getattr(model, "feature_info", None)
-    described = getattr(
-        info, "info", info
-    )  # a backbone's FeatureInfo lists all features, also those it does not return
+    # A backbone's FeatureInfo lists all features, also those that it does not return.
+    described = getattr(info, "info", info)
     return described if isinstance(described, (list, tuple)) else ()
 
 

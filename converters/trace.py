@@ -61,12 +61,11 @@ def trace_concrete(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule 
         model: on the meta device.
         inputs: meta tensors.
     """
-    names = [name for name, p in inspect.signature(model.forward).parameters.items() if p.default is p.empty]
+    defaults = {name: p.default for name, p in inspect.signature(model.forward).parameters.items()}
+    names = [name for name, default in defaults.items() if default is inspect.Parameter.empty]
     if len(names) > len(inputs) or not all(isinstance(value, Tensor) for value in inputs):
         return None
-    optional = {
-        n: p.default for n, p in inspect.signature(model.forward).parameters.items() if p.default is not p.empty
-    }
+    optional = {name: default for name, default in defaults.items() if name not in names}
     shapes = dict(zip(names, inputs, strict=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that it cannot follow

@@ -80,18 +80,6 @@ def list_architectures(sources: Iterable[str] = SOURCES, sample: int | None = No
     return [a for a in itertools.chain.from_iterable(rounds) if a is not None][:sample]
 
 
-def find_architecture(source: str, name: str) -> Architecture:
-    """One architecture by name.
-
-    Raises:
-        MetricZooError: for an unknown source or name.
-    """
-    known = {a.name: a for a in _of_source(source)}
-    if name not in known:
-        raise MetricZooError(f"{source} has no model {name!r}{suggest(name, known)}")
-    return known[name]
-
-
 def _of_source(source: str) -> list[Architecture]:
     if source not in SOURCES:
         raise MetricZooError(f"source={source!r}: expected one of {SOURCES}{suggest(str(source), SOURCES)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +14,16 @@ from torch import Tensor, nn
 
 from metric_zoo.benchmarks.conversion.architectures import Architecture
 from metric_zoo.benchmarks.conversion.result import Result
+from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.converters import conversion_report, convert, revert
 from metric_zoo.converters.analyse import Analysis, analyse
-from metric_zoo.converters.copies import full_copy, meta_copy, shell_copy, to_meta
+from metric_zoo.converters.convert import difference_in_float64
+from metric_zoo.converters.copies import meta_copy, shell_copy, to_meta
 from metric_zoo.converters.inputs import cropped
 from metric_zoo.converters.select import MIN_INPUT_SIDE, select
-from metric_zoo.converters.verify import RELATIVE_TOLERANCE, Difference, output_difference, run
+from metric_zoo.converters.verify import RELATIVE_TOLERANCE, output_difference, run
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.groups import head_parameters
 
 _CLASSES = 7
 _TRAINING_SIDE = 64
@@ -49,17 +51,17 @@ def check_architecture(architecture: Architecture, kinds: Sequence[str]) -> list
     The model is built once, with random weights, and converted and reverted in place; it is built again after a
     failure. Where nothing is eligible, which the meta device tells, it is not built at all.
     """
-    clock = _Clock()
+    clock = Clock()
     blank = Result(architecture.source, architecture.name, architecture.family)
     try:
         analysis = _analyse(architecture, blank, kinds[0])
         if blank.status == "nothing to swap":
-            blank.seconds = clock.lap()
+            blank.seconds = clock.seconds()
             return [blank.for_kind(kind) for kind in kinds]
         subject = _Subject(architecture, analysis)
     except CheckFailed as failure:
         blank.status, (blank.check, blank.message) = "failed", failure.args
-        blank.seconds = clock.lap()
+        blank.seconds = clock.seconds()
         return [blank.for_kind(kind) for kind in kinds]
     results = []
     for kind in kinds:
@@ -71,21 +73,10 @@ def check_architecture(architecture: Architecture, kinds: Sequence[str]) -> list
         except CheckFailed as failure:
             result.status, (result.check, result.message) = "failed", failure.args
             subject = None
-        result.seconds = clock.lap()
+        result.seconds = clock.seconds()
+        clock = Clock()
         results.append(result)
     return results
-
-
-class _Clock:
-    """Seconds since the last lap."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        now = time.perf_counter()
-        last, self._last = self._last, now
-        return now - last
 
 
 def _analyse(architecture: Architecture, blank: Result, kind: str) -> Analysis:
@@ -205,19 +196,12 @@ def _check_output(subject: _Subject, report: Any, result: Result) -> None:
     result.difference = found.relative
     if not found.relative <= RELATIVE_TOLERANCE:
         # A network may amplify rounding; what is more than rounding stays in float64.
-        exact = _difference_in_float64(subject)
+        exact = difference_in_float64(subject.model, subject.inputs, report.converted)
         assert exact is not None and exact.relative <= _FLOAT64_TOLERANCE, (
             f"differs by {found.maximum:.3g} at a scale of {found.scale:.3g}"
         )
         result.difference = exact.relative
         result.notes = f"in float64; float32 rounding alone gives {found.relative:.1e}"
-
-
-def _difference_in_float64(subject: _Subject) -> Difference | None:
-    converted = full_copy(subject.model).double()
-    inputs = torch.utils._pytree.tree_map(lambda v: v.double() if isinstance(v, Tensor) else v, subject.inputs)
-    after = run(converted, inputs)
-    return output_difference(after, run(revert(converted, inplace=True), inputs))
 
 
 def _check_keys(subject: _Subject) -> None:
@@ -233,8 +217,8 @@ def _check_training(subject: _Subject) -> None:
     model = subject.model
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     wanted = [p.requires_grad for p in model.parameters()]
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
-    rules = {f"{n}.{p}": v for n, layer in layers.items() for p, v in layer.named_parameters() if "head" in p}
+    own = {id(parameter) for parameter in head_parameters(model)}
+    rules = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in own}
     try:
         model.requires_grad_(False)
         for parameter in rules.values():

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 PASSED = ("ok", "nothing to swap")
-STATUSES = (*PASSED, "failed", "out of memory", "timed out")
 
 
 @dataclass
@@ -16,7 +15,7 @@ class Result:
 
     Attributes:
         source, model, family, kind: what was converted to what.
-        status: one of `STATUSES`.
+        status: one of `PASSED`, ``"failed"``, ``"out of memory"`` or ``"timed out"``.
         parameters, convolutions, swapped: counts.
         skipped: reason -> count, for every convolution that was not swapped.
         heads: form -> count.

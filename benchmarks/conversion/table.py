@@ -18,9 +18,9 @@ _FIGURES = {"difference": "Output moved", "layer_difference": "Worst layer moved
 def to_frame(results: Iterable[Sequence[Result]]) -> pd.DataFrame:
     """One row per architecture, sorted by source, family and name.
 
-    Columns: source, model, family, parameters, convolutions, swapped; skipped (how many and why); heads (forms);
-    traced; a status per kind; difference and layer_difference (the largest over the kinds, as shares of the outputs'
-    scales); seconds (of all kinds together); notes.
+    Columns: source, model, family, parameters, convolutions, swapped; skipped (how many and why); a status per kind;
+    difference and layer_difference (the largest over the kinds, as shares of the outputs' scales); seconds (of all
+    kinds together); notes.
     """
     frame = pd.DataFrame([_row(kinds) for kinds in results])
     return frame.sort_values(["source", "family", "model"], ignore_index=True)
@@ -37,8 +37,6 @@ def _row(results: Sequence[Result]) -> dict[str, Any]:
         "convolutions": max(r.convolutions for r in results),
         "swapped": most.swapped,
         "skipped": counts(most.skipped),
-        "heads": "; ".join(f"{r.kind}: {counts(r.heads)}" for r in results if r.heads),
-        "traced": most.traced,
         **{r.kind: r.status for r in results},
         "difference": _largest(r.difference for r in results),
         "layer_difference": _largest(r.layer_difference for r in results),

@@ -17,7 +17,7 @@ from torch import nn
 import metric_zoo as mz
 from metric_zoo.benchmarks.conversion import checks
 from metric_zoo.benchmarks.conversion import sweep as sweep_module
-from metric_zoo.benchmarks.conversion.architectures import Architecture, find_architecture, list_architectures
+from metric_zoo.benchmarks.conversion.architectures import Architecture, list_architectures
 from metric_zoo.benchmarks.conversion.checks import check_architecture
 from metric_zoo.benchmarks.conversion.result import Result
 from metric_zoo.benchmarks.conversion.run import run_sweep
@@ -121,6 +121,11 @@ def test_a_sound_conversion_passes():
     assert result.difference < 1e-5 and result.layer_difference < 1e-5 and result.heads == {"full": 2}
 
 
+def test_a_kind_without_a_head_is_trained_too():
+    (result,) = check_architecture(Own("torchvision", "net", "own"), ["active"])
+    assert result.status == "ok" and not result.heads, result.message
+
+
 def test_nothing_to_swap_is_no_failure():
     (result,) = check_architecture(own("pointwise"), ["shifted"])
     assert result.status == "nothing to swap" and result.skipped == {"1x1 kernel: one sample, nothing to spread": 2}
@@ -196,7 +201,7 @@ def test_methods_of_timm_that_stop_working_are_noticed(monkeypatch):
         return converted
 
     monkeypatch.setattr(checks, "convert", convert)
-    (result,) = check_architecture(find_architecture("timm", "test_resnet"), ["metric"])
+    (result,) = check_architecture(Architecture("timm", "test_resnet", "resnet"), ["metric"])
     assert (result.status, result.check) == ("failed", "timm methods") and "reset_classifier" in result.message
 
 
