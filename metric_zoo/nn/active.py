@@ -76,10 +76,14 @@ class ActiveConv2d(SampledConv2d):
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
         size = output_size(tuple(input.shape[-2:]), self.kernel_size, self.stride, pads, self.dilation)
+        return self._shared_positions().expand(-1, -1, -1, *size)
+
+    def _shared_positions(self) -> Tensor:
+        """``(1, G*K, 2, 1, 1)``: the same at every pixel."""
         moved = at_least_float32(self.offset).flip(1)
         grid = grid_offsets(self.kernel_size, self.dilation).to(moved).repeat(self.config.offset_groups, 1)
-        return (grid + moved).view(1, -1, 2, 1, 1).expand(-1, -1, -1, *size)
+        return (grid + moved).view(1, -1, 2, 1, 1)
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        positions = self._positions(input, pads)
+        positions = self._shared_positions()
         return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))

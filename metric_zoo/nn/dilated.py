@@ -66,17 +66,20 @@ class DilatedConv2d(SampledConv2d):
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
         size = output_size(tuple(input.shape[-2:]), self.kernel_size, self.stride, pads, self.dilation)
+        return self._shared_positions().expand(-1, -1, -1, *size)
+
+    def _shared_positions(self) -> Tensor:
+        """``(1, K, 2, 1, 1)``: the same at every pixel."""
         # In the precision of positions, which half types do not have.
         like = at_least_float32(self.weight.detach())
-        grid = (grid_offsets(self.kernel_size, self.dilation) * self.config.factor).to(like)
-        return grid.view(1, -1, 2, 1, 1).expand(-1, -1, -1, *size)
+        return (grid_offsets(self.kernel_size, self.dilation) * self.config.factor).to(like).view(1, -1, 2, 1, 1)
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
         growth = [d * (k - 1) * (self.config.factor - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
         if float(self.config.factor).is_integer() and all(g % 2 == 0 for g in growth):
             return self._dense(input, pads, [int(g) for g in growth])
         # Samples between pixels, or an even kernel whose stretched centre would lie half a pixel off.
-        positions = self._positions(input, pads)
+        positions = self._shared_positions()
         return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))
 
     def _dense(self, input: Tensor, pads: Pads, growth: list[int]) -> Tensor:

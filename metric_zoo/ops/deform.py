@@ -6,8 +6,9 @@ from torch import Tensor
 
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.sampling import grid_offsets
-from metric_zoo.ops.padding import Padding, output_size, pair, resolve_padding
-from metric_zoo.ops.sampled import check_fields, check_kernel, sampled_conv2d
+from metric_zoo.ops.dispatch import sampled
+from metric_zoo.ops.padding import Padding
+from metric_zoo.ops.window import check_fields, check_mask, check_window
 
 
 def deform_conv2d(
@@ -36,14 +37,19 @@ def deform_conv2d(
     Raises:
         MetricZooError: when shapes, dtypes or devices do not fit together.
     """
-    stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-    groups = max(input.shape[1] // max(weight.shape[1], 1), 1)
-    kernel_size = check_kernel(input, weight, bias, groups)
-    pads = resolve_padding(padding, tuple(input.shape[-2:]), kernel_size, stride, dilation)
-    size = output_size(tuple(input.shape[-2:]), kernel_size, stride, pads, dilation)
-    check_fields("offset", offset, input, 2 * kernel_size[0] * kernel_size[1], size)
-    positions = deformed_grid(offset, kernel_size, dilation)
-    return sampled_conv2d(input, weight, positions, bias, stride, pads, dilation, groups, mask)
+    window = check_window(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
+    offset_groups = check_fields("offset", offset, input, 2 * window.cells, window.size)
+    check_mask(mask, input, offset_groups * window.cells, window.size)
+    field = offset.unflatten(1, (offset_groups, window.cells, 2))
+    mask = None if mask is None else mask.unflatten(1, (offset_groups, window.cells))
+    return sampled(input, weight, bias, field, mask, "offset", window)
+
+
+def groups_of(input: Tensor, weight: Tensor) -> int:
+    """The number of convolution groups, as torchvision infers it from the channels."""
+    if input.dim() != 4 or weight.dim() != 4:
+        return 1  # check_window says what is wrong
+    return max(input.shape[1] // max(weight.shape[1], 1), 1)
 
 
 def deformed_grid(offset: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:

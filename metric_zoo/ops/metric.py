@@ -6,8 +6,9 @@ from torch import Tensor
 
 from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
 from metric_zoo.geometry.sampling import ball_samples
-from metric_zoo.ops.padding import Padding, output_size, pair, resolve_padding
-from metric_zoo.ops.sampled import check_fields, check_kernel, sampled_conv2d
+from metric_zoo.ops.dispatch import sampled
+from metric_zoo.ops.padding import Padding
+from metric_zoo.ops.window import check_fields, check_window
 
 
 def metric_conv2d(
@@ -45,11 +46,9 @@ def metric_conv2d(
         >>> torch.allclose(metric_conv2d(x, w, metric, padding=1), F.conv2d(x, w, padding=1), atol=1e-5)
         True
     """
-    stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-    kernel_size = check_kernel(input, weight, bias, groups)
-    pads = resolve_padding(padding, tuple(input.shape[-2:]), kernel_size, stride, dilation)
-    size = output_size(tuple(input.shape[-2:]), kernel_size, stride, pads, dilation)
+    window = check_window(input, weight, bias, stride, padding, dilation, groups)
     packed = metric.packed if isinstance(metric, RandersMetric) else metric
-    check_fields("metric", packed, input, PACKED_CHANNELS, size)
-    positions = ball_samples(sampling, kernel_size, dilation).positions(RandersMetric(packed))
-    return sampled_conv2d(input, weight, positions, bias, stride, pads, dilation, groups)
+    metric_groups = check_fields("metric", packed, input, PACKED_CHANNELS, window.size)
+    ball_samples(sampling, window.kernel_size, window.dilation)  # refuses what is not defined
+    field = packed.unflatten(1, (metric_groups, 1, PACKED_CHANNELS))
+    return sampled(input, weight, bias, field, None, sampling, window)

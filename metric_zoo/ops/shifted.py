@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.deform import deform_conv2d
+from metric_zoo.ops.deform import groups_of
+from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
+from metric_zoo.ops.window import check_fields, check_window
 
 
 def shifted_conv2d(
@@ -33,9 +34,9 @@ def shifted_conv2d(
     Raises:
         MetricZooError: when shapes, dtypes or devices do not fit together.
     """
-    if shift.dim() != 4 or shift.shape[1] == 0 or shift.shape[1] % 2:
-        raise MetricZooError(f"shift has shape {tuple(shift.shape)}, expected (B, 2*G, Ho, Wo)")
-    return deform_conv2d(input, shift_to_offset(shift, weight.shape[-2:]), weight, bias, stride, padding, dilation)
+    window = check_window(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
+    shift_groups = check_fields("shift", shift, input, 2, window.size)
+    return sampled(input, weight, bias, shift.unflatten(1, (shift_groups, 1, 2)), None, "offset", window)
 
 
 def shift_to_offset(shift: Tensor, kernel_size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,45 @@
+"""One operator, several implementations: where every public operator ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metric_zoo.geometry.precision import at_least_float32
+from metric_zoo.ops import fused, reference
+from metric_zoo.ops.backend import backend_for
+from metric_zoo.ops.window import Window, autocasts
+
+
+def sampled(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+) -> Tensor:
+    """Run the sampled convolution on the backend in use. The arguments have been checked.
+
+    Args:
+        input: ``(B, C, H, W)``.
+        weight: ``(O, C/groups, kh, kw)``; K = kh*kw.
+        bias: ``(O,)``.
+        field: what the samples' positions follow from, ``(B, G, K, n, Ho, Wo)``; any size but G and n may be 1, where
+            all share one. For ``sampling="offset"`` n = 2, (dy, dx) in pixels from the ordinary grid; for
+            ``"position"`` n = 2, (dy, dx) from the window's centre; for a sampling of a ball n = 5, a packed metric,
+            with K = 1.
+        mask: ``(B, G, K, Ho, Wo)``, a factor on every sample.
+        sampling: ``"offset"``, ``"position"``, or one of `metric_zoo.geometry.SAMPLINGS`.
+        window: of this input and weight.
+
+    Returns:
+        ``(B, O, Ho, Wo)`` in the weight's dtype, under autocast in autocast's, as of `torch.nn.functional.conv2d`.
+    """
+    if backend_for(input) == "torch":
+        return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+    out_dtype = torch.get_autocast_dtype(input.device.type) if autocasts(input) else weight.dtype
+    compute = at_least_float32(input).dtype
+    tensors = [None if t is None else t.to(compute) for t in (input, weight, bias, field, mask)]
+    return fused.call(*tensors, sampling, window).to(out_dtype)

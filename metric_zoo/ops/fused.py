@@ -1,0 +1,155 @@
+"""The operator as the framework sees it: one custom operator, its derivatives, and its shapes without data.
+
+A backend registers a kernel for its device; everything here is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.ops import reference
+from metric_zoo.ops.native import library
+from metric_zoo.ops.padding import output_size
+from metric_zoo.ops.window import Window
+
+
+def call(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+) -> Tensor:
+    """`metric_zoo.ops.dispatch.sampled`, for tensors of one dtype."""
+    (top, bottom), (left, right) = window.pads
+    return sampled_conv2d(
+        input,
+        weight,
+        bias,
+        field,
+        mask,
+        sampling,
+        list(window.stride),
+        [top, bottom, left, right],
+        list(window.dilation),
+        window.groups,
+    )
+
+
+@torch.library.custom_op("metric_zoo::sampled_conv2d", mutates_args=(), device_types="cpu")
+def sampled_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    window = _window(input, weight, stride, padding, dilation, groups)
+    return library.forward(input, weight, bias, field, mask, sampling, window)
+
+
+@torch.library.custom_op("metric_zoo::sampled_conv2d_backward", mutates_args=(), device_types="cpu")
+def sampled_conv2d_backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    window = _window(input, weight, stride, padding, dilation, groups)
+    gradients = library.backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
+    return tuple(input.new_empty(0) if g is None else g for g in gradients)
+
+
+@sampled_conv2d.register_fake
+def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
+    window = _window(input, weight, stride, padding, dilation, groups)
+    shape = (input.shape[0], weight.shape[0], *window.size)
+    return input.new_empty(shape).contiguous(memory_format=library.memory_format(input))
+
+
+@sampled_conv2d_backward.register_fake
+def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, groups, needs):
+    formats = (library.memory_format(input), library.memory_format(weight), *2 * [torch.contiguous_format])
+    return tuple(
+        torch.empty_like(tensor, memory_format=format) if need else input.new_empty(0)
+        for tensor, format, need in zip((input, weight, field, mask), formats, needs, strict=True)
+    )
+
+
+def _window(
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Window:
+    top, bottom, left, right = padding
+    kernel_size, pads = tuple(weight.shape[2:]), ((top, bottom), (left, right))
+    size = output_size(tuple(input.shape[2:]), kernel_size, tuple(stride), pads, tuple(dilation))
+    return Window(kernel_size, tuple(stride), pads, tuple(dilation), groups, size)
+
+
+def _keep(ctx, inputs, output) -> None:
+    input, weight, bias, field, mask, *ctx.options = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(input, weight, field, mask)
+
+
+def _backward(ctx, grad: Tensor):
+    input, weight, field, mask = ctx.saved_tensors
+    need_input, need_weight, need_bias, need_field, need_mask, *_ = ctx.needs_input_grad
+    needs = [need_input, need_weight, need_field, need_mask]
+    gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
+    grad_input, grad_weight, grad_field, grad_mask = (
+        g if need else None for g, need in zip(gradients, needs, strict=True)
+    )
+    grad_bias = grad.sum((0, 2, 3)) if need_bias else None
+    return grad_input, grad_weight, grad_bias, grad_field, grad_mask, *[None] * len(ctx.options)
+
+
+sampled_conv2d.register_autograd(_backward, setup_context=_keep)
+
+
+def _keep_backward(ctx, inputs, output) -> None:
+    grad, input, weight, field, mask, *ctx.options, ctx.needs = inputs
+    ctx.save_for_backward(grad, input, weight, field, mask)
+
+
+def _double_backward(ctx, *grads):
+    """The second derivative, through the torch backend."""
+    if torch.is_grad_enabled():
+        raise MetricZooError("third derivatives: only the torch backend has them, call use_backend('torch') first")
+    grad, *tensors = ctx.saved_tensors
+    with torch.enable_grad():
+        leaves = [None if t is None else t.detach().requires_grad_() for t in (grad, *tensors)]
+        grad, input, weight, field, mask = leaves
+        sampling, *window = ctx.options
+        output = reference.sampled_conv2d(input, weight, None, field, mask, sampling, _window(input, weight, *window))
+        wanted = [t for t, need in zip(leaves[1:], ctx.needs, strict=True) if need]
+        first = torch.autograd.grad(output, wanted, grad, create_graph=True)
+        upstream = [g for g, need in zip(grads, ctx.needs, strict=True) if need]
+        known = [t for t in leaves if t is not None]
+        second = iter(torch.autograd.grad(first, known, upstream, allow_unused=True))
+    return *(None if t is None else next(second) for t in leaves), *[None] * (len(ctx.options) + 1)
+
+
+sampled_conv2d_backward.register_autograd(_double_backward, setup_context=_keep_backward)

@@ -1,0 +1,1 @@
+"""The ``native`` backend: C++ without any dependency, compiled when the package is installed."""

@@ -1,0 +1,46 @@
+// The C interface that library.py calls.
+#include <new>
+
+#include "kernels.h"
+#include "passes.h"
+
+#if defined(_WIN32)
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace {
+
+enum Status : int { kDone = 0, kOutOfMemory = 1 };
+
+template <class T, class Pass>
+int guarded(Pass pass, const metric_zoo::Problem* problem, const metric_zoo::Tensors<T>* tensors) {
+  try {
+    pass(*problem, *tensors);
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  return kDone;
+}
+
+}  // namespace
+
+using metric_zoo::Problem;
+using metric_zoo::Tensors;
+
+EXPORT int metric_zoo_forward_float32(const Problem* p, const Tensors<float>* t) {
+  return guarded<float>(metric_zoo::forward<float>, p, t);
+}
+EXPORT int metric_zoo_forward_float64(const Problem* p, const Tensors<double>* t) {
+  return guarded<double>(metric_zoo::forward<double>, p, t);
+}
+EXPORT int metric_zoo_backward_float32(const Problem* p, const Tensors<float>* t) {
+  return guarded<float>(metric_zoo::backward<float>, p, t);
+}
+EXPORT int metric_zoo_backward_float64(const Problem* p, const Tensors<double>* t) {
+  return guarded<double>(metric_zoo::backward<double>, p, t);
+}
+// Use at most this instruction set (-1: leave it); returns the one in use: 0 baseline, 1 AVX2, 2 AVX-512.
+EXPORT int metric_zoo_limit_isa(int most) { return metric_zoo::limit_isa(most); }
+EXPORT int metric_zoo_interface() { return 1; }

@@ -1,0 +1,86 @@
+// How a call is cut: channels into slices, pixels into tiles, weights into the order in which they are read.
+#pragma once
+#include <cstdlib>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "kernels.h"
+
+namespace metric_zoo {
+
+// Memory for vectors: aligned, not initialised, freed with its owner.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(int64_t size, bool zeros = false) : size_(size) {
+    const size_t bytes = (size_t(size > 0 ? size : 1) * sizeof(T) + 63) / 64 * 64;
+    // calloc hands out pages that are zero already, so that rows nobody touches cost nothing.
+    data_ = static_cast<T*>(zeros ? std::calloc(bytes, 1) : std::aligned_alloc(64, bytes));
+    if (!data_) throw std::bad_alloc();
+  }
+  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr; }
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Buffer() { std::free(data_); }
+  T* get() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+struct Piece : Slice {
+  int64_t packed;  // where its weights begin in a packed copy
+  int64_t plain;   // and where its weight gradients do, (groups, outputs, cells, per_group)
+};
+
+enum class Pass { kForward, kBackward };
+
+template <class T>
+struct Plan {
+  std::vector<Piece> pieces;
+  int64_t tile, tiles, packed_size, plain_size;
+  bool few;  // so few outputs in a group that a register block would stand empty
+
+  Plan(const Problem&, const Kernels<T>&, Pass);
+  Tile at(const Problem&, int64_t index) const;
+  int64_t row(const Problem& p, const Slice& s) const { return p.cells() * s.channels(); }
+};
+
+template <class T>
+Buffer<T> pack_weights(const Problem&, const Kernels<T>&, const Plan<T>&, Pass, const T* weight);
+
+// The weight gradients of all threads, added in order, in the layout of the weight.
+template <class T>
+void unpack_weights(const Problem&, const Plan<T>&, const std::vector<Buffer<T>>& parts, T* grad_weight);
+
+template <class T>
+struct Constants {
+  Buffer<T> memory;
+  Table<T> table;
+  Constants(const Problem&, const Kernels<T>&, const Tensors<T>&);
+};
+
+// What one thread needs for a tile.
+template <class T>
+struct Workspace {
+  Buffer<T> numbers;
+  Buffer<int32_t> indices;
+  Lines<T> lines;
+  Taps<T> taps;
+  SampleGradients<T> gradients;
+  T *columns, *pixels, *panel;  // samples of the tile; its outputs (or their gradients) in rows; one panel
+  Workspace(const Problem&, const Kernels<T>&, const Plan<T>&, int64_t lanes, bool masked, Pass);
+};
+
+// The tile's gradient in rows of out_channels: where it lies, or copied to `buffer`.
+template <class T>
+const T* rows_of_output(const Problem&, Tile, const T* output, T* buffer);
+
+}  // namespace metric_zoo

@@ -1,0 +1,249 @@
+// Reading the image at taps, and the transpose: handing a sample's gradient to the pixels it read.
+#pragma once
+#include "kernels.h"
+
+namespace metric_zoo::ISA {
+
+template <class T>
+struct Corners {
+  const T *c00, *c01, *c10, *c11;
+};
+
+template <class T>
+inline __attribute__((always_inline)) Corners<T> corners(const T* image, int64_t stride, const Taps<T>& t, int64_t n,
+                                                         const T* zero) {
+  const int64_t i00 = t.i00[n], i01 = t.i01[n], i10 = t.i10[n], i11 = t.i11[n];
+  return {i00 < 0 ? zero : image + i00 * stride, i01 < 0 ? zero : image + i01 * stride,
+          i10 < 0 ? zero : image + i10 * stride, i11 < 0 ? zero : image + i11 * stride};
+}
+
+template <class T>
+inline __attribute__((always_inline)) void blend(int64_t count, const Corners<T>& at, const Taps<T>& t, int64_t n,
+                                                 T* __restrict out) {
+  const T w00 = t.w00[n], w01 = t.w01[n], w10 = t.w10[n], w11 = t.w11[n];
+  const T *__restrict c00 = at.c00, *__restrict c01 = at.c01, *__restrict c10 = at.c10, *__restrict c11 = at.c11;
+#pragma omp simd
+  for (int64_t c = 0; c < count; ++c) out[c] = w00 * c00[c] + w01 * c01[c] + w10 * c10[c] + w11 * c11[c];
+}
+
+template <class T>
+inline T pixel_or_zero(const T* image, int32_t index) {
+  const T value = image[index < 0 ? 0 : index];
+  return index < 0 ? T(0) : value;
+}
+
+// An image of one channel: vectors run over the samples instead.
+template <class T>
+inline void blend_cells(int64_t cells, const T* __restrict image, const Taps<T>& t, int64_t n, T* __restrict out) {
+  const T *w00 = t.w00 + n, *w01 = t.w01 + n, *w10 = t.w10 + n, *w11 = t.w11 + n;
+  const int32_t *i00 = t.i00 + n, *i01 = t.i01 + n, *i10 = t.i10 + n, *i11 = t.i11 + n;
+#pragma omp simd
+  for (int64_t i = 0; i < cells; ++i)
+    out[i] = w00[i] * pixel_or_zero(image, i00[i]) + w01[i] * pixel_or_zero(image, i01[i]) +
+             w10[i] * pixel_or_zero(image, i10[i]) + w11[i] * pixel_or_zero(image, i11[i]);
+}
+
+template <class T>
+void gather(const Problem& p, const Slice& s, const T* image, const Taps<T>& t, int64_t lanes, int64_t count,
+            const Lines<T>& lines, T* columns) {
+  const int64_t cells = p.cells(), width = cells * s.channels(), step = cells * s.per_group;
+  for (int64_t n = 0; n < count; ++n) {
+    T* row = columns + n * width;
+    if (p.channels == 1) {
+      blend_cells(cells, image, t, n * lanes, row);
+      if (t.mask)
+        for (int64_t i = 0; i < cells; ++i) row[i] *= t.mask[n * lanes + i];
+      continue;
+    }
+    for (int64_t i = 0; i < cells; ++i) {
+      Corners<T> at = corners(image + s.channel, p.channels, t, n * lanes + i, lines.zero);
+      for (int64_t g = 0; g < s.groups; ++g) {
+        T* out = row + g * step + i * s.per_group;
+        blend(s.per_group, at, t, n * lanes + i, out);
+        // After the sum: a factor of infinity times a corner outside would be NaN.
+        if (t.mask)
+          for (int64_t c = 0; c < s.per_group; ++c) out[c] *= t.mask[n * lanes + i];
+        const int64_t next = s.per_group;
+        at = {at.c00 + next, at.c01 + next, at.c10 + next, at.c11 + next};
+      }
+    }
+  }
+}
+
+template <class T>
+struct Targets {
+  T *c00, *c01, *c10, *c11;
+};
+
+template <class T>
+inline T* row_of(Rows<T>& rows, int64_t y) {
+  T* row = rows.row[y];
+  return row ? row : rows.make(rows, y);
+}
+
+template <class T>
+inline Targets<T> targets(const Problem& p, Rows<T>& rows, const Taps<T>& t, int64_t n, int64_t channel, T* dump) {
+  Targets<T> to = {dump, dump, dump, dump};
+  if (!rows.row) return to;
+  const int64_t y = t.y[n], at = t.x[n] * p.channels + channel;
+  if (y >= 0 && y < p.height) {
+    T* row = row_of(rows, y) + at;
+    if (t.i00[n] >= 0) to.c00 = row;
+    if (t.i01[n] >= 0) to.c01 = row + p.channels;
+  }
+  if (y >= -1 && y < p.height - 1) {
+    T* row = row_of(rows, y + 1) + at;
+    if (t.i10[n] >= 0) to.c10 = row;
+    if (t.i11[n] >= 0) to.c11 = row + p.channels;
+  }
+  return to;
+}
+
+// Products of a sample's gradient with the pixels of its four corners.
+template <class T>
+struct Dots {
+  T d00, d01, d10, d11;
+};
+
+// In one pass over the channels: values replace gradients, targets receive, dots are summed.
+template <class T>
+inline __attribute__((always_inline)) Dots<T> spread(int64_t count, const Corners<T>& at, const Targets<T>& to,
+                                                     const Taps<T>& t, int64_t n, T factor, T* sample) {
+  const T w00 = factor * t.w00[n], w01 = factor * t.w01[n], w10 = factor * t.w10[n], w11 = factor * t.w11[n];
+  T d00 = 0, d01 = 0, d10 = 0, d11 = 0;
+  // Corners that differ are different pixels; those outside share a line whose sums nobody reads.
+#pragma omp simd reduction(+ : d00, d01, d10, d11)
+  for (int64_t c = 0; c < count; ++c) {
+    const T g = sample[c], v00 = at.c00[c], v01 = at.c01[c], v10 = at.c10[c], v11 = at.c11[c];
+    d00 += g * v00;
+    d01 += g * v01;
+    d10 += g * v10;
+    d11 += g * v11;
+    sample[c] = w00 * v00 + w01 * v01 + w10 * v10 + w11 * v11;
+    to.c00[c] += w00 * g;
+    to.c01[c] += w01 * g;
+    to.c10[c] += w10 * g;
+    to.c11[c] += w11 * g;
+  }
+  return {d00, d01, d10, d11};
+}
+
+template <class T>
+inline T dot(int64_t count, const T* a, const T* b) {
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < count; ++c) sum += a[c] * b[c];
+  return sum;
+}
+
+// The pixel (y, x), or zeros outside.
+template <class T>
+inline const T* pixel_at(const Problem& p, const T* image, int64_t y, int64_t x, const T* zero) {
+  return y < 0 || y >= p.height || x < 0 || x >= p.width ? zero : image + (y * p.width + x) * p.channels;
+}
+
+// At an integer coordinate the slope is the mean of both sides: half of what lies beyond minus what lies before.
+// `before` are the products with the corners one row up (or one column to the left).
+template <class T>
+struct Before {
+  T up0 = 0, up1 = 0, left0 = 0, left1 = 0;
+};
+
+template <class T>
+inline Before<T> before(const Problem& p, int64_t count, const T* image, const Taps<T>& t, int64_t n, const T* zero,
+                        const T* gradient) {
+  Before<T> b;
+  const int64_t y = t.y[n], x = t.x[n];
+  if (t.fy[n] == T(0)) {
+    b.up0 = dot(count, gradient, pixel_at(p, image, y - 1, x, zero));
+    if (t.fx[n] != T(0)) b.up1 = dot(count, gradient, pixel_at(p, image, y - 1, x + 1, zero));
+  }
+  if (t.fx[n] == T(0)) {
+    b.left0 = dot(count, gradient, pixel_at(p, image, y, x - 1, zero));
+    if (t.fy[n] != T(0)) b.left1 = dot(count, gradient, pixel_at(p, image, y + 1, x - 1, zero));
+  }
+  return b;
+}
+
+template <class T>
+inline void add_sample_gradient(const Taps<T>& t, int64_t n, T factor, const Dots<T>& d, const Before<T>& b,
+                                const SampleGradients<T>& g) {
+  const T fy = t.fy[n], fx = t.fx[n], gy = T(1) - fy, gx = T(1) - fx;
+  const T dy = fy == T(0) ? T(0.5) * (gx * (d.d10 - b.up0) + fx * (d.d11 - b.up1))
+                          : gx * (d.d10 - d.d00) + fx * (d.d11 - d.d01);
+  const T dx = fx == T(0) ? T(0.5) * (gy * (d.d01 - b.left0) + fy * (d.d11 - b.left1))
+                          : gy * (d.d01 - d.d00) + fy * (d.d11 - d.d10);
+  g.y[n] += factor * dy;
+  g.x[n] += factor * dx;
+  if (t.mask) g.mask[n] += t.w00[n] * d.d00 + t.w01[n] * d.d01 + t.w10[n] * d.d10 + t.w11[n] * d.d11;
+}
+
+template <class T>
+inline bool on_a_line(const Taps<T>& t, int64_t n) {
+  return (t.fy[n] == T(0)) | (t.fx[n] == T(0));
+}
+
+// One sample of `count` channels from `channel` on; `sample` holds its gradient and receives its value.
+template <class T>
+inline void scatter_sample(const Problem& p, int64_t channel, int64_t count, const T* image, const Taps<T>& t,
+                           int64_t n, const Lines<T>& lines, Rows<T>& rows, T* sample, const SampleGradients<T>& g) {
+  const T* origin = image + channel;
+  const T factor = t.mask ? t.mask[n] : T(1);
+  Before<T> b;
+  if (on_a_line(t, n)) b = before(p, count, origin, t, n, lines.zero, sample);
+  const Corners<T> at = corners(origin, p.channels, t, n, lines.zero);
+  const Targets<T> to = targets(p, rows, t, n, channel, lines.dump);
+  add_sample_gradient(t, n, factor, spread(count, at, to, t, n, factor, sample), b, g);
+}
+
+// An image of one channel: a scalar pass hands gradients out and settles the samples on a line, of which there are few
+// once training has begun; a second one, with vectors over the samples, does the rest.
+template <class T>
+inline void scatter_cells(const Problem& p, const T* image, const Taps<T>& t, int64_t n, const Lines<T>& lines,
+                          Rows<T>& rows, T* __restrict row, const SampleGradients<T>& g) {
+  const int64_t cells = p.cells();
+  for (int64_t i = 0; i < cells; ++i) {
+    const T factor = t.mask ? t.mask[n + i] : T(1), gradient = factor * row[i];
+    const Targets<T> to = targets(p, rows, t, n + i, 0, lines.dump);
+    *to.c00 += t.w00[n + i] * gradient;
+    *to.c01 += t.w01[n + i] * gradient;
+    *to.c10 += t.w10[n + i] * gradient;
+    *to.c11 += t.w11[n + i] * gradient;
+    if (!on_a_line(t, n + i)) continue;
+    const Corners<T> at = corners(image, 1, t, n + i, lines.zero);
+    const Dots<T> d = {row[i] * *at.c00, row[i] * *at.c01, row[i] * *at.c10, row[i] * *at.c11};
+    add_sample_gradient(t, n + i, factor, d, before(p, 1, image, t, n + i, lines.zero, row + i), g);
+  }
+  const bool masked = t.mask != nullptr;
+#pragma omp simd
+  for (int64_t i = 0; i < cells; ++i) {
+    const T v00 = pixel_or_zero(image, t.i00[n + i]), v01 = pixel_or_zero(image, t.i01[n + i]);
+    const T v10 = pixel_or_zero(image, t.i10[n + i]), v11 = pixel_or_zero(image, t.i11[n + i]);
+    const T fy = t.fy[n + i], fx = t.fx[n + i], gy = T(1) - fy, gx = T(1) - fx;
+    const T value = t.w00[n + i] * v00 + t.w01[n + i] * v01 + t.w10[n + i] * v10 + t.w11[n + i] * v11;
+    const T factor = masked ? t.mask[n + i] : T(1), gradient = row[i];
+    const bool line = (fy == T(0)) | (fx == T(0));
+    g.y[n + i] += line ? T(0) : factor * gradient * (gx * (v10 - v00) + fx * (v11 - v01));
+    g.x[n + i] += line ? T(0) : factor * gradient * (gy * (v01 - v00) + fy * (v11 - v10));
+    if (masked) g.mask[n + i] += line ? T(0) : gradient * value;
+    row[i] = factor * value;
+  }
+}
+
+template <class T>
+void scatter(const Problem& p, const Slice& s, const T* image, const Taps<T>& t, int64_t lanes, int64_t count,
+             const Lines<T>& lines, Rows<T>& rows, T* columns, const SampleGradients<T>& g) {
+  const int64_t cells = p.cells(), width = cells * s.channels(), step = cells * s.per_group;
+  for (int64_t n = 0; n < count; ++n) {
+    if (p.channels == 1) {
+      scatter_cells(p, image, t, n * lanes, lines, rows, columns + n * width, g);
+      continue;
+    }
+    for (int64_t i = 0; i < cells; ++i)
+      for (int64_t k = 0; k < s.groups; ++k)
+        scatter_sample(p, s.channel + k * s.per_group, s.per_group, image, t, n * lanes + i, lines, rows,
+                       columns + n * width + k * step + i * s.per_group, g);
+  }
+}
+
+}  // namespace metric_zoo::ISA

@@ -1,0 +1,190 @@
+// From the field at a pixel to positions, from positions to the four pixels each sample reads, and back for gradients.
+#pragma once
+#include "kernels.h"
+
+namespace metric_zoo::ISA {
+
+template <class T>
+inline T root(T v);
+template <>
+inline float root(float v) { return __builtin_sqrtf(v); }
+template <>
+inline double root(double v) { return __builtin_sqrt(v); }
+template <class T>
+inline T floor_of(T v);
+template <>
+inline float floor_of(float v) { return __builtin_floorf(v); }
+template <>
+inline double floor_of(double v) { return __builtin_floor(v); }
+
+// The least value of u^T M u (rounding of an extreme M must not give a root of a negative number) and of F.
+template <class T>
+constexpr T least_square();
+template <>
+constexpr float least_square() { return 1.17549435e-38f; }
+template <>
+constexpr double least_square() { return 2.2250738585072014e-308; }
+template <class T>
+constexpr T least_norm() { return T(1e-6); }
+
+template <class T>
+inline int64_t field_base(const Problem& p, int64_t image, int64_t group, int64_t row, int64_t column) {
+  return image * p.field_batch + group * p.field_group + row * p.field_row + column * p.field_column;
+}
+
+// y_i = a_i / max(F(u_i / |u_i|) + eps, 1e-6)
+template <class T>
+struct Norm {
+  T quadratic, root, radius;
+  bool bounded;
+};
+
+template <class T>
+inline __attribute__((always_inline)) Norm<T> ball_norm(const Table<T>& t, int64_t i, T m11, T m12, T m22, T wx, T wy) {
+  const T raw = m11 * t.xx[i] + m12 * t.xy[i] + m22 * t.yy[i];
+  const T quadratic = raw < least_square<T>() ? least_square<T>() : raw;
+  const T root_ = root<T>(quadratic / t.square[i]);
+  const T norm = root_ + (wx * t.unit_x[i] + wy * t.unit_y[i]) + t.eps;
+  const bool small = norm < least_norm<T>();
+  return {raw, root_, T(1) / (small ? least_norm<T>() : norm), small};
+}
+
+template <class T>
+inline void ball_positions(const Problem& p, const Table<T>& t, const T* f, const Lines<T>& out, T cy, T cx) {
+  const int64_t s = p.field_component;
+  const T m11 = f[0], m12 = f[s], m22 = f[2 * s], wx = f[3 * s], wy = f[4 * s];
+#pragma omp simd
+  for (int64_t i = 0; i < t.lanes; ++i) {
+    const T radius = ball_norm(t, i, m11, m12, m22, wx, wy).radius;
+    out.y[i] = t.y[i] * radius + cy;
+    out.x[i] = t.x[i] * radius + cx;
+  }
+}
+
+template <class T>
+inline void offset_positions(const Problem& p, const Table<T>& t, const T* f, const Lines<T>& out, T cy, T cx) {
+  const int64_t cells = p.cells();
+  for (int64_t i = 0; i < cells; ++i) {
+    out.y[i] = (t.y[i] + f[i * p.field_cell]) + cy;
+    out.x[i] = (t.x[i] + f[i * p.field_cell + p.field_component]) + cx;
+  }
+  for (int64_t i = cells; i < t.lanes; ++i) out.y[i] = out.x[i] = T(0);
+}
+
+template <class T>
+inline T within(T value, T end) { return (value >= T(0) ? T(1) : T(0)) * (value < end ? T(1) : T(0)); }
+
+// Whether a corner of this weight is read.
+template <class T, bool Backward>
+inline T read(T weight) { return Backward ? T(1) : (weight != T(0) ? T(1) : T(0)); }
+
+// The forward pass reads no corner of weight 0: on a pixel, what lies beside it (infinity, too) does not matter. The
+// backward pass needs the pixels beside it, and fractions and places besides.
+template <class T, bool Backward>
+inline void locate(const Problem& p, const Lines<T>& at, int64_t lanes, const Taps<T>& o, int64_t first) {
+  const T last_y = T(p.height), last_x = T(p.width);
+  const int32_t width = int32_t(p.width);
+  T *__restrict w00 = o.w00 + first, *__restrict w01 = o.w01 + first, *__restrict w10 = o.w10 + first,
+    *__restrict w11 = o.w11 + first, *__restrict fy = o.fy + first, *__restrict fx = o.fx + first;
+  int32_t *__restrict i00 = o.i00 + first, *__restrict i01 = o.i01 + first, *__restrict i10 = o.i10 + first,
+          *__restrict i11 = o.i11 + first, *__restrict y0 = o.y + first, *__restrict x0 = o.x + first;
+  const T *__restrict at_y = at.y, *__restrict at_x = at.x;
+#pragma omp simd
+  for (int64_t i = 0; i < lanes; ++i) {
+    // A pixel beyond the border reads zero like anything further out. NaN passes both comparisons and stays.
+    T y = at_y[i], x = at_x[i];
+    y = y < T(-2) ? T(-2) : y;
+    y = y > last_y + 1 ? last_y + 1 : y;
+    x = x < T(-2) ? T(-2) : x;
+    x = x > last_x + 1 ? last_x + 1 : x;
+    const T top = y == y ? floor_of<T>(y) : T(-2), left = x == x ? floor_of<T>(x) : T(-2);
+    const T ty = y - top, tx = x - left, sy = T(1) - ty, sx = T(1) - tx;
+    // Truth in floating point, 1 or 0: the only kind that compilers turn into vectors beside the rest.
+    const T r0 = within<T>(top, last_y), r1 = within<T>(top + 1, last_y);
+    const T c0 = within<T>(left, last_x), c1 = within<T>(left + 1, last_x);
+    const T v00 = sy * sx, v01 = sy * tx, v10 = ty * sx, v11 = ty * tx;
+    const int32_t base = int32_t(top) * width + int32_t(left);
+    w00[i] = v00;
+    w01[i] = v01;
+    w10[i] = v10;
+    w11[i] = v11;
+    i00[i] = r0 * c0 * read<T, Backward>(v00) != T(0) ? base : -1;
+    i01[i] = r0 * c1 * read<T, Backward>(v01) != T(0) ? base + 1 : -1;
+    i10[i] = r1 * c0 * read<T, Backward>(v10) != T(0) ? base + width : -1;
+    i11[i] = r1 * c1 * read<T, Backward>(v11) != T(0) ? base + width + 1 : -1;
+    if (Backward) {
+      fy[i] = ty;
+      fx[i] = tx;
+      y0[i] = int32_t(top);
+      x0[i] = int32_t(left);
+    }
+  }
+}
+
+template <class T, bool Backward>
+void find_taps(const Problem& p, const Table<T>& t, const T* field, const T* mask, int64_t group, Tile tile,
+               const Lines<T>& lines, const Taps<T>& out) {
+  const int64_t cells = p.cells(), pixels = p.pixels();
+  const T middle_y = T(p.dilation_height * (p.kernel_height - 1)) / 2 - T(p.top);
+  const T middle_x = T(p.dilation_width * (p.kernel_width - 1)) / 2 - T(p.left);
+  for (int64_t n = 0; n < tile.count; ++n) {
+    const int64_t pixel = tile.begin + n, row = pixel / p.out_width, column = pixel - row * p.out_width;
+    const T* f = field + field_base<T>(p, tile.image, group, row, column);
+    const T cy = T(row * p.stride_height) + middle_y, cx = T(column * p.stride_width) + middle_x;
+    if (p.rule == kBall)
+      ball_positions(p, t, f, lines, cy, cx);
+    else
+      offset_positions(p, t, f, lines, cy, cx);
+    locate<T, Backward>(p, lines, t.lanes, out, n * t.lanes);
+    if (mask) {
+      const T* m = mask + ((tile.image * p.fields + group) * cells) * pixels + pixel;
+      for (int64_t i = 0; i < cells; ++i) out.mask[n * t.lanes + i] = m[i * pixels];
+    }
+  }
+}
+
+template <class T>
+inline void ball_gradient(const Problem& p, const Table<T>& t, const T* f, const T* gy, const T* gx, T* out) {
+  const int64_t s = p.field_component, cells = p.cells();
+  const T m11 = f[0], m12 = f[s], m22 = f[2 * s], wx = f[3 * s], wy = f[4 * s];
+  T d11 = 0, d12 = 0, d22 = 0, dx = 0, dy = 0;
+#pragma omp simd reduction(+ : d11, d12, d22, dx, dy)
+  for (int64_t i = 0; i < cells; ++i) {
+    const Norm<T> n = ball_norm(t, i, m11, m12, m22, wx, wy);
+    const T along = gy[i] * t.y[i] + gx[i] * t.x[i];
+    const T norm = n.bounded ? T(0) : -along * n.radius * n.radius;
+    const T quadratic = n.quadratic < least_square<T>() ? T(0) : norm / (2 * n.root * t.square[i]);
+    d11 += quadratic * t.xx[i];
+    d12 += quadratic * t.xy[i];
+    d22 += quadratic * t.yy[i];
+    dx += norm * t.unit_x[i];
+    dy += norm * t.unit_y[i];
+  }
+  out[0] += d11;
+  out[s] += d12;
+  out[2 * s] += d22;
+  out[3 * s] += dx;
+  out[4 * s] += dy;
+}
+
+template <class T>
+void field_gradient(const Problem& p, const Table<T>& t, const T* field, int64_t group, Tile tile,
+                    const SampleGradients<T>& g, T* grad_field) {
+  const int64_t cells = p.cells();
+  for (int64_t n = 0; n < tile.count; ++n) {
+    const int64_t pixel = tile.begin + n, row = pixel / p.out_width, column = pixel - row * p.out_width;
+    const int64_t base = field_base<T>(p, tile.image, group, row, column);
+    const T *gy = g.y + n * t.lanes, *gx = g.x + n * t.lanes;
+    if (p.rule == kBall) {
+      ball_gradient(p, t, field + base, gy, gx, grad_field + base);
+      continue;
+    }
+    T* out = grad_field + base;
+    for (int64_t i = 0; i < cells; ++i) {
+      out[i * p.field_cell] += gy[i];
+      out[i * p.field_cell + p.field_component] += gx[i];
+    }
+  }
+}
+
+}  // namespace metric_zoo::ISA

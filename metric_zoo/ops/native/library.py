@@ -1,0 +1,266 @@
+"""The compiled library, and calls into it. Nothing but checked memory passes here."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.window import Window
+
+ISAS = ("baseline", "avx2", "avx512")
+_NAME = "libmetric_zoo"
+_INTERFACE = 1
+_RULES = {"offset": 0, "position": 1}
+_BALL = 2
+_TYPES = {torch.float32: "float32", torch.float64: "float64"}
+_OUT_OF_MEMORY = 1
+
+
+class _Problem(Structure):
+    """``Problem`` of csrc/problem.h."""
+
+    _fields_ = [
+        (name, c_int64)
+        for name in ["batch", "height", "width", "channels", "out_channels", "out_height", "out_width", "kernel_height", "kernel_width", "stride_height", "stride_width", "top", "left", "dilation_height", "dilation_width", "groups", "fields", "rule", "field_batch", "field_group", "field_cell", "field_component", "field_row", "field_column", "out_channel", "out_pixel", "weight_out", "weight_channel", "weight_cell", "threads"]
+    ]
+
+
+class _Tensors(Structure):
+    """``Tensors`` of csrc/problem.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("input", "weight", "bias", "field", "mask", "table")),
+        ("table_eps", c_double),
+        *((name, c_void_p) for name in ("output", "grad", "grad_input", "grad_weight", "grad_field", "grad_mask")),
+    ]
+
+
+def _find() -> Path | None:
+    return next(iter(sorted(Path(__file__).parent.glob(f"{_NAME}.*"))), None)
+
+
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    path = _find()
+    if path is None:
+        return None, "it was not compiled when metric-zoo was installed (a C++17 compiler is needed)"
+    try:
+        library = ctypes.CDLL(str(path))
+        interface = library.metric_zoo_interface()
+    except (OSError, AttributeError) as error:
+        return None, f"{path.name} does not load: {error}"
+    if interface != _INTERFACE:
+        return None, f"{path.name} is from another version of metric-zoo: install it again"
+    for direction in ("forward", "backward"):
+        for name in _TYPES.values():
+            function = getattr(library, f"metric_zoo_{direction}_{name}")
+            function.argtypes, function.restype = (POINTER(_Problem), POINTER(_Tensors)), c_int
+    return library, ""
+
+
+# torch is imported above: the library then shares its pool of threads.
+_LIBRARY, _WHY = _load()
+_AVAILABLE = _LIBRARY is not None
+
+
+def is_available() -> bool:
+    """Whether the library was compiled and loads."""
+    return _AVAILABLE
+
+
+def why_unavailable() -> str:
+    """What is the matter; empty where nothing is."""
+    return _WHY
+
+
+def limit_isa(name: str | None = None) -> str:
+    """Use at most this instruction set; None leaves the limit.
+
+    Returns:
+        The one in use: the processor's best within the limit.
+
+    Raises:
+        MetricZooError: for an unknown name.
+    """
+    if name is not None and name not in ISAS:
+        raise MetricZooError(f"unknown instruction set {name!r}; known: {ISAS}")
+    return ISAS[_LIBRARY.metric_zoo_limit_isa(-1 if name is None else ISAS.index(name))]
+
+
+if _AVAILABLE and "METRIC_ZOO_ISA" in os.environ:
+    limit_isa(os.environ["METRIC_ZOO_ISA"])
+
+
+class Layout(NamedTuple):
+    """Memory formats of a call, decided from shapes and strides alone so that fake tensors decide alike."""
+
+    channels_last: bool
+    """Of the input, hence of the output: as `torch.nn.functional.conv2d` keeps it."""
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether a ``(B, C, H, W)`` tensor lies channel by channel at every pixel, and in no other order."""
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def memory_format(tensor: Tensor) -> torch.memory_format:
+    """The format an output gets for an input."""
+    return torch.channels_last if is_channels_last(tensor) else torch.contiguous_format
+
+
+def dense(weight: Tensor) -> Tensor:
+    """The weight in one of the two formats that the kernels read; itself where it is."""
+    return weight if is_channels_last(weight) else weight.contiguous()
+
+
+def forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+) -> Tensor:
+    """The operator of `metric_zoo.ops.dispatch.sampled` on CPU, in float32 or float64.
+
+    Raises:
+        MetricZooError: for tensors of another or of different dtypes or devices, or an image of 2^31 pixels or more.
+    """
+    _check(input, weight, bias, field, mask)
+    shape = (input.shape[0], weight.shape[0], *window.size)
+    output = torch.empty(shape, dtype=input.dtype, memory_format=memory_format(input))
+    if output.numel() == 0:
+        return output
+    call = _Call(input, weight, bias, field, mask, sampling, window, output)
+    call.tensors.output = output.data_ptr()
+    call.run("forward")
+    return output
+
+
+def backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+    needs: tuple[bool, bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input, weight, field and mask; None where ``needs`` says so.
+
+    Raises:
+        MetricZooError: as `forward`.
+    """
+    _check(input, weight, None, field, mask, grad)
+    grad = dense(grad)
+    need_input, need_weight, need_field, need_mask = needs
+    pixels = torch.zeros_like(input, memory_format=torch.channels_last) if need_input else None
+    grad_weight = torch.empty_like(dense(weight)) if need_weight else None
+    grad_field = torch.zeros_like(field, memory_format=torch.contiguous_format) if need_field else None
+    grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format) if need_mask else None
+    gradients = (pixels, grad_weight, grad_field, grad_mask)
+    if grad.numel() == 0:
+        return tuple(None if g is None else g.zero_() for g in gradients)
+    call = _Call(input, weight, None, field, mask, sampling, window, grad)
+    call.tensors.grad = grad.data_ptr()
+    for name, gradient in zip(("grad_input", "grad_weight", "grad_field", "grad_mask"), gradients, strict=True):
+        setattr(call.tensors, name, _pointer(gradient))
+    call.run("backward")
+    if pixels is not None:
+        pixels = pixels.contiguous(memory_format=memory_format(input))
+    return pixels, *gradients[1:]
+
+
+class _Call:
+    """Memory in the layouts that the kernels read, kept alive while they run."""
+
+    def __init__(self, input, weight, bias, field, mask, sampling, window, like_output) -> None:
+        self._input = input.contiguous(memory_format=torch.channels_last)
+        self._weight = dense(weight)
+        self._others = [None if t is None else t.contiguous() for t in (bias, field, mask)]
+        self._type = _TYPES[input.dtype]
+        table, eps = _table(sampling, window.kernel_size, window.dilation, input.dtype)
+        self._table = table
+        self.problem = _problem(self._input, self._weight, field, sampling, window, is_channels_last(like_output))
+        bias, field, mask = self._others
+        self.tensors = _Tensors(
+            self._input.data_ptr(),
+            self._weight.data_ptr(),
+            _pointer(bias),
+            field.data_ptr(),
+            _pointer(mask),
+            _pointer(table),
+            eps,
+        )
+
+    def run(self, direction: str) -> None:
+        function = getattr(_LIBRARY, f"metric_zoo_{direction}_{self._type}")
+        if function(self.problem, self.tensors) == _OUT_OF_MEMORY:
+            raise MemoryError(f"sampled convolution, {direction}: out of memory")
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _check(input: Tensor, *others: Tensor | None) -> None:
+    """What would otherwise read or write memory that is not there."""
+    if input.dtype not in _TYPES:
+        raise MetricZooError(f"input has dtype {input.dtype}, the native backend computes in {tuple(_TYPES)}")
+    for tensor in (input, *others):
+        if tensor is not None and (tensor.dtype != input.dtype or tensor.device.type != "cpu"):
+            raise MetricZooError(
+                f"a tensor of {tensor.dtype} on {tensor.device} beside an input of {input.dtype} on {input.device}: "
+                "the native backend takes one dtype, on CPU"
+            )
+    if (input.shape[2] + 2) * (input.shape[3] + 2) >= 2**31:
+        raise MetricZooError(
+            f"input has {input.shape[2]}x{input.shape[3]} pixels, the native backend counts to 2^31: cut the image "
+            "or call use_backend('torch')"
+        )
+
+
+def _problem(
+    input: Tensor, weight: Tensor, field: Tensor, sampling: str, window: Window, channels_last: bool
+) -> _Problem:
+    batch, channels, height, width = input.shape
+    outputs, per_group, *kernel = weight.shape
+    pixels, cells = window.size[0] * window.size[1], window.cells
+    (top, _), (left, _) = window.pads
+    return _Problem(
+        *(batch, height, width, channels, outputs, *window.size, *kernel, *window.stride, top, left, *window.dilation),
+        *(window.groups, field.shape[1], _RULES.get(sampling, _BALL)),
+        *_shared_strides(field),
+        *((1, outputs) if channels_last else (pixels, 1)),
+        *((cells * per_group, 1, per_group) if is_channels_last(weight) else (cells * per_group, cells, 1)),
+        torch.get_num_threads(),
+    )
+
+
+def _shared_strides(field: Tensor) -> list[int]:
+    """Strides of the field laid out contiguously, 0 along every size of 1: one value serves all."""
+    strides, stride = [], 1
+    for size in reversed(field.shape):
+        strides.append(stride if size > 1 else 0)
+        stride *= size
+    return strides[::-1]
+
+
+@lru_cache(maxsize=256)
+def _table(
+    sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int], dtype: torch.dtype
+) -> tuple[Tensor | None, float]:
+    if sampling in _RULES:
+        return None, 0.0
+    samples = ball_samples(sampling, kernel_size, dilation)
+    return torch.cat((samples.displacement, samples.direction), dim=1).to(dtype).contiguous(), samples.eps

@@ -1,0 +1,126 @@
+"""The geometry of one call, and whether its tensors fit together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.ops.padding import Padding, Pads, Pair, output_size, pair, resolve_padding
+
+
+class Window(NamedTuple):
+    """Where a convolution's windows lie: every pair is (height, width), in pixels or cells."""
+
+    kernel_size: Pair
+    stride: Pair
+    pads: Pads
+    dilation: Pair
+    groups: int
+    size: Pair
+    """Of the output."""
+
+    @property
+    def cells(self) -> int:
+        """Samples of one window, K."""
+        return self.kernel_size[0] * self.kernel_size[1]
+
+
+def check_window(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | tuple[int, int],
+    padding: Padding,
+    dilation: int | tuple[int, int],
+    groups: int,
+) -> Window:
+    """Check input, weight and bias against each other; resolve the rest.
+
+    Raises:
+        MetricZooError: naming the tensor or option and the shape, dtype, device or value expected.
+    """
+    stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
+    kernel_size = _check_kernel(input, weight, bias, groups)
+    shape = (input.shape[-2], input.shape[-1])
+    pads = resolve_padding(padding, shape, kernel_size, stride, dilation)
+    return Window(kernel_size, stride, pads, dilation, groups, output_size(shape, kernel_size, stride, pads, dilation))
+
+
+def autocasts(input: Tensor) -> bool:
+    """Whether autocast chooses the dtypes; some devices (meta) do not know it."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Pair:
+    if input.dim() != 4:
+        raise MetricZooError(f"input has shape {tuple(input.shape)}, expected (B, C, H, W)")
+    if weight.dim() != 4:
+        raise MetricZooError(f"weight has shape {tuple(weight.shape)}, expected (O, C/groups, kh, kw)")
+    if not input.is_floating_point():
+        raise MetricZooError(f"input has dtype {input.dtype}, expected a floating-point type")
+    if groups < 1 or weight.shape[0] % groups or input.shape[1] != weight.shape[1] * groups:
+        raise MetricZooError(
+            f"input has {input.shape[1]} channels, weight {tuple(weight.shape)} with groups={groups} "
+            f"expects {weight.shape[1] * groups}"
+        )
+    _check_alike("weight", weight, input)
+    if bias is not None:
+        if tuple(bias.shape) != (weight.shape[0],):
+            raise MetricZooError(f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
+        _check_alike("bias", bias, input)
+    return weight.shape[2], weight.shape[3]
+
+
+def _check_alike(name: str, tensor: Tensor, input: Tensor) -> None:
+    if tensor.device != input.device:
+        raise MetricZooError(f"{name} is on {tensor.device}, input on {input.device}: move one of them")
+    if tensor.dtype != input.dtype and not autocasts(input):
+        raise MetricZooError(f"input has dtype {input.dtype}, {name} {tensor.dtype}: cast one of them or use autocast")
+
+
+def check_fields(name: str, field: Tensor, input: Tensor, per_group: int, size: Pair) -> int:
+    """Check a ``(B, per_group*G, Ho, Wo)`` field of an input; return G.
+
+    Raises:
+        MetricZooError: naming the field and the shape, device or dtype expected.
+    """
+    channels = field.shape[1] if field.dim() == 4 else 0
+    sample_groups = channels // per_group
+    wanted = (input.shape[0], per_group * max(sample_groups, 1), *size)
+    if tuple(field.shape) != wanted or input.shape[1] % sample_groups:
+        raise MetricZooError(
+            f"{name} has shape {tuple(field.shape)}, expected ({input.shape[0]}, {per_group}*G, {size[0]}, {size[1]}) "
+            f"with G dividing the input's {input.shape[1]} channels"
+        )
+    check_real_field(name, field, input)
+    return sample_groups
+
+
+def check_real_field(name: str, field: Tensor, input: Tensor) -> None:
+    """Check the device and that the dtype is floating point.
+
+    Raises:
+        MetricZooError: naming the field.
+    """
+    if field.device != input.device:
+        raise MetricZooError(f"{name} is on {field.device}, input on {input.device}: move one of them")
+    if not field.is_floating_point():
+        raise MetricZooError(f"{name} has dtype {field.dtype}, expected a floating-point type")
+
+
+def check_mask(mask: Tensor | None, input: Tensor, fields: int, size: Pair) -> None:
+    """Check a ``(B, G*K, Ho, Wo)`` mask for ``fields`` = G*K.
+
+    Raises:
+        MetricZooError: naming the shape, device or dtype expected.
+    """
+    if mask is None:
+        return
+    wanted = (input.shape[0], fields, *size)
+    if tuple(mask.shape) != wanted:
+        raise MetricZooError(f"mask has shape {tuple(mask.shape)}, expected {wanted}")
+    check_real_field("mask", mask, input)
