@@ -13,8 +13,7 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
 from metric_zoo.ops.native import library
-from metric_zoo.ops.padding import output_size
-from metric_zoo.ops.window import Window
+from metric_zoo.ops.window import Window, check_sample_field, check_window
 
 
 def call(
@@ -55,7 +54,7 @@ def sampled_conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    window = _window(input, weight, stride, padding, dilation, groups)
+    window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     return library.forward(input, weight, bias, field, mask, sampling, window)
 
 
@@ -73,14 +72,16 @@ def sampled_conv2d_backward(
     groups: int,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    window = _window(input, weight, stride, padding, dilation, groups)
+    window = _checked(input, weight, None, field, mask, sampling, stride, padding, dilation, groups)
+    if grad.shape != (input.shape[0], weight.shape[0], *window.size) or grad.dtype != input.dtype:
+        raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
     gradients = library.backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
     return tuple(input.new_empty(0) if g is None else g for g in gradients)
 
 
 @sampled_conv2d.register_fake
 def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
-    window = _window(input, weight, stride, padding, dilation, groups)
+    window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     shape = (input.shape[0], weight.shape[0], *window.size)
     return input.new_empty(shape).contiguous(memory_format=library.memory_format(input))
 
@@ -94,18 +95,28 @@ def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, gro
     )
 
 
-def _window(
+def _checked(
     input: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
 ) -> Window:
-    top, bottom, left, right = padding
-    kernel_size, pads = tuple(weight.shape[2:]), ((top, bottom), (left, right))
-    size = output_size(tuple(input.shape[2:]), kernel_size, tuple(stride), pads, tuple(dilation))
-    return Window(kernel_size, tuple(stride), pads, tuple(dilation), groups, size)
+    """Whoever finds the operator in an exported graph may call it with anything: no kernel starts on less."""
+    if not len(stride) == len(dilation) == 2 or len(padding) != 4:
+        raise MetricZooError(f"stride={stride}, padding={padding}, dilation={dilation}: expected 2, 4 and 2 numbers")
+    pads = (tuple(padding[:2]), tuple(padding[2:]))
+    window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+    check_sample_field(field, mask, sampling, input, window)
+    for name, tensor in (("field", field), ("mask", mask)):
+        if tensor is not None and tensor.dtype != input.dtype:
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected the input's {input.dtype}")
+    return window
 
 
 def _keep(ctx, inputs, output) -> None:
@@ -142,8 +153,8 @@ def _double_backward(ctx, *grads):
     with torch.enable_grad():
         leaves = [None if t is None else t.detach().requires_grad_() for t in (grad, *tensors)]
         grad, input, weight, field, mask = leaves
-        sampling, *window = ctx.options
-        output = reference.sampled_conv2d(input, weight, None, field, mask, sampling, _window(input, weight, *window))
+        window = _checked(input, weight, None, field, mask, *ctx.options)
+        output = reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
         wanted = [t for t, need in zip(leaves[1:], ctx.needs, strict=True) if need]
         first = torch.autograd.grad(output, wanted, grad, create_graph=True)
         upstream = [g for g, need in zip(grads, ctx.needs, strict=True) if need]

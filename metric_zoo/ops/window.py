@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.randers import PACKED_CHANNELS
+from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.ops.padding import Padding, Pads, Pair, output_size, pair, resolve_padding
 
 
@@ -124,3 +126,34 @@ def check_mask(mask: Tensor | None, input: Tensor, fields: int, size: Pair) -> N
     if tuple(mask.shape) != wanted:
         raise MetricZooError(f"mask has shape {tuple(mask.shape)}, expected {wanted}")
     check_real_field("mask", mask, input)
+
+
+def check_sample_field(field: Tensor, mask: Tensor | None, sampling: str, input: Tensor, window: Window) -> None:
+    """Check the field and mask of `metric_zoo.ops.dispatch.sampled`.
+
+    Raises:
+        MetricZooError: naming the shape, device, dtype or sampling expected.
+    """
+    ball = sampling not in ("offset", "position")
+    if ball:
+        ball_samples(sampling, window.kernel_size, window.dilation)  # refuses an unknown one
+    batch, channels = input.shape[:2]
+    components, cells = (PACKED_CHANNELS, 1) if ball else (2, window.cells)
+    groups = field.shape[1] if field.dim() == 6 else 0
+    wanted = (batch, groups, cells, components, *window.size)
+    alike = field.dim() == 6 and all(
+        size == full or (size == 1 and axis not in (1, 3))
+        for axis, (size, full) in enumerate(zip(field.shape, wanted, strict=True))
+    )
+    if not alike or groups < 1 or channels % groups:
+        raise MetricZooError(
+            f"field has shape {tuple(field.shape)}, expected ({batch}, G, {cells}, {components}, {window.size[0]}, "
+            f"{window.size[1]}) or 1 for any size but the second and the fourth, with G dividing the input's "
+            f"{channels} channels"
+        )
+    check_real_field("field", field, input)
+    if mask is not None:
+        wanted = (batch, groups, window.cells, *window.size)
+        if tuple(mask.shape) != wanted:
+            raise MetricZooError(f"mask has shape {tuple(mask.shape)}, expected {wanted}")
+        check_real_field("mask", mask, input)

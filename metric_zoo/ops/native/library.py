@@ -7,7 +7,6 @@ import os
 from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +29,13 @@ class _Problem(Structure):
 
     _fields_ = [
         (name, c_int64)
-        for name in ["batch", "height", "width", "channels", "out_channels", "out_height", "out_width", "kernel_height", "kernel_width", "stride_height", "stride_width", "top", "left", "dilation_height", "dilation_width", "groups", "fields", "rule", "field_batch", "field_group", "field_cell", "field_component", "field_row", "field_column", "out_channel", "out_pixel", "weight_out", "weight_channel", "weight_cell", "threads"]
+        for name in (
+            *("batch", "height", "width", "channels", "out_channels", "out_height", "out_width"),
+            *("kernel_height", "kernel_width", "stride_height", "stride_width", "top", "left"),
+            *("dilation_height", "dilation_width", "groups", "fields", "rule"),
+            *("field_batch", "field_group", "field_cell", "field_component", "field_row", "field_column"),
+            *("out_channel", "out_pixel", "weight_out", "weight_channel", "weight_cell", "threads"),
+        )
     ]
 
 
@@ -59,10 +64,12 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{path.name} does not load: {error}"
     if interface != _INTERFACE:
         return None, f"{path.name} is from another version of metric-zoo: install it again"
-    for direction in ("forward", "backward"):
-        for name in _TYPES.values():
+    for name in _TYPES.values():
+        for direction in ("forward", "backward"):
             function = getattr(library, f"metric_zoo_{direction}_{name}")
             function.argtypes, function.restype = (POINTER(_Problem), POINTER(_Tensors)), c_int
+        function = getattr(library, f"metric_zoo_transpose_{name}")
+        function.argtypes, function.restype = (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int), None
     return library, ""
 
 
@@ -99,13 +106,6 @@ if _AVAILABLE and "METRIC_ZOO_ISA" in os.environ:
     limit_isa(os.environ["METRIC_ZOO_ISA"])
 
 
-class Layout(NamedTuple):
-    """Memory formats of a call, decided from shapes and strides alone so that fake tensors decide alike."""
-
-    channels_last: bool
-    """Of the input, hence of the output: as `torch.nn.functional.conv2d` keeps it."""
-
-
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether a ``(B, C, H, W)`` tensor lies channel by channel at every pixel, and in no other order."""
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
@@ -133,9 +133,9 @@ def forward(
     """The operator of `metric_zoo.ops.dispatch.sampled` on CPU, in float32 or float64.
 
     Raises:
-        MetricZooError: for tensors of another or of different dtypes or devices, or an image of 2^31 pixels or more.
+        MetricZooError: for another dtype or device, or an image of 2^31 pixels or more.
     """
-    _check(input, weight, bias, field, mask)
+    _check(input)
     shape = (input.shape[0], weight.shape[0], *window.size)
     output = torch.empty(shape, dtype=input.dtype, memory_format=memory_format(input))
     if output.numel() == 0:
@@ -161,7 +161,7 @@ def backward(
     Raises:
         MetricZooError: as `forward`.
     """
-    _check(input, weight, None, field, mask, grad)
+    _check(input)
     grad = dense(grad)
     need_input, need_weight, need_field, need_mask = needs
     pixels = torch.zeros_like(input, memory_format=torch.channels_last) if need_input else None
@@ -176,8 +176,8 @@ def backward(
     for name, gradient in zip(("grad_input", "grad_weight", "grad_field", "grad_mask"), gradients, strict=True):
         setattr(call.tensors, name, _pointer(gradient))
     call.run("backward")
-    if pixels is not None:
-        pixels = pixels.contiguous(memory_format=memory_format(input))
+    if pixels is not None and not is_channels_last(input):
+        pixels = _by_channel(pixels)
     return pixels, *gradients[1:]
 
 
@@ -185,7 +185,7 @@ class _Call:
     """Memory in the layouts that the kernels read, kept alive while they run."""
 
     def __init__(self, input, weight, bias, field, mask, sampling, window, like_output) -> None:
-        self._input = input.contiguous(memory_format=torch.channels_last)
+        self._input = _by_pixel(input)
         self._weight = dense(weight)
         self._others = [None if t is None else t.contiguous() for t in (bias, field, mask)]
         self._type = _TYPES[input.dtype]
@@ -209,20 +209,41 @@ class _Call:
             raise MemoryError(f"sampled convolution, {direction}: out of memory")
 
 
+def _by_pixel(tensor: Tensor) -> Tensor:
+    """The same values, channels last."""
+    if tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor
+    batch, channels, height, width = tensor.shape
+    result = torch.empty_like(tensor, memory_format=torch.channels_last)
+    _transpose(tensor.contiguous(), result, batch, channels, height * width)
+    return result
+
+
+def _by_channel(tensor: Tensor) -> Tensor:
+    """The same values of a tensor that is channels last, contiguous."""
+    if tensor.is_contiguous():  # in both formats, of which the strides shall be this one's
+        return tensor.flatten().view(tensor.shape)
+    batch, channels, height, width = tensor.shape
+    result = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    _transpose(tensor, result, batch, height * width, channels)
+    return result
+
+
+def _transpose(source: Tensor, result: Tensor, *sizes: int) -> None:
+    function = getattr(_LIBRARY, f"metric_zoo_transpose_{_TYPES[source.dtype]}")
+    function(source.data_ptr(), result.data_ptr(), *sizes, torch.get_num_threads())
+
+
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _check(input: Tensor, *others: Tensor | None) -> None:
-    """What would otherwise read or write memory that is not there."""
-    if input.dtype not in _TYPES:
-        raise MetricZooError(f"input has dtype {input.dtype}, the native backend computes in {tuple(_TYPES)}")
-    for tensor in (input, *others):
-        if tensor is not None and (tensor.dtype != input.dtype or tensor.device.type != "cpu"):
-            raise MetricZooError(
-                f"a tensor of {tensor.dtype} on {tensor.device} beside an input of {input.dtype} on {input.device}: "
-                "the native backend takes one dtype, on CPU"
-            )
+def _check(input: Tensor) -> None:
+    """What concerns this backend alone; shapes, and that all tensors are alike, are the operator's to check."""
+    if input.dtype not in _TYPES or input.device.type != "cpu":
+        raise MetricZooError(
+            f"input has dtype {input.dtype}, on {input.device}: the native backend computes in {tuple(_TYPES)} on CPU"
+        )
     if (input.shape[2] + 2) * (input.shape[3] + 2) >= 2**31:
         raise MetricZooError(
             f"input has {input.shape[2]}x{input.shape[3]} pixels, the native backend counts to 2^31: cut the image "

@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "passes.h"
+#include "transpose.h"
 
 #if defined(_WIN32)
 #define EXPORT extern "C" __declspec(dllexport)
@@ -40,6 +41,15 @@ EXPORT int metric_zoo_backward_float32(const Problem* p, const Tensors<float>* t
 }
 EXPORT int metric_zoo_backward_float64(const Problem* p, const Tensors<double>* t) {
   return guarded<double>(metric_zoo::backward<double>, p, t);
+}
+// to (batch, columns, rows) = from (batch, rows, columns).
+EXPORT void metric_zoo_transpose_float32(const float* from, float* to, int64_t batch, int64_t rows, int64_t columns,
+                                         int threads) {
+  metric_zoo::transpose_batch(from, to, batch, rows, columns, threads);
+}
+EXPORT void metric_zoo_transpose_float64(const double* from, double* to, int64_t batch, int64_t rows, int64_t columns,
+                                         int threads) {
+  metric_zoo::transpose_batch(from, to, batch, rows, columns, threads);
 }
 // Use at most this instruction set (-1: leave it); returns the one in use: 0 baseline, 1 AVX2, 2 AVX-512.
 EXPORT int metric_zoo_limit_isa(int most) { return metric_zoo::limit_isa(most); }

@@ -7,6 +7,7 @@
 #endif
 
 #include "plan.h"
+#include "transpose.h"
 
 namespace metric_zoo {
 
@@ -46,17 +47,6 @@ static void add_slice(const Problem& p, const Kernels<T>& k, const Plan<T>& plan
 }
 
 template <class T>
-static void store(const Problem& p, Tile tile, const T* rows, T* output) {
-  T* origin = output + tile.image * p.out_channels * p.pixels() + tile.begin * p.out_pixel;
-  constexpr int64_t square = 16;
-  for (int64_t o0 = 0; o0 < p.out_channels; o0 += square)
-    for (int64_t n0 = 0; n0 < tile.count; n0 += square)
-      for (int64_t o = o0; o < std::min(o0 + square, p.out_channels); ++o)
-        for (int64_t n = n0; n < std::min(n0 + square, tile.count); ++n)
-          origin[o * p.out_channel + n * p.out_pixel] = rows[n * p.out_channels + o];
-}
-
-template <class T>
 void forward(const Problem& p, const Tensors<T>& t) {
   const Kernels<T>& k = kernels<T>();
   const Plan<T> plan(p, k, Pass::kForward);
@@ -82,7 +72,9 @@ void forward(const Problem& p, const Tensors<T>& t) {
         field = s.field;
         add_slice(p, k, plan, s, tile, image, packed.get(), lanes, w, rows);
       }
-      if (!in_rows) store(p, tile, rows, t.output);
+      if (!in_rows)
+        transpose(tile.count, p.out_channels, rows, p.out_channels,
+                  t.output + tile.image * p.out_channels * p.pixels() + tile.begin, p.out_channel);
     }
   }
 }

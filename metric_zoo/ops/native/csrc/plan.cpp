@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "transpose.h"
+
 namespace metric_zoo {
 
 constexpr int64_t kRow = 1152;            // numbers in one pixel's samples of one slice
@@ -235,12 +237,7 @@ template <class T>
 const T* rows_of_output(const Problem& p, Tile tile, const T* output, T* buffer) {
   const T* origin = output + tile.image * p.out_channels * p.pixels() + tile.begin * p.out_pixel;
   if (p.out_channel == 1) return origin;
-  constexpr int64_t square = 16;  // pixels and channels at a time: whole cache lines both ways
-  for (int64_t o0 = 0; o0 < p.out_channels; o0 += square)
-    for (int64_t n0 = 0; n0 < tile.count; n0 += square)
-      for (int64_t n = n0; n < std::min(n0 + square, tile.count); ++n)
-        for (int64_t o = o0; o < std::min(o0 + square, p.out_channels); ++o)
-          buffer[n * p.out_channels + o] = origin[o * p.out_channel + n * p.out_pixel];
+  transpose(p.out_channels, tile.count, origin, p.out_channel, buffer, p.out_channels);
   return buffer;
 }
 

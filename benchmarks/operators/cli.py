@@ -1,0 +1,30 @@
+"""``metric-zoo ops``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The operators by themselves.")
+
+
+@app.callback()
+def _ops() -> None:
+    """The operators by themselves."""
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Folder of the table, JSON and Markdown.")] = Path("build/operators"),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Such as float32 or bfloat16.")] = "float32",
+    repeats: Annotated[int, typer.Option(help="Of every operator, alternating.")] = 7,
+    only: Annotated[str | None, typer.Option(help="Cases whose name contains this.")] = None,
+) -> None:
+    """Time every operator beside a dense convolution and torchvision's deformable one."""
+    from metric_zoo.benchmarks.operators.run import MARKDOWN, bench_operators
+
+    typer.echo(bench_operators(out, device, dtype, repeats, only))
+    typer.echo(f"table: {out / MARKDOWN}")

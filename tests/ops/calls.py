@@ -1,0 +1,97 @@
+"""Random calls of every kind of operator, for tests that compare two ways of computing one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metric_zoo import ops
+from metric_zoo.geometry import metric_from_raw
+from metric_zoo.ops.padding import output_size, resolve_padding
+
+KINDS = ("metric", "deformable", "modulated", "shifted", "active")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Shapes and options of one call; `leaves` makes its tensors, `run` calls the operator."""
+
+    kind: str = "metric"
+    batch: int = 2
+    size: tuple[int, int] = (9, 8)
+    channels: int = 4
+    out_channels: int = 6
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1))
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    fields: int = 1
+    bias: bool = True
+    sampling: str = "grid"
+    channels_last: bool = False
+    seed: int = 0
+    dtype: torch.dtype = field(default=torch.float32)
+
+    def leaves(self) -> dict[str, Tensor]:
+        """input, weight, bias, field and mask as far as the kind has them; the field's samples lie off integers."""
+        draw = torch.Generator().manual_seed(self.seed)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+        pads = resolve_padding(self.padding, self.size, self.kernel, self.stride, self.dilation)
+        out = output_size(self.size, self.kernel, self.stride, pads, self.dilation)
+        cells = self.kernel[0] * self.kernel[1]
+        tensors = {
+            "input": random(self.batch, self.channels, *self.size),
+            "weight": random(self.out_channels, self.channels // self.groups, *self.kernel),
+        }
+        if self.bias:
+            tensors["bias"] = random(self.out_channels)
+        if self.kind == "metric":
+            tensors["field"] = metric_from_raw(random(self.batch, 7 * self.fields, *out)).packed
+        elif self.kind == "shifted":
+            tensors["field"] = 2 * random(self.batch, 2 * self.fields, *out)
+        elif self.kind == "active":
+            tensors["field"] = 2 * random(1, self.fields * cells, 2, 1, 1)
+        else:
+            tensors["field"] = 2 * random(self.batch, 2 * self.fields * cells, *out)
+        if self.kind == "modulated":
+            tensors["mask"] = random(self.batch, self.fields * cells, *out)
+        tensors = {name: tensor.to(self.dtype) for name, tensor in tensors.items()}
+        if self.channels_last:
+            tensors["input"] = tensors["input"].contiguous(memory_format=torch.channels_last)
+        return tensors
+
+    def run(self, input, weight, field, bias=None, mask=None) -> Tensor:
+        """The operator on given tensors."""
+        window = (self.stride, self.padding, self.dilation)
+        if self.kind == "metric":
+            return ops.metric_conv2d(input, weight, field, bias, *window, self.groups, self.sampling)
+        if self.kind == "shifted":
+            return ops.shifted_conv2d(input, field, weight, bias, *window)
+        if self.kind == "active":
+            return ops.sampled_conv2d(input, weight, field, bias, *window, self.groups)
+        return ops.deform_conv2d(input, field, weight, bias, *window, mask)
+
+    def outcome(self, backend: str) -> dict[str, Tensor]:
+        """The output and the gradient of every leaf for a fixed upstream gradient."""
+        leaves = {name: tensor.requires_grad_() for name, tensor in self.leaves().items()}
+        with ops.use_backend(backend):
+            output = self.run(**leaves)
+            draw = torch.Generator().manual_seed(self.seed + 1)
+            upstream = torch.randn(output.shape, generator=draw, dtype=torch.float64).to(output.dtype)
+            output.backward(upstream)
+        return {"output": output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
+
+
+def assert_alike(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
+    """Every tensor of two outcomes differs by at most ``tolerance`` of its largest value."""
+    for name, expected in theirs.items():
+        scale = expected.abs().max().item() if expected.numel() else 0.0
+        difference = (ours[name] - expected).abs().max().item() if expected.numel() else 0.0
+        assert ours[name].shape == expected.shape, name
+        assert difference <= tolerance * max(scale, 1e-3), f"{name}: {difference:.3g} at a scale of {scale:.3g}"
