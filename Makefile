@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sweep lint clean
+.PHONY: demo test sweep bench-ops sanitize lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -14,6 +14,20 @@ test: $(VENV)/.installed
 # Every registered architecture, about three hours on 2 cores; it goes on where it was interrupted.
 sweep: $(VENV)/.installed
 	$(BIN)/metric-zoo conversion sweep --out docs
+
+# The operators beside a dense convolution and torchvision's deformable one, about ten minutes on 2 cores.
+bench-ops: $(VENV)/.installed
+	$(BIN)/metric-zoo ops bench --out docs
+
+# The tests of the operators on a library that stops at the first address or undefined operation that is wrong.
+SANITIZED := build/sanitize/libmetric_zoo.so
+sanitize: $(VENV)/.installed
+	mkdir -p $(dir $(SANITIZED))
+	$(CXX) -std=c++17 -O1 -g -fPIC -shared -fopenmp -fno-omit-frame-pointer -Wno-unknown-pragmas \
+		-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all \
+		metric_zoo/ops/native/csrc/*.cpp -o $(SANITIZED)
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" METRIC_ZOO_LIBRARY=$(SANITIZED) \
+		$(BIN)/python -m pytest tests/ops
 
 lint: $(VENV)/.installed
 	$(BIN)/pip install --quiet ruff

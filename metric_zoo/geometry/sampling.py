@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from metric_zoo.geometry.randers import RandersMetric
 SAMPLINGS = ("grid", "polar", "onion")
 
 
-_MIN_NORM = 1e-6
+MIN_NORM = 1e-6
 """A radius of a million pixels is beyond every image; bounding it keeps gradients finite."""
 
 
@@ -42,7 +41,7 @@ class BallSamples:
         """Sample positions ``(B, G*K, 2, H, W)``, (x, y) in pixels relative to the window's centre."""
         like = {"device": metric.packed.device, "dtype": metric.packed.dtype}
         norm = metric.unit_norm(self.direction.to(**like)) + self.eps
-        radius = 1 / norm.clamp_min(_MIN_NORM)
+        radius = 1 / norm.clamp_min(MIN_NORM)
         return (self.displacement.to(**like).view(-1, 2, 1, 1) * radius.unsqueeze(3)).flatten(1, 2)
 
 
@@ -54,9 +53,10 @@ def grid_offsets(kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1
     return torch.stack((x.repeat(kh), y.repeat_interleave(kw)), dim=1)
 
 
-@lru_cache(maxsize=256)
 def ball_samples(sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> BallSamples:
     """The sampling table of a kernel (Metric Convolutions, ICCV 2025, section 4; ``grid`` is this project's).
+
+    It is made anew by every call: a table kept from a call under `torch.export` would be a fake one.
 
     Args:
         sampling: ``grid`` (row-major, dilation included), ``polar`` (k angles x k radii, radius-major; the centre is
@@ -67,13 +67,26 @@ def ball_samples(sampling: str, kernel_size: tuple[int, int], dilation: tuple[in
     Raises:
         MetricZooError: for an unknown sampling, or a kernel the sampling is not defined for.
     """
+    check_sampling(sampling, kernel_size)
     if sampling == "grid":
         return _grid(kernel_size, dilation)
+    return _polar(kernel_size[0]) if sampling == "polar" else _onion(kernel_size[0])
+
+
+def check_sampling(sampling: str, kernel_size: tuple[int, int]) -> None:
+    """Check that a sampling exists and is defined for a kernel.
+
+    Raises:
+        MetricZooError: saying what to use instead.
+    """
     if sampling not in SAMPLINGS:
         raise MetricZooError(f"unknown sampling {sampling!r}{suggest(sampling, SAMPLINGS)}; known: {SAMPLINGS}")
-    if kernel_size[0] != kernel_size[1]:
+    if sampling != "grid" and kernel_size[0] != kernel_size[1]:
         raise MetricZooError(f"sampling {sampling!r} needs a square kernel, got {kernel_size}; use sampling='grid'")
-    return _polar(kernel_size[0]) if sampling == "polar" else _onion(kernel_size[0])
+    if sampling == "onion" and kernel_size[0] % 2 == 0:
+        raise MetricZooError(
+            f"sampling 'onion' needs an odd kernel, got {kernel_size[0]}; use sampling='grid' or 'polar'"
+        )
 
 
 def _grid(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> BallSamples:
@@ -91,8 +104,6 @@ def _polar(k: int) -> BallSamples:
 
 
 def _onion(k: int) -> BallSamples:
-    if k % 2 == 0:
-        raise MetricZooError(f"sampling 'onion' needs an odd kernel, got {k}; use sampling='grid' or 'polar'")
     rings = k // 2
     angles, radii = [torch.zeros(1, dtype=torch.float64)], [torch.zeros(1, dtype=torch.float64)]
     for ring in range(1, rings + 1):

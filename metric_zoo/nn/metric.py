@@ -8,7 +8,7 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.parametrize import EPS, MatrixOptions, get_parametrization, identity_raw, metric_from_raw
 from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.geometry.sampling import ball_samples, check_sampling
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import MetricConfig
 from metric_zoo.ops.metric import metric_conv2d
@@ -90,7 +90,7 @@ class MetricConv2d(SampledConv2d):
             device=device,
             dtype=dtype,
         )
-        self._samples()  # refuses a kernel the sampling is not defined for
+        check_sampling(sampling, self.kernel_size)
 
     def metric(self, input: Tensor) -> RandersMetric:
         """The metric predicted for ``input (B, C, H, W)``, one per output pixel and metric group."""

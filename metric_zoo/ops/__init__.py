@@ -4,6 +4,7 @@ from metric_zoo.ops.backend import backend, use_backend
 from metric_zoo.ops.bilinear import bilinear_sample
 from metric_zoo.ops.deform import deform_conv2d
 from metric_zoo.ops.metric import metric_conv2d
+from metric_zoo.ops.onnx import onnx_translations
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.ops.shifted import shifted_conv2d
 
@@ -12,6 +13,7 @@ __all__ = [
     "bilinear_sample",
     "deform_conv2d",
     "metric_conv2d",
+    "onnx_translations",
     "sampled_conv2d",
     "shifted_conv2d",
     "use_backend",

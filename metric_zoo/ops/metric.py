@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
-from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.geometry.sampling import check_sampling
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
 from metric_zoo.ops.window import check_fields, check_window
@@ -49,6 +49,6 @@ def metric_conv2d(
     window = check_window(input, weight, bias, stride, padding, dilation, groups)
     packed = metric.packed if isinstance(metric, RandersMetric) else metric
     metric_groups = check_fields("metric", packed, input, PACKED_CHANNELS, window.size)
-    ball_samples(sampling, window.kernel_size, window.dilation)  # refuses what is not defined
+    check_sampling(sampling, window.kernel_size)
     field = packed.unflatten(1, (metric_groups, 1, PACKED_CHANNELS))
     return sampled(input, weight, bias, field, None, sampling, window)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.randers import PACKED_CHANNELS
-from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.geometry.sampling import check_sampling
 from metric_zoo.ops.padding import Padding, Pads, Pair, output_size, pair, resolve_padding
 
 
@@ -136,7 +136,7 @@ def check_sample_field(field: Tensor, mask: Tensor | None, sampling: str, input:
     """
     ball = sampling not in ("offset", "position")
     if ball:
-        ball_samples(sampling, window.kernel_size, window.dilation)  # refuses an unknown one
+        check_sampling(sampling, window.kernel_size)
     batch, channels = input.shape[:2]
     components, cells = (PACKED_CHANNELS, 1) if ball else (2, window.cells)
     groups = field.shape[1] if field.dim() == 6 else 0

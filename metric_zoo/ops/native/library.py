@@ -18,6 +18,7 @@ from metric_zoo.ops.window import Window
 ISAS = ("baseline", "avx2", "avx512")
 _NAME = "libmetric_zoo"
 _INTERFACE = 1
+_OVERRIDE = "METRIC_ZOO_LIBRARY"
 _RULES = {"offset": 0, "position": 1}
 _BALL = 2
 _TYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -50,13 +51,27 @@ class _Tensors(Structure):
 
 
 def _find() -> Path | None:
+    if _OVERRIDE in os.environ:  # another build of it, as `make sanitize` makes
+        return Path(os.environ[_OVERRIDE]).resolve()
     return next(iter(sorted(Path(__file__).parent.glob(f"{_NAME}.*"))), None)
 
 
 def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none.
+
+    Raises:
+        MetricZooError: if a library that was asked for does not load.
+    """
     path = _find()
     if path is None:
         return None, "it was not compiled when metric-zoo was installed (a C++17 compiler is needed)"
+    library, why = _open(path)
+    if library is None and _OVERRIDE in os.environ:
+        raise MetricZooError(f"{_OVERRIDE}: {why}")
+    return library, why
+
+
+def _open(path: Path) -> tuple[ctypes.CDLL | None, str]:
     try:
         library = ctypes.CDLL(str(path))
         interface = library.metric_zoo_interface()

@@ -27,22 +27,26 @@ inline __attribute__((always_inline)) void strip(int64_t cells, const T* image, 
   for (int v = 0; v < V; ++v) *(Vector*)(out + v * L) = sum[v];
 }
 
+// As many strips of V vectors as there are from `first` on; returns the first channel that is left.
+template <class Vector, class T, int V>
+inline int64_t strips(int64_t first, const Problem& p, const Slice& s, const T* image, const Taps<T>& t, int64_t n,
+                      const T* zero, const T* weights, T* out) {
+  constexpr int64_t width = V * sizeof(Vector) / sizeof(T);
+  for (; first + width <= s.channels(); first += width)
+    strip<Vector, T, V>(p.cells(), image + s.channel + first, p.channels, t, n, zero, weights + first, s.channels(),
+                        out + first);
+  return first;
+}
+
 template <class T>
 void depthwise(const Problem& p, const Slice& s, const T* image, const Taps<T>& t, int64_t lanes, int64_t count,
                const Lines<T>& lines, const T* weights, T* out) {
   using Vector = typename Simd<T>::Vector;
-  constexpr int64_t L = Simd<T>::lanes, wide = 4 * L;
-  const int64_t cells = p.cells(), channels = s.channels();
   for (int64_t n = 0; n < count; ++n) {
     T* row = out + n * p.channels + s.channel;
-    const T* origin = image + s.channel;
-    const auto sum = [&](auto strip_of, int64_t c) {
-      strip_of(cells, origin + c, p.channels, t, n * lanes, lines.zero, weights + c, channels, row + c);
-    };
-    int64_t c = 0;
-    for (; c + wide <= channels; c += wide) sum(strip<Vector, T, 4>, c);
-    for (; c + L <= channels; c += L) sum(strip<Vector, T, 1>, c);
-    for (; c < channels; ++c) sum(strip<T, T, 1>, c);
+    int64_t c = strips<Vector, T, 4>(0, p, s, image, t, n * lanes, lines.zero, weights, row);
+    c = strips<Vector, T, 1>(c, p, s, image, t, n * lanes, lines.zero, weights, row);
+    strips<T, T, 1>(c, p, s, image, t, n * lanes, lines.zero, weights, row);
   }
 }
 

@@ -1,0 +1,153 @@
+"""Export to ONNX: the operator as standard arithmetic and one DeformConv (opset 19 or later).
+
+Example:
+    >>> torch.onnx.export(model, (images,), "model.onnx", dynamo=True, opset_version=20,
+    ...                   custom_translation_table=mz.ops.onnx_translations())  # doctest: +SKIP
+
+DeformConv reads as the operator does, corner by corner with zeros outside, but runtimes differ at offsets that are NaN.
+onnxruntime runs it on CPU from version 1.25 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
+from metric_zoo.ops import fused  # noqa: F401  (registers the operator)
+
+
+def onnx_translations() -> dict[Callable, Callable]:
+    """The ``custom_translation_table`` that `torch.onnx.export` needs for models with this project's layers.
+
+    Raises:
+        MetricZooError: if onnxscript is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MetricZooError("ONNX export needs onnxscript: pip install 'metric-zoo[onnx]'") from error
+    return {torch.ops.metric_zoo.sampled_conv2d.default: _deform_conv}
+
+
+def _deform_conv(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    field: Any,
+    mask: Any,
+    sampling: str,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Any:
+    """``metric_zoo::sampled_conv2d`` in ONNX operators; tensors are the exporter's symbolic values."""
+    from onnxscript import opset19 as op
+
+    kernel_size = tuple(int(n) for n in weight.shape[2:])
+    cells, fields = kernel_size[0] * kernel_size[1], int(field.shape[1])
+    offset = _offsets(field, sampling, kernel_size, tuple(dilation))
+    # One value may serve all images, cells or pixels; DeformConv wants each its own.
+    size = [_output_side(input, axis, kernel_size, stride, padding, dilation) for axis in (0, 1)]
+    offset = op.Expand(offset, _shape([_side(input, 0), fields, cells, 2, *size]))
+    top, bottom, left, right = padding
+    return op.DeformConv(
+        input,
+        weight,
+        op.Reshape(offset, _shape([_side(input, 0), 2 * fields * cells, *size])),
+        bias,
+        None if mask is None else op.Reshape(mask, _shape([_side(input, 0), fields * cells, *size])),
+        dilations=list(dilation),
+        group=groups,
+        kernel_shape=list(kernel_size),
+        offset_group=fields,
+        pads=[top, left, bottom, right],
+        strides=list(stride),
+    )
+
+
+def _offsets(field: Any, sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Any:
+    """Offsets (dy, dx) from the ordinary grid, ``(B, G, K, 2, Ho, Wo)`` or 1 where shared."""
+    from onnxscript import opset19 as op
+
+    if sampling == "offset":
+        return field
+    dtype = field.dtype.numpy()
+    grid = _constant(_per_cell(grid_offsets(kernel_size, dilation).numpy()[:, ::-1]), dtype)
+    if sampling == "position":
+        return op.Sub(field, grid)
+    return op.Sub(_ball_positions(field, ball_samples(sampling, kernel_size, dilation), dtype), grid)
+
+
+def _ball_positions(field: Any, samples: Any, dtype: np.dtype) -> Any:
+    """`BallSamples.positions`, (y, x), in the same order of operations: a Euclidean metric stays exact."""
+    from onnxscript import opset19 as op
+
+    x, y = (_per_cell(column[:, None]) for column in samples.direction.numpy().astype(dtype).T)
+    square = x * x + y * y
+    m11, m12, m22, omega_x, omega_y = op.Split(field, axis=3, num_outputs=5)
+
+    def combine(*terms: tuple[Any, np.ndarray]) -> Any:
+        total, *others = (op.Mul(value, _constant(factor, dtype)) for value, factor in terms)
+        for other in others:
+            total = op.Add(total, other)
+        return total
+
+    quadratic = combine((m11, x * x), (m12, 2 * x * y), (m22, y * y))
+    quadratic = op.Max(quadratic, _constant(np.finfo(dtype).tiny, dtype))
+    norm = op.Sqrt(op.Div(quadratic, _constant(square, dtype)))
+    norm = op.Add(norm, op.Div(combine((omega_x, x), (omega_y, y)), _constant(np.sqrt(square), dtype)))
+    norm = op.Add(norm, _constant(samples.eps, dtype))
+    radius = op.Reciprocal(op.Max(norm, _constant(MIN_NORM, dtype)))
+    return op.Mul(radius, _constant(_per_cell(samples.displacement.numpy()[:, ::-1]), dtype))
+
+
+def _per_cell(table: np.ndarray) -> np.ndarray:
+    """``(K, n) -> (1, 1, K, n, 1, 1)``."""
+    return table.reshape(1, 1, *table.shape, 1, 1)
+
+
+def _side(value: Any, axis: int) -> Any:
+    """A size: a number where the exporter knows it, else a one-element tensor."""
+    from onnxscript import opset19 as op
+
+    size = value.shape[axis]
+    return size if isinstance(size, int) else op.Shape(value, start=axis, end=axis + 1)
+
+
+def _output_side(
+    input: Any,
+    axis: int,
+    kernel_size: tuple[int, int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Any:
+    from onnxscript import opset19 as op
+
+    side = _side(input, 2 + axis)
+    grown = padding[2 * axis] + padding[2 * axis + 1] - dilation[axis] * (kernel_size[axis] - 1) - 1
+    if isinstance(side, int):
+        return (side + grown) // stride[axis] + 1
+    whole = op.Div(op.Add(side, _constant([grown], np.int64)), _constant([stride[axis]], np.int64))
+    return op.Add(whole, _constant([1], np.int64))
+
+
+def _shape(sizes: Sequence[Any]) -> Any:
+    from onnxscript import opset19 as op
+
+    if all(isinstance(size, int) for size in sizes):
+        return _constant(sizes, np.int64)
+    return op.Concat(*(_constant([s], np.int64) if isinstance(s, int) else s for s in sizes), axis=0)
+
+
+def _constant(values: Any, dtype: Any) -> Any:
+    import onnx_ir
+    from onnxscript import opset19 as op
+
+    return op.Constant(value=onnx_ir.tensor(np.array(values, dtype=dtype)))

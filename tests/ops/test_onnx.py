@@ -1,0 +1,79 @@
+"""Exported models against onnxruntime, which knows nothing of this project."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import metric_zoo as mz
+from metric_zoo import ops
+from metric_zoo.ops.native import library
+from tests.ops.calls import Call
+
+pytestmark = [
+    pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable()),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(autouse=True, params=[None])
+def backend():
+    with ops.use_backend("native"):
+        yield
+
+
+class Operator(nn.Module):
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self.call, self.names = call, tuple(call.leaves())
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.call.run(**dict(zip(self.names, tensors, strict=True)))
+
+
+def exported(path, model, *inputs, **options):
+    torch.onnx.export(
+        model,
+        inputs,
+        path,
+        dynamo=True,
+        opset_version=20,
+        verbose=False,
+        custom_translation_table=ops.onnx_translations(),
+        **options,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda *arrays: session.run(
+        None, {value.name: a.numpy() for value, a in zip(session.get_inputs(), arrays, strict=True)}
+    )[0]
+
+
+CALLS = {
+    "metric": Call(fields=2, stride=(2, 1), padding=((1, 0), (2, 1))),
+    "metric, polar": Call(sampling="polar", bias=False),
+    "modulated, groups": Call(kind="modulated", groups=2, fields=2, dilation=(2, 1)),
+    "shifted, even kernel": Call(kind="shifted", kernel=(2, 4)),
+    "active": Call(kind="active", fields=2),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_operators_run_in_onnxruntime(name, tmp_path):
+    call = CALLS[name]
+    leaves = call.leaves()
+    run = exported(tmp_path / "operator.onnx", Operator(call), *leaves.values())
+    np.testing.assert_allclose(run(*leaves.values()), call.run(**leaves), rtol=1e-4, atol=1e-5)
+
+
+def test_a_converted_network_runs_at_any_batch_and_size(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)).eval()
+    net = mz.convert(net, where=["3"], example_input=torch.randn(1, 3, 24, 24))
+    nn.init.normal_(net[3].head.weight, std=0.3)
+    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    run = exported(tmp_path / "net.onnx", net, torch.randn(2, 3, 24, 24), dynamic_shapes=(free,))
+    for shape in ((2, 3, 24, 24), (1, 3, 31, 18)):
+        x = torch.randn(shape)
+        np.testing.assert_allclose(run(x), net(x).detach(), rtol=1e-4, atol=1e-5)
