@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError, suggest
@@ -57,14 +58,20 @@ def backend(device: str = "cpu") -> str:
     return "native" if device == "cpu" and library.is_available() else "torch"
 
 
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work, which a custom operator cannot follow (its gradient raises, its
+    forward derivative is silently zero): the torch backend composes with them."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def backend_for(input: Tensor) -> str:
-    """The backend for an operator's input.
+    """The backend for an operator's input. Under the transforms of `torch.func` it is always ``"torch"``.
 
     Raises:
         MetricZooError: if the backend chosen by `use_backend` does not run on the input's device.
     """
     device = input.device.type
-    if device == "meta":  # shapes alone
+    if device == "meta" or _is_transformed():  # shapes alone, or a function of torch.func
         return "torch"
     name = backend(device)
     if device != _DEVICES.get(name, device):

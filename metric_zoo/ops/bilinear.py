@@ -45,12 +45,17 @@ def bilinear_sample(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     """``(image (N, C, H, W), position (N, P, 2)) -> samples (N, C, P)``."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, image: Tensor, position: Tensor) -> Tensor:
-        ctx.save_for_backward(image, position)
+    def forward(image: Tensor, position: Tensor) -> Tensor:
         padded = _pad_to_power_of_two(image)
         samples = torch.grid_sampler_2d(padded, _normalise(position, padded), _BILINEAR, _ZEROS, _ALIGN_CORNERS)
         return samples.squeeze(2)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -63,11 +68,16 @@ class _Gather(torch.autograd.Function):
 class _Scatter(torch.autograd.Function):
     """``(samples (N, C, P), position (N, P, 2)) -> image (N, C, H, W)``, the transpose of `_Gather` in its image."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, samples: Tensor, position: Tensor, size: torch.Size) -> Tensor:
-        ctx.save_for_backward(samples, position)
+    def forward(samples: Tensor, position: Tensor, size: torch.Size) -> Tensor:
         image = samples.new_zeros(*samples.shape[:2], *size)
         return _fused_gradients(image, position, samples, (True, False))[0]
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx, grad: Tensor):

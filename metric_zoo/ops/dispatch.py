@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops import fused, reference
 from metric_zoo.ops.backend import backend_for
@@ -36,10 +38,26 @@ def sampled(
 
     Returns:
         ``(B, O, Ho, Wo)`` in the weight's dtype, under autocast in autocast's, as of `torch.nn.functional.conv2d`.
+
+    Raises:
+        MetricZooError: under forward-mode differentiation.
     """
+    refuse_forward_mode(input, weight, bias, field, mask)
     if backend_for(input) == "torch":
         return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
     out_dtype = torch.get_autocast_dtype(input.device.type) if autocasts(input) else weight.dtype
     compute = at_least_float32(input).dtype
     tensors = [None if t is None else t.to(compute) for t in (input, weight, bias, field, mask)]
     return fused.call(*tensors, sampling, window).to(out_dtype)
+
+
+def refuse_forward_mode(*tensors: Tensor | None) -> None:
+    """No backend has a forward-mode derivative, and the framework would take it as zero.
+
+    Raises:
+        MetricZooError: if a tensor carries a tangent.
+    """
+    if forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise MetricZooError("sampled convolutions have no forward-mode derivative (jvp): use reverse mode (vjp, grad)")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
@@ -128,7 +129,7 @@ def _keep(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     input, weight, field, mask = ctx.saved_tensors
     need_input, need_weight, need_bias, need_field, need_mask, *_ = ctx.needs_input_grad
-    needs = [need_input, need_weight, need_field, need_mask]
+    needs = [need_input, need_weight, need_field, need_mask and mask is not None]
     gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
     grad_input, grad_weight, grad_field, grad_mask = (
         g if need else None for g, need in zip(gradients, needs, strict=True)
@@ -145,22 +146,53 @@ def _keep_backward(ctx, inputs, output) -> None:
     ctx.save_for_backward(grad, input, weight, field, mask)
 
 
-def _double_backward(ctx, *grads):
-    """The second derivative, through the torch backend."""
-    if torch.is_grad_enabled():
-        raise MetricZooError("third derivatives: only the torch backend has them, call use_backend('torch') first")
-    grad, *tensors = ctx.saved_tensors
-    with torch.enable_grad():
-        leaves = [None if t is None else t.detach().requires_grad_() for t in (grad, *tensors)]
-        grad, input, weight, field, mask = leaves
-        window = _checked(input, weight, None, field, mask, *ctx.options)
-        output = reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
-        wanted = [t for t, need in zip(leaves[1:], ctx.needs, strict=True) if need]
-        first = torch.autograd.grad(output, wanted, grad, create_graph=True)
-        upstream = [g for g, need in zip(grads, ctx.needs, strict=True) if need]
-        known = [t for t in leaves if t is not None]
-        second = iter(torch.autograd.grad(first, known, upstream, allow_unused=True))
-    return *(None if t is None else next(second) for t in leaves), *[None] * (len(ctx.options) + 1)
+def _double_backward(ctx, *upstream: Tensor | None):
+    """The derivative of the gradients, through the torch backend; it can be differentiated in turn."""
+    create_graph = torch.is_grad_enabled()
+    saved = ctx.saved_tensors
+    used = [i for i, need in enumerate(ctx.needs) if need and saved[i + 1] is not None and upstream[i] is not None]
+    wanted = [i for i in range(len(saved)) if ctx.needs_input_grad[i]]
+    second: dict[int, Tensor | None] = {}
+    if used and wanted:
+        with torch.enable_grad():
+            # Aliases of what has a graph, so that differentiation stops here and a third derivative finds the way on.
+            leaves = [
+                t if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in saved
+            ]
+            grad, input, weight, field, mask = leaves
+            window = _checked(input, weight, None, field, mask, *ctx.options)
+            output = reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
+            first = torch.autograd.grad(output, [leaves[i + 1] for i in used], grad, create_graph=True)
+            found = torch.autograd.grad(
+                first,
+                [leaves[i] for i in wanted],
+                [upstream[i] for i in used],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        second = dict(zip(wanted, found, strict=True))
+    return *(second.get(i) for i in range(len(saved))), *[None] * (len(ctx.options) + 1)
 
 
 sampled_conv2d_backward.register_autograd(_double_backward, setup_context=_keep_backward)
+
+
+def _flops(input, weight, bias, field, mask, *options, out_shape=None, **_) -> int:
+    """Of the product, as a dense convolution counts: two operations for each multiply-add; reads are not counted."""
+    outputs, per_group, height, width = weight
+    return 2 * input[0] * outputs * per_group * height * width * out_shape[2] * out_shape[3]
+
+
+def _flops_backward(grad, input, weight, field, mask, *options, out_shape=None, **_) -> int:
+    """One product for every gradient that needs one: of the samples (input, field or mask) and of the weight."""
+    need_input, need_weight, need_field, need_mask = options[-1]
+    products = int(need_input or need_field or need_mask) + int(need_weight)
+    return products * _flops(input, weight, None, field, mask, out_shape=grad)
+
+
+for _packet, _formula in (
+    (torch.ops.metric_zoo.sampled_conv2d, _flops),
+    (torch.ops.metric_zoo.sampled_conv2d_backward, _flops_backward),
+):
+    if _packet not in flop_registry:  # a module that is reloaded registers once
+        register_flop_formula(_packet)(_formula)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import metric_zoo as mz
+from metric_zoo.ops.native import library
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +22,8 @@ PUBLIC = {
     "revert save",
     "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d KINDS MetricConv2d ModulatedDeformConv2d SampledConv2d "
     "ShiftedConv2d freeze_kernels get_kind head_parameters head_regularization list_kinds parameter_groups",
-    "mz.ops": "backend bilinear_sample deform_conv2d metric_conv2d sampled_conv2d shifted_conv2d use_backend",
+    "mz.ops": "backend bilinear_sample deform_conv2d metric_conv2d onnx_translations sampled_conv2d shifted_conv2d "
+    "use_backend",
     "mz.geometry": "BallSamples DRIFTS MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS ball_samples "
     "constrain_drift grid_offsets identity_raw metric_from_image metric_from_raw sobel_gradient",
 }
@@ -97,10 +101,18 @@ def test_leaderboards_need_no_torch():
 
 
 def test_backend():
-    assert mz.ops.backend() == "torch"
-    mz.ops.use_backend("torch")
-    with pytest.raises(mz.MetricZooError, match="unknown backend 'tritn'.*this build has"):
-        mz.ops.use_backend("tritn")
+    before = mz.ops.backend()
+    with mz.ops.use_backend("torch"):
+        assert mz.ops.backend() == mz.ops.backend("cuda") == "torch"
+    assert mz.ops.backend() == before
+    with pytest.raises(mz.MetricZooError, match="unknown backend 'natve'.*did you mean 'native'"):
+        mz.ops.use_backend("natve")
+
+
+def test_the_native_backend_was_compiled():
+    """Where there is a compiler; an installation without one works, but then these tests test half."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    assert library.is_available() or compiler is None, library.why_unavailable()
 
 
 def test_every_package_is_installed():
