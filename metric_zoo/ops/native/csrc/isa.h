@@ -9,7 +9,7 @@ namespace metric_zoo::ISA {
 
 template <class T>
 const Kernels<T> table = {ROWS,
-                          Simd<T>::panel,
+                          kPanel<T>,
                           find_taps<T, false>,
                           find_taps<T, true>,
                           gather<T>,

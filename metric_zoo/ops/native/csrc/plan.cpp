@@ -98,9 +98,14 @@ static void pack_panel(const Problem& p, const Piece& s, const Weights<const T>&
   const int64_t depth = forward ? row_size : outputs, count = forward ? outputs : row_size;
   std::fill(out, out + depth * columns, T(0));
   const int64_t end = std::min(columns, count - first);
-  for (int64_t i = 0; i < p.cells() && forward; ++i)
-    for (int64_t c = 0; c < s.per_group; ++c)
+  // In the order in which the weight lies, so that every output's numbers are read in a row.
+  const bool by_cell = p.weight_cell > p.weight_channel;
+  const int64_t outer = by_cell ? p.cells() : s.per_group, inner = by_cell ? s.per_group : p.cells();
+  for (int64_t a = 0; a < outer && forward; ++a)
+    for (int64_t b = 0; b < inner; ++b) {
+      const int64_t i = by_cell ? a : b, c = by_cell ? b : a;
       for (int64_t j = 0; j < end; ++j) out[(i * s.per_group + c) * columns + j] = w.at(first + j, i, c);
+    }
   for (int64_t o = 0; o < outputs && !forward; ++o)
     for (int64_t j = 0; j < end; ++j)
       out[o * columns + j] = w.at(o, (first + j) / s.per_group, (first + j) % s.per_group);

@@ -1,15 +1,12 @@
 // Small matrix products: a register block of ROWS x 2 vectors, b in packed panels.
 #pragma once
 #include "kernels.h"
+#include "simd.h"
 
 namespace metric_zoo::ISA {
 
 template <class T>
-struct Simd {
-  typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(alignof(T)), may_alias));
-  static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
-  static constexpr int64_t panel = 2 * lanes;
-};
+constexpr int64_t kPanel = 2 * kLanes<T>;
 
 constexpr int64_t kDepth = 256;  // rows of a panel at a time: what stays in the first cache
 
@@ -17,14 +14,13 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class T, int M, int V, bool Transposed>
 inline __attribute__((always_inline)) void block(int64_t k, const T* a, int64_t lda, const T* b, T* c, int64_t ldc) {
-  using Vector = typename Simd<T>::Vector;
-  constexpr int64_t L = Simd<T>::lanes;
-  Vector sum[M][V];
+  constexpr int64_t L = kLanes<T>;
+  Vector<T, L> sum[M][V];
   for (int i = 0; i < M; ++i)
-    for (int j = 0; j < V; ++j) sum[i][j] = *(const Vector*)(c + i * ldc + j * L);
+    for (int j = 0; j < V; ++j) sum[i][j] = load<T, L>(c + i * ldc + j * L);
   for (int64_t q = 0; q < k; ++q) {
-    Vector row[V];
-    for (int j = 0; j < V; ++j) row[j] = *(const Vector*)(b + q * Simd<T>::panel + j * L);
+    Vector<T, L> row[V];
+    for (int j = 0; j < V; ++j) row[j] = load<T, L>(b + q * kPanel<T> + j * L);
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
       const T value = Transposed ? a[q * lda + i] : a[i * lda + q];
@@ -33,27 +29,27 @@ inline __attribute__((always_inline)) void block(int64_t k, const T* a, int64_t 
     }
   }
   for (int i = 0; i < M; ++i)
-    for (int j = 0; j < V; ++j) *(Vector*)(c + i * ldc + j * L) = sum[i][j];
+    for (int j = 0; j < V; ++j) store<T, L>(c + i * ldc + j * L, sum[i][j]);
 }
 
 // A block at the right edge: `width` columns of c exist.
 template <class T, int M, int V, bool Transposed>
 inline void edge(int64_t k, const T* a, int64_t lda, const T* b, T* c, int64_t ldc, int64_t width) {
-  T part[M * Simd<T>::panel] = {};
+  T part[M * kPanel<T>] = {};
   for (int i = 0; i < M; ++i)
-    for (int64_t j = 0; j < width; ++j) part[i * Simd<T>::panel + j] = c[i * ldc + j];
-  block<T, M, V, Transposed>(k, a, lda, b, part, Simd<T>::panel);
+    for (int64_t j = 0; j < width; ++j) part[i * kPanel<T> + j] = c[i * ldc + j];
+  block<T, M, V, Transposed>(k, a, lda, b, part, kPanel<T>);
   for (int i = 0; i < M; ++i)
-    for (int64_t j = 0; j < width; ++j) c[i * ldc + j] = part[i * Simd<T>::panel + j];
+    for (int64_t j = 0; j < width; ++j) c[i * ldc + j] = part[i * kPanel<T> + j];
 }
 
 template <class T, int M, bool Transposed>
 inline void rows_of(int64_t k, const T* a, int64_t lda, const T* b, T* c, int64_t ldc, int64_t width) {
-  if (width == Simd<T>::panel)
+  if (width == kPanel<T>)
     block<T, M, 2, Transposed>(k, a, lda, b, c, ldc);
-  else if (width == Simd<T>::lanes)
+  else if (width == kLanes<T>)
     block<T, M, 1, Transposed>(k, a, lda, b, c, ldc);
-  else if (width < Simd<T>::lanes)
+  else if (width < kLanes<T>)
     edge<T, M, 1, Transposed>(k, a, lda, b, c, ldc, width);
   else
     edge<T, M, 2, Transposed>(k, a, lda, b, c, ldc, width);
@@ -74,19 +70,19 @@ void one_panel(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, T* c, 
 template <class T>
 void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* panels, T* c, int64_t ldc) {
   for (int64_t q = 0; q < k; q += kDepth)
-    for (int64_t j = 0; j < n; j += Simd<T>::panel)
-      one_panel<T, false>(m, least(kDepth, k - q), a + q, lda, panels + j * k + q * Simd<T>::panel, c + j, ldc,
-                          least(Simd<T>::panel, n - j));
+    for (int64_t j = 0; j < n; j += kPanel<T>)
+      one_panel<T, false>(m, least(kDepth, k - q), a + q, lda, panels + j * k + q * kPanel<T>, c + j, ldc,
+                          least(kPanel<T>, n - j));
 }
 
 template <class T>
 void multiply_transposed(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
                          int64_t ldc, T* panel) {
-  for (int64_t j = 0; j < n; j += Simd<T>::panel) {
-    const int64_t width = least(Simd<T>::panel, n - j);
+  for (int64_t j = 0; j < n; j += kPanel<T>) {
+    const int64_t width = least(kPanel<T>, n - j);
     for (int64_t q = 0; q < k; ++q) {
-      T* row = panel + q * Simd<T>::panel;
-      for (int64_t i = 0; i < Simd<T>::panel; ++i) row[i] = i < width ? b[q * ldb + j + i] : T(0);
+      T* row = panel + q * kPanel<T>;
+      for (int64_t i = 0; i < kPanel<T>; ++i) row[i] = i < width ? b[q * ldb + j + i] : T(0);
     }
     one_panel<T, true>(m, k, a, lda, panel, c + j, ldc, width);
   }

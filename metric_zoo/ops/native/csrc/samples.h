@@ -1,6 +1,7 @@
 // Reading the image at taps, and the transpose: handing a sample's gradient to the pixels it read.
 #pragma once
 #include "kernels.h"
+#include "simd.h"
 
 namespace metric_zoo::ISA {
 
@@ -17,13 +18,19 @@ inline __attribute__((always_inline)) Corners<T> corners(const T* image, int64_t
           i10 < 0 ? zero : image + i10 * stride, i11 < 0 ? zero : image + i11 * stride};
 }
 
+template <class T, int64_t N>
+inline __attribute__((always_inline)) void blend_at(int64_t c, const Corners<T>& at, T w00, T w01, T w10, T w11, T* out) {
+  store<T, N>(out + c, w00 * load<T, N>(at.c00 + c) + w01 * load<T, N>(at.c01 + c) + w10 * load<T, N>(at.c10 + c) +
+                           w11 * load<T, N>(at.c11 + c));
+}
+
 template <class T>
 inline __attribute__((always_inline)) void blend(int64_t count, const Corners<T>& at, const Taps<T>& t, int64_t n,
-                                                 T* __restrict out) {
+                                                 T* out) {
   const T w00 = t.w00[n], w01 = t.w01[n], w10 = t.w10[n], w11 = t.w11[n];
-  const T *__restrict c00 = at.c00, *__restrict c01 = at.c01, *__restrict c10 = at.c10, *__restrict c11 = at.c11;
-#pragma omp simd
-  for (int64_t c = 0; c < count; ++c) out[c] = w00 * c00[c] + w01 * c01[c] + w10 * c10[c] + w11 * c11[c];
+  int64_t c = 0;
+  for (; c + kLanes<T> <= count; c += kLanes<T>) blend_at<T, kLanes<T>>(c, at, w00, w01, w10, w11, out);
+  for (; c < count; ++c) blend_at<T, 1>(c, at, w00, w01, w10, w11, out);
 }
 
 template <class T>
@@ -105,27 +112,41 @@ struct Dots {
   T d00, d01, d10, d11;
 };
 
+template <class T, int64_t N>
+struct Sums {
+  Vector<T, N> d00{}, d01{}, d10{}, d11{};
+};
+
+template <class T, int64_t N>
+inline __attribute__((always_inline)) void spread_at(int64_t c, const Corners<T>& at, const Targets<T>& to, T w00, T w01,
+                                                     T w10, T w11, T* sample, Sums<T, N>& sums) {
+  const Vector<T, N> g = load<T, N>(sample + c), v00 = load<T, N>(at.c00 + c), v01 = load<T, N>(at.c01 + c),
+                     v10 = load<T, N>(at.c10 + c), v11 = load<T, N>(at.c11 + c);
+  sums.d00 += g * v00;
+  sums.d01 += g * v01;
+  sums.d10 += g * v10;
+  sums.d11 += g * v11;
+  store<T, N>(sample + c, w00 * v00 + w01 * v01 + w10 * v10 + w11 * v11);
+  // One after the other: corners outside share a line.
+  store<T, N>(to.c00 + c, load<T, N>(to.c00 + c) + w00 * g);
+  store<T, N>(to.c01 + c, load<T, N>(to.c01 + c) + w01 * g);
+  store<T, N>(to.c10 + c, load<T, N>(to.c10 + c) + w10 * g);
+  store<T, N>(to.c11 + c, load<T, N>(to.c11 + c) + w11 * g);
+}
+
 // In one pass over the channels: values replace gradients, targets receive, dots are summed.
 template <class T>
 inline __attribute__((always_inline)) Dots<T> spread(int64_t count, const Corners<T>& at, const Targets<T>& to,
                                                      const Taps<T>& t, int64_t n, T factor, T* sample) {
+  constexpr int64_t L = kLanes<T>;
   const T w00 = factor * t.w00[n], w01 = factor * t.w01[n], w10 = factor * t.w10[n], w11 = factor * t.w11[n];
-  T d00 = 0, d01 = 0, d10 = 0, d11 = 0;
-  // Corners that differ are different pixels; those outside share a line whose sums nobody reads.
-#pragma omp simd reduction(+ : d00, d01, d10, d11)
-  for (int64_t c = 0; c < count; ++c) {
-    const T g = sample[c], v00 = at.c00[c], v01 = at.c01[c], v10 = at.c10[c], v11 = at.c11[c];
-    d00 += g * v00;
-    d01 += g * v01;
-    d10 += g * v10;
-    d11 += g * v11;
-    sample[c] = w00 * v00 + w01 * v01 + w10 * v10 + w11 * v11;
-    to.c00[c] += w00 * g;
-    to.c01[c] += w01 * g;
-    to.c10[c] += w10 * g;
-    to.c11[c] += w11 * g;
-  }
-  return {d00, d01, d10, d11};
+  Sums<T, L> wide;
+  Sums<T, 1> rest;
+  int64_t c = 0;
+  for (; c + L <= count; c += L) spread_at<T, L>(c, at, to, w00, w01, w10, w11, sample, wide);
+  for (; c < count; ++c) spread_at<T, 1>(c, at, to, w00, w01, w10, w11, sample, rest);
+  return {rest.d00 + total<T, L>(wide.d00), rest.d01 + total<T, L>(wide.d01), rest.d10 + total<T, L>(wide.d10),
+          rest.d11 + total<T, L>(wide.d11)};
 }
 
 template <class T>

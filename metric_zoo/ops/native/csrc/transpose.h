@@ -2,18 +2,29 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 namespace metric_zoo {
 
-// to[c, r] = from[r, c], in squares whose cache lines are whole on both sides.
+// to[c, r] = from[r, c], in squares of whole cache lines. A full square passes through a buffer: the rows of an image
+// are often a power of two apart, where reading down a column would evict what it is about to read.
 template <class T>
 inline void transpose(int64_t rows, int64_t columns, const T* from, int64_t from_stride, T* to, int64_t to_stride) {
   constexpr int64_t side = 64 / sizeof(T);
+  T square[side * side];
   for (int64_t r0 = 0; r0 < rows; r0 += side)
     for (int64_t c0 = 0; c0 < columns; c0 += side) {
-      const int64_t r1 = std::min(r0 + side, rows), c1 = std::min(c0 + side, columns);
-      for (int64_t c = c0; c < c1; ++c)
-        for (int64_t r = r0; r < r1; ++r) to[c * to_stride + r] = from[r * from_stride + c];
+      const int64_t height = std::min(side, rows - r0), width = std::min(side, columns - c0);
+      const T* source = from + r0 * from_stride + c0;
+      T* target = to + c0 * to_stride + r0;
+      if (height == side && width == side) {
+        for (int64_t r = 0; r < side; ++r) std::memcpy(square + r * side, source + r * from_stride, 64);
+        for (int64_t c = 0; c < side; ++c)
+          for (int64_t r = 0; r < side; ++r) target[c * to_stride + r] = square[r * side + c];
+        continue;
+      }
+      for (int64_t c = 0; c < width; ++c)
+        for (int64_t r = 0; r < height; ++r) target[c * to_stride + r] = source[r * from_stride + c];
     }
 }
 
