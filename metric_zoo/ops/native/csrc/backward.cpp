@@ -19,17 +19,26 @@ class ImageRows {
  public:
   ImageRows(const Problem& p, bool wanted, std::atomic<bool>& failed)
       : size_(p.width * p.channels), table_(wanted ? p.height : 0), own_(wanted ? p.height : 0), failed_(failed) {
+    if (wanted && p.channels == 1) whole_ = Buffer<T>(p.height * size_, true);
+    rows_.image = nullptr;
     rows_.row = wanted ? table_.data() : nullptr;
     rows_.make = make;
     rows_.context = this;
   }
   // An image of this thread's alone: its rows are where they end up.
   void write_to(T* image) {
+    rows_.image = image;
     for (size_t y = 0; y < table_.size(); ++y) table_[y] = image + int64_t(y) * size_;
   }
   // An image begun by the thread before: rows of its own, made when first met.
-  void write_aside() { std::fill(table_.begin(), table_.end(), nullptr); }
-  const T* aside(int64_t y) const { return own_.empty() ? nullptr : own_[y].get(); }
+  void write_aside() {
+    std::fill(table_.begin(), table_.end(), nullptr);
+    rows_.image = whole_.get();
+  }
+  const T* aside(int64_t y) const {
+    if (own_.empty()) return nullptr;
+    return whole_.get() ? whole_.get() + y * size_ : own_[y].get();
+  }
   Rows<T>& rows() { return rows_; }
 
  private:
@@ -47,6 +56,7 @@ class ImageRows {
   int64_t size_;
   std::vector<T*> table_;
   std::vector<Buffer<T>> own_;
+  Buffer<T> whole_;  // an image of one channel, which is small
   std::unique_ptr<T[]> spare_;
   std::atomic<bool>& failed_;
   Rows<T> rows_;

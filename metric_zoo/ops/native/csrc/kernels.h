@@ -37,6 +37,7 @@ struct Taps {
 template <class T>
 struct Rows {
   T** row;  // null: this gradient is not wanted
+  T* image;  // all rows, where they lie one after the other; those of an image of one channel always do
   T* (*make)(Rows&, int64_t y);
   void* context;
 };

@@ -217,38 +217,67 @@ inline void scatter_sample(const Problem& p, int64_t channel, int64_t count, con
   add_sample_gradient(t, n, factor, spread(count, at, to, t, n, factor, sample), b, g);
 }
 
-// An image of one channel: a scalar pass hands gradients out and settles the samples on a line, of which there are few
-// once training has begun; a second one, with vectors over the samples, does the rest.
-template <class T>
-inline void scatter_cells(const Problem& p, const T* image, const Taps<T>& t, int64_t n, const Lines<T>& lines,
-                          Rows<T>& rows, T* __restrict row, const SampleGradients<T>& g) {
-  const int64_t cells = p.cells();
-  for (int64_t i = 0; i < cells; ++i) {
-    const T factor = t.mask ? t.mask[n + i] : T(1), gradient = factor * row[i];
-    const Targets<T> to = targets(p, rows, t, n + i, 0, lines.dump);
-    *to.c00 += t.w00[n + i] * gradient;
-    *to.c01 += t.w01[n + i] * gradient;
-    *to.c10 += t.w10[n + i] * gradient;
-    *to.c11 += t.w11[n + i] * gradient;
-    if (!on_a_line(t, n + i)) continue;
-    const Corners<T> at = corners(image, 1, t, n + i, lines.zero);
-    const Dots<T> d = {row[i] * *at.c00, row[i] * *at.c01, row[i] * *at.c10, row[i] * *at.c11};
-    add_sample_gradient(t, n + i, factor, d, before(p, 1, image, t, n + i, lines.zero, row + i), g);
-  }
-  const bool masked = t.mask != nullptr;
+// Gradients of the samples between lines, and every sample's value in place of its gradient.
+template <class T, bool Masked>
+inline void settle_cells(int64_t cells, const T* __restrict image, const Taps<T>& t, int64_t n, T* __restrict row,
+                         const SampleGradients<T>& g) {
+  const int32_t *__restrict i00 = t.i00 + n, *__restrict i01 = t.i01 + n, *__restrict i10 = t.i10 + n,
+                *__restrict i11 = t.i11 + n;
+  const T *__restrict fy = t.fy + n, *__restrict fx = t.fx + n, *__restrict mask = t.mask + n;
+  T *__restrict out_y = g.y + n, *__restrict out_x = g.x + n, *__restrict out_mask = g.mask + n;
 #pragma omp simd
   for (int64_t i = 0; i < cells; ++i) {
-    const T v00 = pixel_or_zero(image, t.i00[n + i]), v01 = pixel_or_zero(image, t.i01[n + i]);
-    const T v10 = pixel_or_zero(image, t.i10[n + i]), v11 = pixel_or_zero(image, t.i11[n + i]);
-    const T fy = t.fy[n + i], fx = t.fx[n + i], gy = T(1) - fy, gx = T(1) - fx;
-    const T value = t.w00[n + i] * v00 + t.w01[n + i] * v01 + t.w10[n + i] * v10 + t.w11[n + i] * v11;
-    const T factor = masked ? t.mask[n + i] : T(1), gradient = row[i];
-    const bool line = (fy == T(0)) | (fx == T(0));
-    g.y[n + i] += line ? T(0) : factor * gradient * (gx * (v10 - v00) + fx * (v11 - v01));
-    g.x[n + i] += line ? T(0) : factor * gradient * (gy * (v01 - v00) + fy * (v11 - v10));
-    if (masked) g.mask[n + i] += line ? T(0) : gradient * value;
+    const T v00 = pixel_or_zero(image, i00[i]), v01 = pixel_or_zero(image, i01[i]);
+    const T v10 = pixel_or_zero(image, i10[i]), v11 = pixel_or_zero(image, i11[i]);
+    const T y = fy[i], x = fx[i], gradient = row[i];
+    const T top = v00 + x * (v01 - v00), bottom = v10 + x * (v11 - v10), value = top + y * (bottom - top);
+    const T factor = Masked ? mask[i] : T(1);
+    const T between = (y == T(0) ? T(0) : T(1)) * (x == T(0) ? T(0) : T(1)) * gradient;
+    out_y[i] += factor * between * (bottom - top);
+    out_x[i] += factor * between * ((v01 - v00) + y * ((v11 - v10) - (v01 - v00)));
+    if (Masked) out_mask[i] += between * value;
     row[i] = factor * value;
   }
+}
+
+template <class T>
+inline void hand_out(int64_t cells, const Taps<T>& t, int64_t n, const T* row, T* image, T* dump) {
+  const int32_t *i00 = t.i00 + n, *i01 = t.i01 + n, *i10 = t.i10 + n, *i11 = t.i11 + n;
+  for (int64_t i = 0; i < cells; ++i) {
+    const T gradient = t.mask ? t.mask[n + i] * row[i] : row[i];
+    *(i00[i] < 0 ? dump : image + i00[i]) += t.w00[n + i] * gradient;
+    *(i01[i] < 0 ? dump : image + i01[i]) += t.w01[n + i] * gradient;
+    *(i10[i] < 0 ? dump : image + i10[i]) += t.w10[n + i] * gradient;
+    *(i11[i] < 0 ? dump : image + i11[i]) += t.w11[n + i] * gradient;
+  }
+}
+
+template <class T>
+inline bool any_on_a_line(int64_t cells, const Taps<T>& t, int64_t n) {
+  int32_t found = 0;
+  for (int64_t i = 0; i < cells; ++i) found |= int32_t(t.fy[n + i] == T(0)) | int32_t(t.fx[n + i] == T(0));
+  return found;
+}
+
+// An image of one channel: gradients are handed out number by number, samples on a line (few, once training has begun)
+// settled one by one, and all others with vectors over the samples.
+template <class T>
+inline void scatter_cells(const Problem& p, const T* image, const Taps<T>& t, int64_t n, const Lines<T>& lines,
+                          Rows<T>& rows, T* row, const SampleGradients<T>& g) {
+  const int64_t cells = p.cells();
+  if (rows.image) hand_out(cells, t, n, row, rows.image, lines.dump);
+  if (any_on_a_line(cells, t, n))
+    for (int64_t i = 0; i < cells; ++i) {
+      if (!on_a_line(t, n + i)) continue;
+      const Corners<T> at = corners(image, 1, t, n + i, lines.zero);
+      const Dots<T> d = {row[i] * *at.c00, row[i] * *at.c01, row[i] * *at.c10, row[i] * *at.c11};
+      const T factor = t.mask ? t.mask[n + i] : T(1);
+      add_sample_gradient(t, n + i, factor, d, before(p, 1, image, t, n + i, lines.zero, row + i), g);
+    }
+  if (t.mask)
+    settle_cells<T, true>(cells, image, t, n, row, g);
+  else
+    settle_cells<T, false>(cells, image, t, n, row, g);
 }
 
 template <class T>

@@ -32,21 +32,21 @@ inline int64_t field_base(const Problem& p, int64_t image, int64_t group, int64_
   return image * p.field_batch + group * p.field_group + row * p.field_row + column * p.field_column;
 }
 
-// y_i = a_i / max(F(u_i / |u_i|) + eps, 1e-6)
+// y_i = a_i / max(F(u_i / |u_i|) + eps, 1e-6): the square of F's root before its bound, the root, and F + eps before
+// its own.
 template <class T>
 struct Norm {
-  T quadratic, root, radius;
-  bool bounded;
+  T square, root, value;
 };
 
 template <class T>
+inline __attribute__((always_inline)) T at_least(T bound, T value) { return value < bound ? bound : value; }  // keeps NaN
+
+template <class T>
 inline __attribute__((always_inline)) Norm<T> ball_norm(const Table<T>& t, int64_t i, T m11, T m12, T m22, T wx, T wy) {
-  const T raw = m11 * t.xx[i] + m12 * t.xy[i] + m22 * t.yy[i];
-  const T quadratic = raw < least_square<T>() ? least_square<T>() : raw;
-  const T root_ = root<T>(quadratic / t.square[i]);
-  const T norm = root_ + (wx * t.unit_x[i] + wy * t.unit_y[i]) + t.eps;
-  const bool small = norm < least_norm<T>();
-  return {raw, root_, T(1) / (small ? least_norm<T>() : norm), small};
+  const T square = m11 * t.xx[i] + m12 * t.xy[i] + m22 * t.yy[i];
+  const T root_ = root<T>(at_least(least_square<T>(), square) / t.square[i]);
+  return {square, root_, root_ + (wx * t.unit_x[i] + wy * t.unit_y[i]) + t.eps};
 }
 
 template <class T>
@@ -55,7 +55,7 @@ inline void ball_positions(const Problem& p, const Table<T>& t, const T* f, cons
   const T m11 = f[0], m12 = f[s], m22 = f[2 * s], wx = f[3 * s], wy = f[4 * s];
 #pragma omp simd
   for (int64_t i = 0; i < t.lanes; ++i) {
-    const T radius = ball_norm(t, i, m11, m12, m22, wx, wy).radius;
+    const T radius = T(1) / at_least(least_norm<T>(), ball_norm(t, i, m11, m12, m22, wx, wy).value);
     out.y[i] = t.y[i] * radius + cy;
     out.x[i] = t.x[i] * radius + cx;
   }
@@ -144,19 +144,22 @@ void find_taps(const Problem& p, const Table<T>& t, const T* field, const T* mas
 }
 
 template <class T>
-inline void ball_gradient(const Problem& p, const Table<T>& t, const T* f, const T* gy, const T* gx, T* out) {
-  const int64_t s = p.field_component, cells = p.cells();
+inline void ball_gradient(const Problem& p, const Table<T>& t, const T* f, const T* __restrict gy,
+                          const T* __restrict gx, T* out) {
+  const int64_t s = p.field_component;
   const T m11 = f[0], m12 = f[s], m22 = f[2 * s], wx = f[3 * s], wy = f[4 * s];
   T d11 = 0, d12 = 0, d22 = 0, dx = 0, dy = 0;
-#pragma omp simd reduction(+ : d11, d12, d22, dx, dy)
-  for (int64_t i = 0; i < cells; ++i) {
+  for (int64_t i = 0; i < t.lanes; ++i) {
     const Norm<T> n = ball_norm(t, i, m11, m12, m22, wx, wy);
+    const T radius = T(1) / at_least(least_norm<T>(), n.value);
     const T along = gy[i] * t.y[i] + gx[i] * t.x[i];
-    const T norm = n.bounded ? T(0) : -along * n.radius * n.radius;
-    const T quadratic = n.quadratic < least_square<T>() ? T(0) : norm / (2 * n.root * t.square[i]);
-    d11 += quadratic * t.xx[i];
-    d12 += quadratic * t.xy[i];
-    d22 += quadratic * t.yy[i];
+    // Where a bound holds nothing changes: a factor of 0, since a branch would cost the vectors.
+    const T free_norm = n.value < least_norm<T>() ? T(0) : T(1), free_square = n.square < least_square<T>() ? T(0) : T(1);
+    const T norm = -free_norm * along * radius * radius;
+    const T square = free_square * norm / (2 * n.root * t.square[i]);
+    d11 += square * t.xx[i];
+    d12 += square * t.xy[i];
+    d22 += square * t.yy[i];
     dx += norm * t.unit_x[i];
     dy += norm * t.unit_y[i];
   }
