@@ -1,4 +1,4 @@
-// Every thread owns a contiguous run of tiles, so that no gradient needs atomics and a sum's order depends on the number
+// Every thread owns a contiguous run of blocks, so that no gradient needs atomics and a sum's order depends on the number
 // of threads alone. What threads share (the weight, one image between two threads, a shared field) each sums for itself;
 // the sums are added in the threads' order.
 #include "passes.h"
@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "plan.h"
+#include "transpose.h"
 
 namespace metric_zoo {
 
@@ -25,15 +26,15 @@ class ImageRows {
     rows_.make = make;
     rows_.context = this;
   }
-  // An image of this thread's alone: its rows are where they end up.
+  // An image that this thread began: its rows are where they end up.
   void write_to(T* image) {
     rows_.image = image;
     for (size_t y = 0; y < table_.size(); ++y) table_[y] = image + int64_t(y) * size_;
   }
   // An image begun by the thread before: rows of its own, made when first met.
   void write_aside() {
-    std::fill(table_.begin(), table_.end(), nullptr);
     rows_.image = whole_.get();
+    for (size_t y = 0; y < table_.size(); ++y) table_[y] = own_[y].get();
   }
   const T* aside(int64_t y) const {
     if (own_.empty()) return nullptr;
@@ -64,47 +65,107 @@ class ImageRows {
 
 template <class T>
 struct Run {
-  int64_t begin, end;  // tiles
+  int64_t begin, end;  // blocks
+  int64_t shared;      // the image that the thread before began, or -1
   Workspace<T> space;
   ImageRows<T> image;
-  Run(int64_t begin_, int64_t end_, Workspace<T>&& space_, const Problem& p, bool grad_input, std::atomic<bool>& failed)
-      : begin(begin_), end(end_), space(std::move(space_)), image(p, grad_input, failed) {}
+  Run(int64_t begin_, int64_t end_, int64_t pixel, Workspace<T>&& space_, const Problem& p, bool grad_input,
+      std::atomic<bool>& failed)
+      : begin(begin_),
+        end(end_),
+        shared(pixel % p.pixels() ? pixel / p.pixels() : -1),
+        space(std::move(space_)),
+        image(p, grad_input, failed) {}
 };
 
 template <class T>
 using Runs = std::vector<std::unique_ptr<Run<T>>>;  // at addresses that stay
 
+// What stays the same throughout a call.
 template <class T>
-void through_slice(const Problem& p, const Kernels<T>& k, const Plan<T>& plan, const Piece& s, Tile tile,
-                   const T* image, const T* packed, int64_t lanes, const T* grad, Run<T>& run, T* grad_weight) {
-  Workspace<T>& w = run.space;
-  const T* weights = packed + s.packed;
-  if (p.depthwise()) {
-    k.depthwise_backward(p, s, image, w.taps, lanes, tile.count, w.lines, weights, grad, run.image.rows(), w.columns,
-                         grad_weight + s.plain, w.gradients);
-    return;
-  }
-  const int64_t outputs = p.group_outputs(), depth = p.cells() * s.per_group, width = plan.row(p, s);
-  const int64_t size = plan.few ? outputs * depth : (depth + k.columns - 1) / k.columns * k.columns * outputs;
+struct Call {
+  const Problem& p;
+  const Tensors<T>& t;
+  const Kernels<T>& k;
+  const Plan<T>& plan;
+  const Table<T>& table;
+  const T* packed;
+};
+
+template <class T>
+Rows<T>& rows_for(const Call<T>& call, int64_t image, Run<T>& run) {
+  const Problem& p = call.p;
+  if (call.t.grad_input && image == run.shared)
+    run.image.write_aside();
+  else if (call.t.grad_input)
+    run.image.write_to(call.t.grad_input + image * p.height * p.width * p.channels);
+  return run.image.rows();
+}
+
+// The samples' gradients: the output's, times the weights.
+template <class T>
+void multiply_back(const Call<T>& call, const Piece& s, Block block, const T* grad, T* columns) {
+  const Problem& p = call.p;
+  const bool few = call.plan.few;
+  const int64_t outputs = p.group_outputs(), depth = p.cells() * s.per_group, width = call.plan.row(p, s);
+  const int64_t size = outputs * (few ? depth : (depth + call.k.columns - 1) / call.k.columns * call.k.columns);
+  if (!few) std::fill(columns, columns + block.count * width, T(0));
+  const auto product = few ? call.k.spread_rows : call.k.multiply;
   for (int64_t g = 0; g < s.groups; ++g) {
-    const T* upstream = grad + (s.group + g) * outputs;
-    T* columns = w.columns + g * depth;
-    if (plan.few) {
-      k.spread_rows(tile.count, outputs, depth, upstream, p.out_channels, weights + g * size, columns, width);
-      continue;
-    }
-    for (int64_t n = 0; n < tile.count; ++n) std::fill(columns + n * width, columns + n * width + depth, T(0));
-    k.multiply(tile.count, depth, outputs, upstream, p.out_channels, weights + g * size, columns, width);
-  }
-  k.scatter(p, s, image, w.taps, lanes, tile.count, w.lines, run.image.rows(), w.columns, w.gradients);
-  for (int64_t g = 0; g < s.groups && grad_weight; ++g) {
-    const T *upstream = grad + (s.group + g) * outputs, *columns = w.columns + g * depth;
-    T* out = grad_weight + s.plain + g * outputs * depth;
-    if (plan.few)
-      k.sum_rows(tile.count, outputs, depth, upstream, p.out_channels, columns, width, out);
+    const T *upstream = grad + (s.group + g) * outputs, *weights = call.packed + s.packed + g * size;
+    if (few)
+      product(block.count, outputs, depth, upstream, p.out_channels, weights, columns + g * depth, width);
     else
-      k.multiply_transposed(outputs, depth, tile.count, upstream, p.out_channels, columns, width, out, depth, w.panel);
+      product(block.count, depth, outputs, upstream, p.out_channels, weights, columns + g * depth, width);
   }
+}
+
+// The weights' gradients: the output's, times the samples.
+template <class T>
+void sum_weights(const Call<T>& call, const Piece& s, Block block, const T* grad, const T* columns, T* panel,
+                 T* grad_weight) {
+  const Problem& p = call.p;
+  const int64_t outputs = p.group_outputs(), depth = p.cells() * s.per_group, width = call.plan.row(p, s);
+  for (int64_t g = 0; g < s.groups; ++g) {
+    const T *upstream = grad + (s.group + g) * outputs, *samples = columns + g * depth;
+    T* out = grad_weight + s.plain + g * outputs * depth;
+    if (call.plan.few)
+      call.k.sum_rows(block.count, outputs, depth, upstream, p.out_channels, samples, width, out);
+    else
+      call.k.multiply_transposed(outputs, depth, block.count, upstream, p.out_channels, samples, width, out, depth,
+                                 panel);
+  }
+}
+
+template <class T>
+void through_slice(const Call<T>& call, const Piece& s, Block block, const T* grad, Run<T>& run, T* grad_weight) {
+  const Problem& p = call.p;
+  Workspace<T>& w = run.space;
+  const int64_t lanes = call.table.lanes, width = call.plan.row(p, s), image_size = p.height * p.width * p.channels;
+  if (!p.depthwise()) multiply_back(call, s, block, grad, w.columns);
+  for_tiles(p, block, [&](Tile tile, int64_t first) {
+    const T* image = call.t.input + tile.image * image_size;
+    Rows<T>& rows = rows_for(call, tile.image, run);
+    const Taps<T> taps = w.taps_from(first * lanes);
+    const SampleGradients<T> gradients = w.gradients_from(first * lanes);
+    if (p.depthwise())
+      call.k.depthwise_backward(p, s, image, taps, lanes, tile.count, w.lines, call.packed + s.packed,
+                                grad + first * p.out_channels, rows, w.columns, grad_weight + s.plain, gradients);
+    else
+      call.k.scatter(p, s, image, taps, lanes, tile.count, w.lines, rows, w.columns + first * width, gradients);
+  });
+  if (!p.depthwise() && grad_weight) sum_weights(call, s, block, grad, w.columns, w.panel, grad_weight);
+}
+
+// The output's gradient in rows of out_channels: where it lies, or copied to `buffer`.
+template <class T>
+const T* by_pixel(const Problem& p, Block block, const T* grad, T* buffer) {
+  if (p.out_channel == 1) return grad + block.begin * p.out_channels;
+  for_tiles(p, block, [&](Tile tile, int64_t first) {
+    transpose(p.out_channels, tile.count, grad + tile.image * p.out_channels * p.pixels() + tile.begin, p.out_channel,
+              buffer + first * p.out_channels, p.out_channels);
+  });
+  return buffer;
 }
 
 template <class T>
@@ -122,21 +183,28 @@ void store_mask_gradient(const Problem& p, Tile tile, int64_t group, int64_t lan
 }
 
 template <class T>
-void through_tile(const Problem& p, const Kernels<T>& k, const Plan<T>& plan, const Tensors<T>& t,
-                  const Table<T>& table, const T* packed, Tile tile, Run<T>& run, T* grad_weight, T* grad_field) {
+void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field) {
+  const Problem& p = call.p;
+  const Tensors<T>& t = call.t;
+  const int64_t lanes = call.table.lanes;
+  const auto& pieces = call.plan.pieces;
   Workspace<T>& w = run.space;
-  const T* image = t.input + tile.image * p.height * p.width * p.channels;
-  const T* grad = rows_of_output(p, tile, t.grad, w.pixels);
-  for (size_t i = 0; i < plan.pieces.size(); ++i) {
-    const Piece& s = plan.pieces[i];
-    if (i == 0 || s.field != plan.pieces[i - 1].field) {
-      k.find_taps_backward(p, table, t.field, t.mask, s.field, tile, w.lines, w.taps);
-      clear(w.gradients, tile.count * table.lanes);
+  const T* grad = by_pixel(p, block, t.grad, w.pixels);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const Piece& s = pieces[i];
+    if (i == 0 || s.field != pieces[i - 1].field) {
+      clear(w.gradients, block.count * lanes);
+      for_tiles(p, block, [&](Tile tile, int64_t first) {
+        call.k.find_taps_backward(p, call.table, t.field, t.mask, s.field, tile, w.lines, w.taps_from(first * lanes));
+      });
     }
-    through_slice(p, k, plan, s, tile, image, packed, table.lanes, grad, run, grad_weight);
-    if (i + 1 < plan.pieces.size() && plan.pieces[i + 1].field == s.field) continue;
-    if (grad_field) k.field_gradient(p, table, t.field, s.field, tile, w.gradients, grad_field);
-    if (t.grad_mask) store_mask_gradient(p, tile, s.field, table.lanes, w.gradients.mask, t.grad_mask);
+    through_slice(call, s, block, grad, run, grad_weight);
+    if (i + 1 < pieces.size() && pieces[i + 1].field == s.field) continue;
+    for_tiles(p, block, [&](Tile tile, int64_t first) {
+      const SampleGradients<T> gradients = w.gradients_from(first * lanes);
+      if (grad_field) call.k.field_gradient(p, call.table, t.field, s.field, tile, gradients, grad_field);
+      if (t.grad_mask) store_mask_gradient(p, tile, s.field, lanes, gradients.mask, t.grad_mask);
+    });
   }
 }
 
@@ -148,10 +216,11 @@ int64_t field_size(const Problem& p) {
 }
 
 template <class T>
-void add_images_aside(const Problem& p, const Plan<T>& plan, const Runs<T>& runs, T* grad_input) {
+void add_images_aside(const Problem& p, const Runs<T>& runs, T* grad_input) {
   const int64_t size = p.width * p.channels;
   for (const auto& run : runs) {
-    T* image = grad_input + plan.at(p, run->begin).image * p.height * size;
+    if (run->shared < 0) continue;
+    T* image = grad_input + run->shared * p.height * size;
 #pragma omp parallel for num_threads(int(p.threads)) schedule(static)
     for (int64_t y = 0; y < p.height; ++y)
       if (const T* row = run->image.aside(y))
@@ -167,38 +236,29 @@ void backward(const Problem& p, const Tensors<T>& t) {
   const Plan<T> plan(p, k, Pass::kBackward);
   const Constants<T> constants(p, k, t);
   const Buffer<T> packed = pack_weights(p, k, plan, Pass::kBackward, t.weight);
-  const int64_t threads = std::min(p.threads, plan.tiles);
+  const Call<T> call{p, t, k, plan, constants.table, packed.get()};
+  const int64_t threads = std::min(p.threads, plan.blocks);
   std::atomic<bool> failed{false};
   Runs<T> runs;
   std::vector<Buffer<T>> weights, fields;
   // A depthwise sum always has somewhere to go.
-  const bool sum_weights = t.grad_weight || p.depthwise(), own_field = t.grad_field && p.shares_field();
+  const bool sums = t.grad_weight || p.depthwise(), own_field = t.grad_field && p.shares_field();
   for (int64_t i = 0; i < threads; ++i) {
+    const int64_t begin = plan.blocks * i / threads;
     Workspace<T> space(p, k, plan, constants.table.lanes, t.mask != nullptr, Pass::kBackward);
-    runs.push_back(std::make_unique<Run<T>>(plan.tiles * i / threads, plan.tiles * (i + 1) / threads, std::move(space),
-                                            p, t.grad_input != nullptr, failed));
-    if (sum_weights) weights.emplace_back(plan.plain_size, true);
+    runs.push_back(std::make_unique<Run<T>>(begin, plan.blocks * (i + 1) / threads, plan.at(p, begin).begin,
+                                            std::move(space), p, t.grad_input != nullptr, failed));
+    if (sums) weights.emplace_back(plan.plain_size, true);
     if (own_field) fields.emplace_back(field_size(p), true);
   }
 #pragma omp parallel for num_threads(int(threads)) schedule(static, 1)
   for (int64_t i = 0; i < threads; ++i) {
-    Run<T>& run = *runs[i];
-    int64_t image = -1;
-    for (int64_t index = run.begin; index < run.end; ++index) {
-      const Tile tile = plan.at(p, index);
-      if (t.grad_input && tile.image != image) {
-        if (index == run.begin && tile.begin > 0)
-          run.image.write_aside();
-        else
-          run.image.write_to(t.grad_input + tile.image * p.height * p.width * p.channels);
-      }
-      image = tile.image;
-      through_tile(p, k, plan, t, constants.table, packed.get(), tile, run, sum_weights ? weights[i].get() : nullptr,
-                   own_field ? fields[i].get() : t.grad_field);
-    }
+    T *own_weights = sums ? weights[i].get() : nullptr, *own = own_field ? fields[i].get() : t.grad_field;
+    for (int64_t index = runs[i]->begin; index < runs[i]->end; ++index)
+      through_block(call, plan.at(p, index), *runs[i], own_weights, own);
   }
   if (failed) throw std::bad_alloc();
-  if (t.grad_input) add_images_aside(p, plan, runs, t.grad_input);
+  if (t.grad_input) add_images_aside(p, runs, t.grad_input);
   if (t.grad_weight) unpack_weights(p, plan, weights, t.grad_weight);
   for (const Buffer<T>& own : fields)
     for (int64_t i = 0; i < own.size(); ++i) t.grad_field[i] += own.get()[i];

@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include "transpose.h"
-
 namespace metric_zoo {
 
 constexpr int64_t kRow = 1152;            // numbers in one pixel's samples of one slice
 constexpr int64_t kLeastChannels = 16;
-constexpr int64_t kTileBytes = 256 << 10;  // of samples: what stays in a second-level cache
+constexpr int64_t kBlockBytes = 512 << 10;  // of samples: what stays in a second-level cache
 constexpr int64_t kMostPixels = 256;
-constexpr int64_t kTilesPerThread = 4;
+constexpr int64_t kBlocksPerThread = 4;
 constexpr int64_t kFewOutputs = 4;
 
 static int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -54,18 +52,17 @@ Plan<T>::Plan(const Problem& p, const Kernels<T>& k, Pass pass) {
   if (p.depthwise()) longest = 1;
   const int64_t lanes = round_up(p.cells(), k.columns / 2);
   const int64_t pixel_bytes = longest * int64_t(sizeof(T)) + lanes * int64_t(10 * sizeof(T) + 6 * sizeof(int32_t));
-  const int64_t fits = kTileBytes / pixel_bytes;
-  const int64_t fair = p.batch * p.pixels() / (kTilesPerThread * p.threads);
-  tile = std::min({fits, fair, kMostPixels});
+  const int64_t fits = kBlockBytes / pixel_bytes;
+  const int64_t all = p.batch * p.pixels(), fair = all / (kBlocksPerThread * p.threads);
+  block = std::min({fits, fair, kMostPixels});
   const int64_t step = few || p.depthwise() ? 1 : k.rows;  // of a register block
-  tile = std::min(std::max(tile / step * step, step), p.pixels());
-  tiles = p.batch * ((p.pixels() + tile - 1) / tile);
+  block = std::min(std::max(block / step * step, step), all);
+  blocks = (all + block - 1) / block;
 }
 
 template <class T>
-Tile Plan<T>::at(const Problem& p, int64_t index) const {
-  const int64_t per_image = (p.pixels() + tile - 1) / tile, begin = index % per_image * tile;
-  return {index / per_image, begin, std::min(tile, p.pixels() - begin)};
+Block Plan<T>::at(const Problem& p, int64_t index) const {
+  return {index * block, std::min(block, p.batch * p.pixels() - index * block)};
 }
 
 // weight[o, c, i] of a group of a piece.
@@ -202,10 +199,10 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
                         Pass pass) {
   int64_t longest = 1;
   for (const Piece& s : plan.pieces) longest = std::max(longest, plan.row(p, s));
-  const int64_t sites = plan.tile * lanes, channels = round_up(p.channels, k.columns);
-  const int64_t columns_size = p.depthwise() ? channels : round_up(plan.tile * longest, k.columns);
-  const int64_t pixels_size = round_up(plan.tile * p.out_channels, k.columns);
-  const int64_t panel_size = std::max(plan.tile, int64_t(1)) * k.columns;
+  const int64_t sites = plan.block * lanes, channels = round_up(p.channels, k.columns);
+  const int64_t columns_size = p.depthwise() ? channels : round_up(plan.block * longest, k.columns);
+  const int64_t pixels_size = round_up(plan.block * p.out_channels, k.columns);
+  const int64_t panel_size = std::max(plan.block, int64_t(1)) * k.columns;
   numbers = Buffer<T>(10 * sites + 2 * channels + 2 * lanes + columns_size + pixels_size + panel_size);
   indices = Buffer<int32_t>(6 * sites);
   T* next = numbers.get();
@@ -239,11 +236,18 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
 }
 
 template <class T>
-const T* rows_of_output(const Problem& p, Tile tile, const T* output, T* buffer) {
-  const T* origin = output + tile.image * p.out_channels * p.pixels() + tile.begin * p.out_pixel;
-  if (p.out_channel == 1) return origin;
-  transpose(p.out_channels, tile.count, origin, p.out_channel, buffer, p.out_channels);
-  return buffer;
+static T* from(T* array, int64_t site) { return array ? array + site : nullptr; }
+
+template <class T>
+Taps<T> Workspace<T>::taps_from(int64_t site) const {
+  return {taps.w00 + site, taps.w01 + site, taps.w10 + site, taps.w11 + site, taps.i00 + site,
+          taps.i01 + site, taps.i10 + site, taps.i11 + site, taps.fy + site,  taps.fx + site,
+          taps.y + site,   taps.x + site,   from(taps.mask, site)};
+}
+
+template <class T>
+SampleGradients<T> Workspace<T>::gradients_from(int64_t site) const {
+  return {from(gradients.y, site), from(gradients.x, site), from(gradients.mask, site)};
 }
 
 #define METRIC_ZOO_INSTANTIATE(T)                                                                                  \
@@ -251,8 +255,7 @@ const T* rows_of_output(const Problem& p, Tile tile, const T* output, T* buffer)
   template struct Constants<T>;                                                                                    \
   template struct Workspace<T>;                                                                                    \
   template Buffer<T> pack_weights(const Problem&, const Kernels<T>&, const Plan<T>&, Pass, const T*);              \
-  template void unpack_weights(const Problem&, const Plan<T>&, const std::vector<Buffer<T>>&, T*);                 \
-  template const T* rows_of_output(const Problem&, Tile, const T*, T*);
+  template void unpack_weights(const Problem&, const Plan<T>&, const std::vector<Buffer<T>>&, T*);
 METRIC_ZOO_INSTANTIATE(float)
 METRIC_ZOO_INSTANTIATE(double)
 

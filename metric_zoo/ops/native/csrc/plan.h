@@ -40,16 +40,34 @@ struct Piece : Slice {
   int64_t plain;   // and where its weight gradients do, (groups, outputs, cells, per_group)
 };
 
+// Pixels of the output, counted through all images: [begin, begin + count). As one product multiplies them, small images
+// share a block.
+struct Block {
+  int64_t begin, count;
+};
+
+// Calls visit(tile, first) for what every image has of a block: `first` is the tile's first pixel within the block.
+template <class Visit>
+void for_tiles(const Problem& p, Block block, Visit visit) {
+  for (int64_t first = 0; first < block.count;) {
+    const int64_t pixel = block.begin + first, image = pixel / p.pixels(), begin = pixel - image * p.pixels();
+    const int64_t left = p.pixels() - begin, count = left < block.count - first ? left : block.count - first;
+    visit(Tile{image, begin, count}, first);
+    first += count;
+  }
+}
+
 enum class Pass { kForward, kBackward };
 
 template <class T>
 struct Plan {
   std::vector<Piece> pieces;
-  int64_t tile, tiles, packed_size, plain_size;
+  int64_t block, blocks;  // pixels of one, and how many there are
+  int64_t packed_size, plain_size;
   bool few;  // so few outputs in a group that a register block would stand empty
 
   Plan(const Problem&, const Kernels<T>&, Pass);
-  Tile at(const Problem&, int64_t index) const;
+  Block at(const Problem&, int64_t index) const;
   int64_t row(const Problem& p, const Slice& s) const { return p.cells() * s.channels(); }
 };
 
@@ -67,7 +85,7 @@ struct Constants {
   Constants(const Problem&, const Kernels<T>&, const Tensors<T>&);
 };
 
-// What one thread needs for a tile.
+// What one thread needs for a block.
 template <class T>
 struct Workspace {
   Buffer<T> numbers;
@@ -75,12 +93,10 @@ struct Workspace {
   Lines<T> lines;
   Taps<T> taps;
   SampleGradients<T> gradients;
-  T *columns, *pixels, *panel;  // samples of the tile; its outputs (or their gradients) in rows; one panel
+  T *columns, *pixels, *panel;  // samples of the block; its outputs (or their gradients) in rows; one panel
   Workspace(const Problem&, const Kernels<T>&, const Plan<T>&, int64_t lanes, bool masked, Pass);
+  Taps<T> taps_from(int64_t site) const;
+  SampleGradients<T> gradients_from(int64_t site) const;
 };
-
-// The tile's gradient in rows of out_channels: where it lies, or copied to `buffer`.
-template <class T>
-const T* rows_of_output(const Problem&, Tile, const T* output, T* buffer);
 
 }  // namespace metric_zoo
