@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sweep bench-ops sanitize lint clean
+.PHONY: demo test sweep bench-ops gpu-check sanitize lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -18,6 +18,10 @@ sweep: $(VENV)/.installed
 # The operators beside a dense convolution and torchvision's deformable one, about ten minutes on 2 cores.
 bench-ops: $(VENV)/.installed
 	$(BIN)/metric-zoo ops bench --out docs
+
+# The triton backend on a CUDA device: right, and how fast; one JSON, under eight minutes.
+gpu-check: $(VENV)/.installed
+	$(BIN)/metric-zoo ops gpu-check
 
 # The tests of the operators on a library that stops at the first address or undefined operation that is wrong.
 SANITIZED := build/sanitize/libmetric_zoo.so

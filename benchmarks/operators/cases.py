@@ -90,12 +90,15 @@ def contenders(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str
         with ops.use_backend("torch"):
             return ops.metric_conv2d(x, weight, metric, padding=pad, groups=case.groups)
 
+    def of_torchvision() -> Tensor:
+        if dtype != torch.bfloat16:
+            return torchvision.ops.deform_conv2d(x, offset, weight, padding=pad)
+        # It knows no bfloat16; this is what it does under autocast.
+        return torchvision.ops.deform_conv2d(x.float(), offset.float(), weight.float(), padding=pad).to(dtype)
+
     return {
         "conv2d": (lambda: F.conv2d(x, weight, padding=pad, groups=case.groups), [x, weight]),
-        "torchvision": (
-            lambda: torchvision.ops.deform_conv2d(x, offset, weight, padding=pad),
-            [x, weight, offset],
-        ),
+        "torchvision": (of_torchvision, [x, weight, offset]),
         "metric": (
             lambda: ops.metric_conv2d(x, weight, metric, padding=pad, groups=case.groups),
             [x, weight, metric],

@@ -28,3 +28,15 @@ def bench(
 
     typer.echo(bench_operators(out, device, dtype, repeats, only))
     typer.echo(f"table: {out / MARKDOWN}")
+
+
+@app.command(name="gpu-check")
+def gpu_check(
+    out: Annotated[Path, typer.Option(help="Folder of gpu.json.")] = Path("build/gpu"),
+    device: Annotated[str, typer.Option(help="A CUDA device.")] = "cuda",
+) -> None:
+    """Check the triton backend against float64 and time it, beside a dense convolution and torchvision's."""
+    from metric_zoo.benchmarks.operators.gpu import JSON, gpu_check
+
+    typer.echo(gpu_check(out, device))
+    typer.echo(f"figures: {out / JSON}")

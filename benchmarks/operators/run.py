@@ -39,34 +39,40 @@ def bench_operators(
     Raises:
         MetricZooError: for a device that is missing, a dtype that is none, too few repeats, or no case.
     """
-    where, kind = _device(device), _dtype(dtype)
+    where, kind = device_named(device), _dtype(dtype)
     cases = [case for case in CASES if only is None or only in str(case)]
     if repeats < 3:
         raise MetricZooError(f"repeats={repeats}: at least 3, or there are no quartiles")
     if not cases:
         raise MetricZooError(f"no case contains {only!r}; known: {', '.join(map(str, CASES))}")
-    clock, results = Clock(), []
-    everywhere = torch.get_num_threads()
-    threads = sorted({1, everywhere}) if where.type == "cpu" else [everywhere]
-    for case in tqdm(cases, desc="operators", unit="case"):
-        for count in threads:
-            with _threads(count):
-                results += _measure(case, where, kind, repeats)
-    report = {
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-        "dtype": dtype,
-        "backend": ops.backend(where.type),
-        "instructions": library.limit_isa() if ops.backend(where.type) == "native" else None,
-        "repeats": repeats,
-        "provenance": provenance(clock.started).model_dump(),
-        "results": results,
-    }
+    report = measure_cases(cases, where, kind, repeats)
     table = to_markdown(report)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in ((JSON, json.dumps(report, indent=1) + "\n"), (MARKDOWN, table)):
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return table
+
+
+def measure_cases(cases: Sequence[Case], device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
+    """Every figure, and what they were obtained with."""
+    clock, results = Clock(), []
+    everywhere = torch.get_num_threads()
+    threads = sorted({1, everywhere}) if device.type == "cpu" else [everywhere]
+    for case in tqdm(cases, desc=f"operators, {dtype}", unit="case"):
+        for count in threads:
+            with _threads(count):
+                results += _measure(case, device, dtype, repeats)
+    backend = ops.backend(device.type)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "dtype": str(dtype).removeprefix("torch."),
+        "backend": backend,
+        "instructions": library.limit_isa() if backend == "native" else None,
+        "repeats": repeats,
+        "provenance": provenance(clock.started).model_dump(),
+        "results": results,
+    }
 
 
 def _measure(case: Case, device: torch.device, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
@@ -144,7 +150,12 @@ def _cells(found: dict[str, dict]) -> Iterator[str]:
         yield "" if memory is None else f"{memory:.0f}"
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """A device that works.
+
+    Raises:
+        MetricZooError: if it does not.
+    """
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

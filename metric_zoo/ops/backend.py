@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+from functools import lru_cache
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.ops.native import library
+from metric_zoo.ops.triton import INTERPRETED
 
-BACKENDS = ("native", "torch")
-_DEVICES = {"native": "cpu"}
+BACKENDS = ("native", "triton", "torch")
+_DEVICES = {"native": "cpu", "triton": "cpu" if INTERPRETED else "cuda"}
 _chosen: str | None = None
 
 
 class use_backend:
     """Choose the backend for all operators of this process; as a context manager, until the block ends.
 
-    Without a choice every device gets its fastest: ``"native"`` (C++) on CPU, where this installation has it, and
-    ``"torch"`` (grid_sample and a product), which runs everywhere and is differentiable any number of times.
+    Without a choice the CPU gets ``"native"`` (C++) where this installation has it, and everything else ``"torch"``
+    (grid_sample and a product), which runs everywhere and is differentiable any number of times. ``"triton"`` (CUDA)
+    has to be chosen.
 
     Args:
         name: one of the above, or None for the default.
@@ -35,8 +41,9 @@ class use_backend:
         global _chosen
         if name is not None and name not in BACKENDS:
             raise MetricZooError(f"unknown backend {name!r}{suggest(name, BACKENDS)}; known: {BACKENDS}")
-        if name == "native" and not library.is_available():
-            raise MetricZooError(f"backend 'native' is not available: {library.why_unavailable()}")
+        why = "" if name is None else why_unavailable(name)
+        if why:
+            raise MetricZooError(f"backend {name!r} is not available: {why}")
         self._before, _chosen = _chosen, name
 
     def __enter__(self) -> None:
@@ -47,8 +54,30 @@ class use_backend:
         _chosen = self._before
 
 
+def why_unavailable(name: str) -> str:
+    """What a backend lacks here; empty where nothing is."""
+    if name == "native":
+        return library.why_unavailable()
+    return _why_no_triton() if name == "triton" else ""
+
+
+@lru_cache(maxsize=1)
+def _why_no_triton() -> str:
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"the package triton does not load: {error}"
+    if INTERPRETED:
+        return ""
+    if not torch.cuda.is_available():
+        return "there is no CUDA device (TRITON_INTERPRET=1 runs it on CPU, slowly)"
+    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
+        return "it needs a CUDA device of compute capability 8.0 or higher"
+    return ""
+
+
 def backend(device: str = "cpu") -> str:
-    """The name of the backend that runs on a device: ``"native"`` or ``"torch"``.
+    """The name of the backend that runs on a device: ``"native"``, ``"triton"`` or ``"torch"``.
 
     Args:
         device: its type, such as ``"cpu"`` or ``"cuda"``.
@@ -80,3 +109,10 @@ def backend_for(input: Tensor) -> str:
             "move the model or call use_backend(None)"
         )
     return name
+
+
+def kernels_for(input: Tensor) -> ModuleType:
+    """The ``forward`` and ``backward`` of the fused backend for a tensor: whoever calls the operator itself, as an
+    exported graph does, gets the one that its device has."""
+    triton = input.device.type == "cuda" or _chosen == "triton"
+    return importlib.import_module("metric_zoo.ops.triton.launch") if triton else library

@@ -43,12 +43,15 @@ def sampled(
         MetricZooError: under forward-mode differentiation.
     """
     refuse_forward_mode(input, weight, bias, field, mask)
-    if backend_for(input) == "torch":
+    name = backend_for(input)
+    if name == "torch":
         return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
     out_dtype = torch.get_autocast_dtype(input.device.type) if autocasts(input) else weight.dtype
-    compute = at_least_float32(input).dtype
-    tensors = [None if t is None else t.to(compute) for t in (input, weight, bias, field, mask)]
-    return fused.call(*tensors, sampling, window).to(out_dtype)
+    compute = out_dtype if name == "triton" else at_least_float32(input).dtype
+    precise = torch.promote_types(compute, torch.float32)
+    tensors = [None if t is None else t.to(compute) for t in (input, weight, bias)]
+    fields = [None if t is None else t.to(precise) for t in (field, mask)]
+    return fused.call(*tensors, *fields, sampling, window).to(out_dtype)
 
 
 def refuse_forward_mode(*tensors: Tensor | None) -> None:

@@ -1,6 +1,6 @@
 """The operator as the framework sees it: one custom operator, its derivatives, and its shapes without data.
 
-A backend registers a kernel for its device; everything here is shared.
+The backends fill its results with numbers; everything here they share.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backend import kernels_for
+from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.window import Window, check_sample_field, check_window
 
 
@@ -42,7 +43,7 @@ def call(
     )
 
 
-@torch.library.custom_op("metric_zoo::sampled_conv2d", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("metric_zoo::sampled_conv2d", mutates_args=(), device_types=("cpu", "cuda"))
 def sampled_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -56,10 +57,10 @@ def sampled_conv2d(
     groups: int,
 ) -> Tensor:
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
-    return library.forward(input, weight, bias, field, mask, sampling, window)
+    return kernels_for(input).forward(input, weight, bias, field, mask, sampling, window)
 
 
-@torch.library.custom_op("metric_zoo::sampled_conv2d_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("metric_zoo::sampled_conv2d_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def sampled_conv2d_backward(
     grad: Tensor,
     input: Tensor,
@@ -76,7 +77,7 @@ def sampled_conv2d_backward(
     window = _checked(input, weight, None, field, mask, sampling, stride, padding, dilation, groups)
     if grad.shape != (input.shape[0], weight.shape[0], *window.size) or grad.dtype != input.dtype:
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
-    gradients = library.backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
+    gradients = kernels_for(input).backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
     return tuple(input.new_empty(0) if g is None else g for g in gradients)
 
 
@@ -84,14 +85,14 @@ def sampled_conv2d_backward(
 def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     shape = (input.shape[0], weight.shape[0], *window.size)
-    return input.new_empty(shape).contiguous(memory_format=library.memory_format(input))
+    return input.new_empty(shape).contiguous(memory_format=memory_format(input))
 
 
 @sampled_conv2d_backward.register_fake
 def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, groups, needs):
-    formats = (library.memory_format(input), library.memory_format(weight), *2 * [torch.contiguous_format])
+    formats = (memory_format(input), memory_format(weight), *2 * [torch.contiguous_format])
     return tuple(
-        torch.empty_like(tensor, memory_format=format) if need else input.new_empty(0)
+        torch.empty_like(tensor, memory_format=format) if need and tensor is not None else input.new_empty(0)
         for tensor, format, need in zip((input, weight, field, mask), formats, needs, strict=True)
     )
 
@@ -114,15 +115,15 @@ def _checked(
     pads = (tuple(padding[:2]), tuple(padding[2:]))
     window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
     check_sample_field(field, mask, sampling, input, window)
-    for name, tensor in (("field", field), ("mask", mask)):
-        if tensor is not None and tensor.dtype != input.dtype:
-            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected the input's {input.dtype}")
+    precise = torch.promote_types(input.dtype, torch.float32)
+    for name, tensor, dtype in (("field", field, precise), ("mask", mask, precise)):
+        if tensor is not None and tensor.dtype != dtype:
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {dtype} for an input in {input.dtype}")
     return window
 
 
 def _keep(ctx, inputs, output) -> None:
-    input, weight, bias, field, mask, *ctx.options = inputs
-    ctx.has_bias = bias is not None
+    input, weight, _, field, mask, *ctx.options = inputs
     ctx.save_for_backward(input, weight, field, mask)
 
 

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from metric_zoo import MetricZooError
+from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
 from metric_zoo.ops.native import library
-from tests.ops.calls import KINDS, Call, assert_alike
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from metric_zoo import MetricZooError, nn, ops
+from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
 from metric_zoo.ops.native import library
-from tests.ops.calls import KINDS, Call, assert_alike
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, nn, ops
+from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
 from metric_zoo.geometry import RandersMetric
 from metric_zoo.ops.native import library
-from tests.ops.calls import KINDS, Call, assert_alike
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
 from metric_zoo.ops.window import Window
 
 ISAS = ("baseline", "avx2", "avx512")
@@ -119,21 +120,6 @@ def limit_isa(name: str | None = None) -> str:
 
 if _AVAILABLE and "METRIC_ZOO_ISA" in os.environ:
     limit_isa(os.environ["METRIC_ZOO_ISA"])
-
-
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether a ``(B, C, H, W)`` tensor lies channel by channel at every pixel, and in no other order."""
-    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-
-
-def memory_format(tensor: Tensor) -> torch.memory_format:
-    """The format an output gets for an input."""
-    return torch.channels_last if is_channels_last(tensor) else torch.contiguous_format
-
-
-def dense(weight: Tensor) -> Tensor:
-    """The weight in one of the two formats that the kernels read; itself where it is."""
-    return weight if is_channels_last(weight) else weight.contiguous()
 
 
 def forward(
@@ -276,20 +262,11 @@ def _problem(
     return _Problem(
         *(batch, height, width, channels, outputs, *window.size, *kernel, *window.stride, top, left, *window.dilation),
         *(window.groups, field.shape[1], _RULES.get(sampling, _BALL)),
-        *_shared_strides(field),
+        *shared_strides(field),
         *((1, outputs) if channels_last else (pixels, 1)),
         *((cells * per_group, 1, per_group) if is_channels_last(weight) else (cells * per_group, cells, 1)),
         torch.get_num_threads(),
     )
-
-
-def _shared_strides(field: Tensor) -> list[int]:
-    """Strides of the field laid out contiguously, 0 along every size of 1: one value serves all."""
-    strides, stride = [], 1
-    for size in reversed(field.shape):
-        strides.append(stride if size > 1 else 0)
-        stride *= size
-    return strides[::-1]
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Random calls of every kind of operator, for tests that compare two ways of computing one."""
+"""Random calls of every kind of operator, for comparing two ways of computing one."""
 
 from __future__ import annotations
 
@@ -79,12 +79,17 @@ class Call:
 
     def outcome(self, backend: str) -> dict[str, Tensor]:
         """The output and the gradient of every leaf for a fixed upstream gradient."""
-        leaves = {name: tensor.requires_grad_() for name, tensor in self.leaves().items()}
         with ops.use_backend(backend):
-            output = self.run(**leaves)
-            draw = torch.Generator().manual_seed(self.seed + 1)
-            upstream = torch.randn(output.shape, generator=draw, dtype=torch.float64).to(output.dtype)
-            output.backward(upstream)
+            return self.outcome_of(self.leaves())
+
+    def outcome_of(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`outcome` for given tensors, on the backend in use."""
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in leaves.items()}
+        output = self.run(**leaves)
+        draw = torch.Generator().manual_seed(self.seed + 1)
+        # Of numbers that every dtype holds exactly.
+        upstream = torch.randint(-8, 9, output.shape, generator=draw).to(output) / 4
+        output.backward(upstream)
         return {"output": output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
 
 

@@ -1,0 +1,90 @@
+"""Whether a device computes what the formulas say: every kind and shape class against float64 on CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from metric_zoo import ops
+from metric_zoo.benchmarks.operators.calls import KINDS, Call
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "dense": {"channels": 48, "out_channels": 40, "size": (17, 13), "channels_last": True},
+    "large": {"channels": 64, "out_channels": 128, "size": (28, 28)},
+    "strided": {"channels": 20, "size": (15, 16), "stride": (2, 1), "dilation": (1, 2), "padding": ((2, 1), (0, 2))},
+    "fields": {"channels": 48, "out_channels": 24, "fields": 3},
+    "grouped": {"channels": 48, "out_channels": 32, "groups": 4, "fields": 2},
+    "depthwise": {"channels": 70, "out_channels": 70, "groups": 70, "kernel": (5, 5), "padding": ((2, 2), (2, 2))},
+    "one channel": {"channels": 1, "out_channels": 1, "kernel": (7, 7), "padding": ((3, 3), (3, 3)), "size": (40, 40)},
+}
+"""Options of `Call` that a kernel may get wrong by itself."""
+
+# Relative errors ||found - true|| / ||true||: a few roundings of the type whose products are summed in float32.
+TOLERANCES = {"float32": 1e-5, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1.6e-2}
+ALL_KINDS = ("float32", "bfloat16")
+"""The types in which every kind is checked; the others differ by nothing but rounding."""
+CUDA_ONLY = ("tf32", "bfloat16")
+"""What triton's interpreter does not know: its product of bfloat16 matrices multiplies their bits."""
+
+
+def checks(device: torch.device) -> Iterator[dict[str, Any]]:
+    """One result for every kind, shape class and type: the largest relative error of output and gradients.
+
+    A check is what a user runs: the backend in use, at the sizes above.
+    """
+    todo = [
+        (kind, shape, dtype)
+        for dtype in TOLERANCES
+        for kind in (KINDS if dtype in ALL_KINDS else ("metric",))
+        for shape in SHAPES
+        if dtype not in CUDA_ONLY or device.type == "cuda"
+    ]
+    for kind, shape, dtype in tqdm(todo, desc="checks", unit="check"):
+        errors = relative_errors(Call(kind=kind, **SHAPES[shape]), device, dtype)
+        passed = max(errors.values()) <= TOLERANCES[dtype]  # NaN does not
+        yield {"kind": kind, "shape": shape, "dtype": dtype, "errors": errors, "passed": passed}
+
+
+def relative_errors(call: Call, device: torch.device, dtype: str) -> dict[str, float]:
+    """Of the output and of every gradient, against the torch backend in float64 on CPU with the same numbers."""
+    kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    leaves = {name: tensor.to(kind) for name, tensor in call.leaves().items()}
+    with tf32(dtype == "tf32"):
+        found = call.outcome_of({name: tensor.to(device) for name, tensor in leaves.items()})
+    with ops.use_backend("torch"):
+        true = call.outcome_of({name: tensor.double() for name, tensor in leaves.items()})
+    return {name: _relative(found[name].double().cpu(), true[name]) for name in true}
+
+
+def is_repeatable(call: Call, device: torch.device) -> bool:
+    """Whether `torch.use_deterministic_algorithms` gives the same bits twice."""
+    leaves = {name: tensor.to(device) for name, tensor in replace(call, batch=4).leaves().items()}
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = call.outcome_of(leaves), call.outcome_of(leaves)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _relative(found: Tensor, true: Tensor) -> float:
+    return ((found - true).norm() / true.norm()).item()
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether convolutions may round float32 operands to TF32."""
+    settings = torch.backends.cudnn.conv
+    before = settings.fp32_precision
+    settings.fp32_precision = "tf32" if allowed else "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before

@@ -1,0 +1,62 @@
+"""Compile the kernels for NVIDIA GPUs of given compute capabilities, which need not be there; print their names.
+
+A program by itself, since the tests' process has given triton to its interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+from metric_zoo.benchmarks.operators.calls import Call
+from metric_zoo.ops.triton import configs, launch
+
+CALLS = (
+    (Call(channels=32, out_channels=32, channels_last=True), torch.bfloat16),
+    (Call(kind="modulated", channels=32, out_channels=32, groups=32), torch.float32),
+)
+
+
+class Target:
+    """As much of a driver as compiling asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self._capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self._capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> None:
+    arguments = {**call._sampled, **call._options, **arguments}
+    tuning = (call._tuning(),) if tune else ()
+    blocks = configs.candidates(name)[1].kwargs if tune else {}
+    kernel.warmup(call.problem, *tuning, grid=(1,), **arguments, **blocks)
+    print(f"{name.replace('samples_depthwise', 'samples')}-{driver.active.get_current_target().arch}")
+
+
+def main() -> None:
+    backend = importlib.import_module("metric_zoo.ops.backend")
+    backend._chosen, backend._DEVICES["triton"] = "triton", "cpu"
+    launch._Call.run = compile_instead
+    for capability in sys.argv[1:]:
+        driver.set_active(Target(int(capability)))
+        for call, dtype in CALLS:
+            leaves = {name: tensor.to(dtype) for name, tensor in call.leaves().items()}
+            call.outcome_of(leaves)
+            torch.use_deterministic_algorithms(True)
+            call.outcome_of(leaves)
+            torch.use_deterministic_algorithms(False)
+
+
+main()
