@@ -32,7 +32,7 @@ inline int64_t strips(int64_t first, const Problem& p, const Slice& s, const T* 
   constexpr int64_t width = V * L;
   for (; first + width <= s.channels(); first += width)
     strip<T, L, V>(p.cells(), image + s.channel + first, p.channels, t, n, zero, weights + first, s.channels(),
-                        out + first);
+                    out + first);
   return first;
 }
 

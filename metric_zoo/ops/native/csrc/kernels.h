@@ -33,7 +33,7 @@ struct Taps {
   T* mask;                            // null without one
 };
 
-// Rows of one image's gradient. A thread that shares the image with others has rows of its own, made when first met.
+// Rows of one image's gradient. A thread that shares the image with others has its own, made when first met.
 template <class T>
 struct Rows {
   T** row;  // null: this gradient is not wanted
@@ -52,7 +52,7 @@ template <class T>
 struct Lines {
   T* zero;     // `channels` zeros, what a corner outside reads
   T* dump;     // what a corner outside receives
-  T* y;        // positions of one pixel's samples, `lanes` each
+  T* y;        // positions of a tile's samples: arrays of (pixels, lanes)
   T* x;
 };
 

@@ -14,6 +14,10 @@ constexpr int64_t kFewOutputs = 4;
 
 static int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
+// Cells of a kernel, up to whole vectors.
+template <class T>
+static int64_t lanes_of(const Problem& p, const Kernels<T>& k) { return round_up(p.cells(), k.columns / 2); }
+
 static int64_t channels_per_slice(const Problem& p) {
   if (p.depthwise()) return p.channels;
   int64_t most = kLeastChannels;
@@ -50,8 +54,8 @@ Plan<T>::Plan(const Problem& p, const Kernels<T>& k, Pass pass) {
     longest = std::max(longest, row_size * s.groups);
   }
   if (p.depthwise()) longest = 1;
-  const int64_t lanes = round_up(p.cells(), k.columns / 2);
-  const int64_t pixel_bytes = longest * int64_t(sizeof(T)) + lanes * int64_t(10 * sizeof(T) + 6 * sizeof(int32_t));
+  const int64_t lanes = lanes_of(p, k);
+  const int64_t pixel_bytes = longest * int64_t(sizeof(T)) + lanes * int64_t(12 * sizeof(T) + 6 * sizeof(int32_t));
   const int64_t fits = kBlockBytes / pixel_bytes;
   const int64_t all = p.batch * p.pixels(), fair = all / (kBlocksPerThread * p.threads);
   block = std::min({fits, fair, kMostPixels});
@@ -126,7 +130,8 @@ Buffer<T> pack_weights(const Problem& p, const Kernels<T>& k, const Plan<T>& pla
     }
     const int64_t row_size = p.cells() * s.per_group, outputs = p.group_outputs();
     const int64_t depth = pass == Pass::kForward ? row_size : outputs;
-    const int64_t panels = plan.few ? 1 : ((pass == Pass::kForward ? outputs : row_size) + k.columns - 1) / k.columns;
+    const int64_t width = pass == Pass::kForward ? outputs : row_size;
+    const int64_t panels = plan.few ? 1 : round_up(width, k.columns) / k.columns;
     const int64_t size = plan.few ? outputs * row_size : depth * k.columns;
 #pragma omp parallel for num_threads(int(p.threads)) schedule(static)
     for (int64_t index = 0; index < s.groups * panels; ++index) {
@@ -169,7 +174,7 @@ void unpack_weights(const Problem& p, const Plan<T>& plan, const std::vector<Buf
 
 template <class T>
 Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>& tensors) {
-  const int64_t lanes = round_up(p.cells(), k.columns / 2);
+  const int64_t lanes = lanes_of(p, k);
   memory = Buffer<T>(8 * lanes);
   T* next = memory.get();
   const auto array = [&] { T* a = next; next += lanes; return a; };
@@ -203,7 +208,7 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
   const int64_t columns_size = p.depthwise() ? channels : round_up(plan.block * longest, k.columns);
   const int64_t pixels_size = round_up(plan.block * p.out_channels, k.columns);
   const int64_t panel_size = std::max(plan.block, int64_t(1)) * k.columns;
-  numbers = Buffer<T>(10 * sites + 2 * channels + 2 * lanes + columns_size + pixels_size + panel_size);
+  numbers = Buffer<T>(12 * sites + 2 * channels + columns_size + pixels_size + panel_size);
   indices = Buffer<int32_t>(6 * sites);
   T* next = numbers.get();
   const auto take = [&](int64_t size) { T* a = next; next += size; return a; };
@@ -216,8 +221,8 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
   lines.dump = take(channels);
   std::fill(lines.zero, lines.zero + channels, T(0));
   std::fill(lines.dump, lines.dump + channels, T(0));
-  lines.y = take(lanes);
-  lines.x = take(lanes);
+  lines.y = take(sites);
+  lines.x = take(sites);
   taps.w00 = take(sites);
   taps.w01 = take(sites);
   taps.w10 = take(sites);

@@ -1,4 +1,4 @@
-// How a call is cut: channels into slices, pixels into tiles, weights into the order in which they are read.
+// How a call is cut: channels into slices, pixels into blocks, weights into the order in which they are read.
 #pragma once
 #include <cstdlib>
 #include <new>
@@ -68,6 +68,7 @@ struct Plan {
 
   Plan(const Problem&, const Kernels<T>&, Pass);
   Block at(const Problem&, int64_t index) const;
+  // Samples of one pixel in a slice.
   int64_t row(const Problem& p, const Slice& s) const { return p.cells() * s.channels(); }
 };
 

@@ -1,6 +1,5 @@
 // Vectors of the chosen instruction set, as gcc and clang have them in the language.
 #pragma once
-#include <cstddef>
 #include <cstdint>
 
 namespace metric_zoo::ISA {

@@ -49,26 +49,65 @@ inline __attribute__((always_inline)) Norm<T> ball_norm(const Table<T>& t, int64
   return {square, root_, root_ + (wx * t.unit_x[i] + wy * t.unit_y[i]) + t.eps};
 }
 
+// Whether every cell has an image of offsets to itself, in which a tile's pixels follow one another.
+inline bool has_images_of_offsets(const Problem& p) {
+  return p.rule != kBall && p.field_cell != 0 && p.field_column == 1 && p.field_row == p.out_width;
+}
+
 template <class T>
-inline void ball_positions(const Problem& p, const Table<T>& t, const T* f, const Lines<T>& out, T cy, T cx) {
+inline void ball_positions(const Problem& p, const Table<T>& t, const T* f, T* out_y, T* out_x) {
   const int64_t s = p.field_component;
   const T m11 = f[0], m12 = f[s], m22 = f[2 * s], wx = f[3 * s], wy = f[4 * s];
 #pragma omp simd
   for (int64_t i = 0; i < t.lanes; ++i) {
     const T radius = T(1) / at_least(least_norm<T>(), ball_norm(t, i, m11, m12, m22, wx, wy).value);
-    out.y[i] = t.y[i] * radius + cy;
-    out.x[i] = t.x[i] * radius + cx;
+    out_y[i] = t.y[i] * radius;
+    out_x[i] = t.x[i] * radius;
   }
 }
 
 template <class T>
-inline void offset_positions(const Problem& p, const Table<T>& t, const T* f, const Lines<T>& out, T cy, T cx) {
-  const int64_t cells = p.cells();
-  for (int64_t i = 0; i < cells; ++i) {
-    out.y[i] = (t.y[i] + f[i * p.field_cell]) + cy;
-    out.x[i] = (t.x[i] + f[i * p.field_cell + p.field_component]) + cx;
+inline void offset_positions(const Problem& p, const Table<T>& t, const T* f, T* out_y, T* out_x) {
+  for (int64_t i = 0; i < p.cells(); ++i) {
+    out_y[i] = t.y[i] + f[i * p.field_cell];
+    out_x[i] = t.x[i] + f[i * p.field_cell + p.field_component];
   }
-  for (int64_t i = cells; i < t.lanes; ++i) out.y[i] = out.x[i] = T(0);
+}
+
+// Offsets lie cell by cell, a whole image apart: a tile's are read cell by cell too, or every one misses the cache.
+template <class T>
+inline void dense_offset_positions(const Problem& p, const Table<T>& t, const T* f, int64_t count, const Lines<T>& out) {
+  for (int64_t i = 0; i < p.cells(); ++i) {
+    const T *y = f + i * p.field_cell, *x = y + p.field_component;
+    for (int64_t n = 0; n < count; ++n) {
+      out.y[n * t.lanes + i] = t.y[i] + y[n];
+      out.x[n * t.lanes + i] = t.x[i] + x[n];
+    }
+  }
+}
+
+// Of a tile's samples, relative to the middles of their windows.
+template <class T>
+inline void find_positions(const Problem& p, const Table<T>& t, const T* field, int64_t group, Tile tile,
+                           const Lines<T>& out) {
+  const bool ball = p.rule == kBall, dense = has_images_of_offsets(p);
+  if (dense) {
+    const T* f = field + field_base<T>(p, tile.image, group, 0, 0) + tile.begin;
+    dense_offset_positions(p, t, f, tile.count, out);
+  }
+  for (int64_t n = 0; n < tile.count; ++n) {
+    T *y = out.y + n * t.lanes, *x = out.x + n * t.lanes;
+    if (!dense) {
+      const int64_t pixel = tile.begin + n, row = pixel / p.out_width;
+      const T* f = field + field_base<T>(p, tile.image, group, row, pixel - row * p.out_width);
+      if (ball)
+        ball_positions(p, t, f, y, x);
+      else
+        offset_positions(p, t, f, y, x);
+    }
+    if (!ball)
+      for (int64_t i = p.cells(); i < t.lanes; ++i) y[i] = x[i] = T(0);
+  }
 }
 
 template <class T>
@@ -81,18 +120,18 @@ inline T read(T weight) { return Backward ? T(1) : (weight != T(0) ? T(1) : T(0)
 // The forward pass reads no corner of weight 0: on a pixel, what lies beside it (infinity, too) does not matter. The
 // backward pass needs the pixels beside it, and fractions and places besides.
 template <class T, bool Backward>
-inline void locate(const Problem& p, const Lines<T>& at, int64_t lanes, const Taps<T>& o, int64_t first) {
+inline void locate(const Problem& p, const Lines<T>& at, T cy, T cx, int64_t lanes, const Taps<T>& o, int64_t first) {
   const T last_y = T(p.height), last_x = T(p.width);
   const int32_t width = int32_t(p.width);
   T *__restrict w00 = o.w00 + first, *__restrict w01 = o.w01 + first, *__restrict w10 = o.w10 + first,
     *__restrict w11 = o.w11 + first, *__restrict fy = o.fy + first, *__restrict fx = o.fx + first;
   int32_t *__restrict i00 = o.i00 + first, *__restrict i01 = o.i01 + first, *__restrict i10 = o.i10 + first,
           *__restrict i11 = o.i11 + first, *__restrict y0 = o.y + first, *__restrict x0 = o.x + first;
-  const T *__restrict at_y = at.y, *__restrict at_x = at.x;
+  const T *__restrict at_y = at.y + first, *__restrict at_x = at.x + first;
 #pragma omp simd
   for (int64_t i = 0; i < lanes; ++i) {
     // A pixel beyond the border reads zero like anything further out. NaN passes both comparisons and stays.
-    T y = at_y[i], x = at_x[i];
+    T y = at_y[i] + cy, x = at_x[i] + cx;
     y = y < T(-2) ? T(-2) : y;
     y = y > last_y + 1 ? last_y + 1 : y;
     x = x < T(-2) ? T(-2) : x;
@@ -121,26 +160,26 @@ inline void locate(const Problem& p, const Lines<T>& at, int64_t lanes, const Ta
   }
 }
 
+template <class T>
+inline void find_masks(const Problem& p, const T* mask, int64_t group, Tile tile, int64_t lanes, T* out) {
+  const int64_t cells = p.cells(), pixels = p.pixels();
+  const T* m = mask + (tile.image * p.fields + group) * cells * pixels + tile.begin;
+  for (int64_t i = 0; i < cells; ++i)
+    for (int64_t n = 0; n < tile.count; ++n) out[n * lanes + i] = m[i * pixels + n];
+}
+
 template <class T, bool Backward>
 void find_taps(const Problem& p, const Table<T>& t, const T* field, const T* mask, int64_t group, Tile tile,
                const Lines<T>& lines, const Taps<T>& out) {
-  const int64_t cells = p.cells(), pixels = p.pixels();
   const T middle_y = T(p.dilation_height * (p.kernel_height - 1)) / 2 - T(p.top);
   const T middle_x = T(p.dilation_width * (p.kernel_width - 1)) / 2 - T(p.left);
+  find_positions(p, t, field, group, tile, lines);
   for (int64_t n = 0; n < tile.count; ++n) {
     const int64_t pixel = tile.begin + n, row = pixel / p.out_width, column = pixel - row * p.out_width;
-    const T* f = field + field_base<T>(p, tile.image, group, row, column);
     const T cy = T(row * p.stride_height) + middle_y, cx = T(column * p.stride_width) + middle_x;
-    if (p.rule == kBall)
-      ball_positions(p, t, f, lines, cy, cx);
-    else
-      offset_positions(p, t, f, lines, cy, cx);
-    locate<T, Backward>(p, lines, t.lanes, out, n * t.lanes);
-    if (mask) {
-      const T* m = mask + ((tile.image * p.fields + group) * cells) * pixels + pixel;
-      for (int64_t i = 0; i < cells; ++i) out.mask[n * t.lanes + i] = m[i * pixels];
-    }
+    locate<T, Backward>(p, lines, cy, cx, t.lanes, out, n * t.lanes);
   }
+  if (mask) find_masks(p, mask, group, tile, t.lanes, out.mask);
 }
 
 template <class T>
@@ -174,6 +213,15 @@ template <class T>
 void field_gradient(const Problem& p, const Table<T>& t, const T* field, int64_t group, Tile tile,
                     const SampleGradients<T>& g, T* grad_field) {
   const int64_t cells = p.cells();
+  if (has_images_of_offsets(p)) {
+    T* out = grad_field + field_base<T>(p, tile.image, group, 0, 0) + tile.begin;
+    for (int64_t i = 0; i < cells; ++i)
+      for (int64_t n = 0; n < tile.count; ++n) {
+        out[i * p.field_cell + n] += g.y[n * t.lanes + i];
+        out[i * p.field_cell + p.field_component + n] += g.x[n * t.lanes + i];
+      }
+    return;
+  }
   for (int64_t n = 0; n < tile.count; ++n) {
     const int64_t pixel = tile.begin + n, row = pixel / p.out_width, column = pixel - row * p.out_width;
     const int64_t base = field_base<T>(p, tile.image, group, row, column);
