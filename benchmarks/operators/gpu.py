@@ -11,8 +11,9 @@ import torch
 
 from metric_zoo import ops
 from metric_zoo.benchmarks.operators.calls import Call
-from metric_zoo.benchmarks.operators.cases import CASES, Case
+from metric_zoo.benchmarks.operators.cases import Case
 from metric_zoo.benchmarks.operators.check import SHAPES, checks, is_repeatable, tf32
+from metric_zoo.benchmarks.operators.check import cases as cases_of
 from metric_zoo.benchmarks.operators.run import device_named, measure_cases, to_markdown
 from metric_zoo.benchmarks.operators.timing import alternate, quartiles
 from metric_zoo.errors import MetricZooError
@@ -20,13 +21,22 @@ from metric_zoo.files import replacing
 
 JSON = "gpu.json"
 DTYPES = (torch.float32, torch.bfloat16)
-LARGE = Case(64, 256, 256, 56, 3)
-"""Enough work for every processor of a large GPU."""
+CASES = (
+    Case(64, 256, 256, 56, 3),  # enough work for every processor of a large GPU
+    Case(64, 64, 64, 56, 3),
+    Case(64, 512, 512, 14, 3),
+    Case(1, 64, 64, 512, 3),
+    Case(64, 256, 256, 28, 7, 256),
+)
+"""Few: the first measurement of every kind, type and sort of shape compiles dozens of kernels."""
+TILED = [("metric", next(iter(SHAPES)), "float32"), ("modulated", next(iter(SHAPES)), "float32")]
+"""Checks again, with gradients gathered in tiles."""
+OPERATORS = ("conv2d", "torchvision", "metric", "deformable")
 
 _SIDE, _COPIED = 8192, 1 << 30
 
 
-def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = (*CASES, LARGE), repeats: int = 7) -> str:
+def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = CASES, repeats: int = 7) -> str:
     """Check and measure the triton backend; write ``gpu.json`` after every step and return a summary.
 
     Args:
@@ -48,17 +58,25 @@ def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = (*CASES
             temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     with ops.use_backend("triton"):
-        report["checks"] = list(checks(where))
+        from metric_zoo.ops.triton import configs
+        from metric_zoo.ops.triton.launch import blocks_from
+
+        for blocks, todo in ((configs.small, cases_of(where)), (configs.tiled, TILED)):
+            with blocks_from(blocks):
+                for check in checks(where, todo):
+                    report["checks"].append({**check, "blocks": blocks.__name__})
+                    keep()
         report["repeatable"] = all(is_repeatable(Call(kind="modulated", **shape), where) for shape in SHAPES.values())
         if where.type == "cuda":
             report["cuda_graph"] = _replays(Call(**SHAPES["large"]), where)
             report["ceilings"] = {str(dtype): ceilings(where, dtype, repeats) for dtype in DTYPES}
         keep()
         for dtype in DTYPES if where.type == "cuda" else DTYPES[:1]:
-            report["benchmarks"].append(measure_cases(cases, where, dtype, repeats))
-            if where.type == "cuda":
-                _add_roofline(report["benchmarks"][-1], cases, report["ceilings"][str(dtype)])
-            keep()
+            for case in cases:
+                report["benchmarks"].append(measure_cases([case], where, dtype, repeats, OPERATORS))
+                if where.type == "cuda":
+                    _add_roofline(report["benchmarks"][-1], case, report["ceilings"][str(dtype)])
+                keep()
     wrong = [check for check in report["checks"] if not check["passed"]]
     wrong += [name for name in ("repeatable", "cuda_graph") if not report.get(name, True)]
     if wrong:
@@ -99,12 +117,11 @@ def floor_seconds(case: Case, training: bool, dtype: torch.dtype, ceiling: dict[
     return passes * max(product / ceiling["operations_per_second"], traffic / ceiling["bytes_per_second"])
 
 
-def _add_roofline(report: dict[str, Any], cases: tuple[Case, ...], ceiling: dict[str, float]) -> None:
-    by_name = {str(case): case for case in cases}
+def _add_roofline(report: dict[str, Any], case: Case, ceiling: dict[str, float]) -> None:
     for result in report["results"]:
         if result["operator"] == "metric":
             dtype = getattr(torch, report["dtype"])
-            least = floor_seconds(by_name[result["case"]], result["pass"] != "forward", dtype, ceiling)
+            least = floor_seconds(case, result["pass"] != "forward", dtype, ceiling)
             result["fraction_of_roofline"] = least * 1e3 / result["milliseconds"]["median"]
 
 

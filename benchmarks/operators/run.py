@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from metric_zoo import ops
 from metric_zoo.benchmarks.operators.cases import CASES, CONTENDERS, Case, contenders
-from metric_zoo.benchmarks.operators.timing import alternate, extra_memory_mib, quartiles
+from metric_zoo.benchmarks.operators.timing import LEAST_REPEATS, alternate, extra_memory_mib, quartiles
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
@@ -23,6 +23,8 @@ from metric_zoo.text import markdown
 
 PASSES = ("forward", "forward+backward")
 JSON, MARKDOWN = "operators.json", "operators.md"
+_PATIENCE = 60.0
+"""Seconds for all contenders of a row, beyond which three repeats are enough."""
 
 
 def bench_operators(
@@ -41,8 +43,8 @@ def bench_operators(
     """
     where, kind = device_named(device), _dtype(dtype)
     cases = [case for case in CASES if only is None or only in str(case)]
-    if repeats < 3:
-        raise MetricZooError(f"repeats={repeats}: at least 3, or there are no quartiles")
+    if repeats < LEAST_REPEATS:
+        raise MetricZooError(f"repeats={repeats}: at least {LEAST_REPEATS}, or there are no quartiles")
     if not cases:
         raise MetricZooError(f"no case contains {only!r}; known: {', '.join(map(str, CASES))}")
     report = measure_cases(cases, where, kind, repeats)
@@ -54,15 +56,21 @@ def bench_operators(
     return table
 
 
-def measure_cases(cases: Sequence[Case], device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
-    """Every figure, and what they were obtained with."""
+def measure_cases(
+    cases: Sequence[Case],
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int,
+    operators: Sequence[str] = CONTENDERS,
+) -> dict[str, Any]:
+    """Every figure of some contenders, and what they were obtained with."""
     clock, results = Clock(), []
     everywhere = torch.get_num_threads()
     threads = sorted({1, everywhere}) if device.type == "cpu" else [everywhere]
     for case in tqdm(cases, desc=f"operators, {dtype}", unit="case"):
         for count in threads:
             with _threads(count):
-                results += _measure(case, device, dtype, repeats)
+                results += _measure(case, device, dtype, repeats, operators)
     backend = ops.backend(device.type)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -75,12 +83,14 @@ def measure_cases(cases: Sequence[Case], device: torch.device, dtype: torch.dtyp
     }
 
 
-def _measure(case: Case, device: torch.device, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
-    operators = contenders(case, device, dtype)
+def _measure(
+    case: Case, device: torch.device, dtype: torch.dtype, repeats: int, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    operators = {name: made for name, made in contenders(case, device, dtype).items() if name in names}
     rows = []
     for name, step in (("forward", _forward), ("forward+backward", _training)):
         steps = {label: step(operator, leaves) for label, (operator, leaves) in operators.items()}
-        seconds = alternate(steps, repeats, device)
+        seconds = alternate(steps, repeats, device, _PATIENCE)
         for label, values in seconds.items():
             lower, median, upper = quartiles(values)
             rows.append(
@@ -89,6 +99,7 @@ def _measure(case: Case, device: torch.device, dtype: torch.dtype, repeats: int)
                     "threads": torch.get_num_threads(),
                     "pass": name,
                     "operator": label,
+                    "repeats": len(values),
                     "milliseconds": {
                         "lower_quartile": lower * 1e3,
                         "median": median * 1e3,
@@ -124,25 +135,31 @@ def to_markdown(report: dict[str, Any]) -> str:
         by_row.setdefault((result["case"], result["threads"], result["pass"]), {})[result["operator"]] = result
     headings = [
         *("Case", "Threads", "Pass"),
-        *(f"{name}, ms" for name in CONTENDERS),
+        *(f"{name}, ms" for name in _measured(report)),
         *("metric / conv2d", "torchvision / metric", "conv2d, MiB", "metric, MiB"),
     ]
-    rows = [[*map(str, key), *_cells(found)] for key, found in by_row.items()]
+    rows = [[*map(str, key), *_cells(found, _measured(report))] for key, found in by_row.items()]
     versions = ", ".join(f"{name} {number}" for name, number in report["provenance"]["versions"].items())
     instructions = f" ({report['instructions']})" if report["instructions"] else ""
     return (
-        f"# Operators\n\nMedians of {report['repeats']} alternating runs with half the interquartile range, "
+        f"# Operators\n\nMedians of {report['repeats']} alternating runs (3 where they take minutes) "
+        f"with half the interquartile range, "
         f"{report['dtype']}, backend {report['backend']}{instructions}, on {report['device']}: "
         f"{report['provenance']['hardware']['cpu']}. MiB: peak memory beyond the arguments. {versions}.\n\n"
         + markdown(headings, rows, [False, True, False] + [True] * (len(headings) - 3))
     )
 
 
-def _cells(found: dict[str, dict]) -> Iterator[str]:
-    median = {name: found[name]["milliseconds"]["median"] for name in CONTENDERS}
-    for name in CONTENDERS:
+def _measured(report: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(result["operator"] for result in report["results"]))
+
+
+def _cells(found: dict[str, dict], names: Sequence[str]) -> Iterator[str]:
+    median = {name: found[name]["milliseconds"]["median"] for name in names}
+    for name in names:
         time = found[name]["milliseconds"]
-        yield f"{time['median']:.1f} ± {(time['upper_quartile'] - time['lower_quartile']) / 2:.1f}"
+        digits = 1 if time["median"] >= 1 else 3
+        yield f"{time['median']:.{digits}f} ± {(time['upper_quartile'] - time['lower_quartile']) / 2:.{digits}f}"
     yield f"{median['metric'] / median['conv2d']:.2f}"
     yield f"{median['torchvision'] / median['metric']:.1f}"
     for name in ("conv2d", "metric"):

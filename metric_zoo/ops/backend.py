@@ -114,5 +114,5 @@ def backend_for(input: Tensor) -> str:
 def kernels_for(input: Tensor) -> ModuleType:
     """The ``forward`` and ``backward`` of the fused backend for a tensor: whoever calls the operator itself, as an
     exported graph does, gets the one that its device has."""
-    triton = input.device.type == "cuda" or _chosen == "triton"
+    triton = input.device.type == "cuda" or (_chosen == "triton" and INTERPRETED)
     return importlib.import_module("metric_zoo.ops.triton.launch") if triton else library

@@ -31,6 +31,9 @@ def test_functions_take_turns_and_the_first_turn_does_not_count():
     calls = []
     seconds = alternate({name: (lambda name=name: calls.append(name)) for name in "ab"}, 3, CPU)
     assert calls == list("abababab") and [len(values) for values in seconds.values()] == [3, 3]
+    calls.clear()
+    seconds = alternate({name: (lambda name=name: calls.append(name)) for name in "ab"}, 9, CPU, patience=0)
+    assert calls == list("abababab") and [len(values) for values in seconds.values()] == [3, 3]
     assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
 
 

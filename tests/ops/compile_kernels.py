@@ -40,6 +40,8 @@ class Target:
 def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> None:
     arguments = {**call._sampled, **call._options, **arguments}
     tuning = (call._tuning(),) if tune else ()
+    if tune:
+        launch._tuned(kernel, name, 0)  # does triton accept it?
     blocks = configs.candidates(name)[1].kwargs if tune else {}
     kernel.warmup(call.problem, *tuning, grid=(1,), **arguments, **blocks)
     print(f"{name.replace('samples_depthwise', 'samples')}-{driver.active.get_current_target().arch}")
@@ -47,7 +49,7 @@ def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> Non
 
 def main() -> None:
     backend = importlib.import_module("metric_zoo.ops.backend")
-    backend._chosen, backend._DEVICES["triton"] = "triton", "cpu"
+    backend._chosen, backend._DEVICES["triton"], backend.INTERPRETED = "triton", "cpu", True
     launch._Call.run = compile_instead
     for capability in sys.argv[1:]:
         driver.set_active(Target(int(capability)))

@@ -65,14 +65,33 @@ def test_samplings(sampling):
 
 @pytest.mark.parametrize("kind", ["metric", "modulated"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_gathered_in_tiles(kind, stride, monkeypatch):
+def test_gradients_gathered_in_tiles(kind, stride):
     """Offsets of several pixels leave the tiles: those samples go one by one."""
     from metric_zoo.ops.triton import configs
+    from metric_zoo.ops.triton.launch import blocks_from
 
-    tiled = {"BLOCK_M": 64, "BLOCK_K": 16, "BLOCK_O": 16, "COLUMNS": 8, "TILE": 16}
-    monkeypatch.setitem(configs._FIXED, "backward_samples", tiled)
     call = Call(kind=kind, batch=1, channels=5, size=(19, 11), stride=(stride, stride))
-    assert_alike(call.outcome("triton"), call.outcome("torch"), 2e-5)
+    with blocks_from(configs.tiled):
+        found = call.outcome("triton")
+    assert_alike(found, call.outcome("torch"), 2e-5)
+
+
+def test_infinity_stays_where_it_is_in_tiles():
+    """A product of matrices would spread it over the whole tile."""
+    from metric_zoo.ops.triton import configs
+    from metric_zoo.ops.triton.launch import blocks_from
+
+    call = Call(batch=1, channels=2, out_channels=2, size=(8, 8))
+    leaves = {name: tensor.requires_grad_() for name, tensor in call.leaves().items()}
+    spoiled = {}
+    for name, blocks in (("tiled", configs.tiled), ("one by one", configs.small)):
+        with blocks_from(blocks):
+            output = call.run(**leaves)
+            upstream = torch.ones_like(output)
+            upstream[0, 0, 4, 4] = torch.inf
+            (gradient,) = torch.autograd.grad(output, leaves["input"], upstream)
+        spoiled[name] = ~gradient.isfinite()
+    assert torch.equal(spoiled["tiled"], spoiled["one by one"]) and not spoiled["tiled"].all()
 
 
 @pytest.mark.parametrize("kind", ["metric", "modulated", "shifted"])
@@ -114,6 +133,14 @@ def test_nan_metric_spoils_its_pixel_only():
     packed[1, 0, 2, 5] = torch.nan
     spoiled = ops.metric_conv2d(x, weight, packed, padding=1).isnan()
     assert spoiled[1, :, 2, 5].all() and spoiled.sum() == 4
+
+
+def test_a_bias_that_is_no_array_of_its_own():
+    call = Call(batch=1, size=(4, 4), out_channels=3, bias=False)
+    shared, spread = torch.ones(1).expand(3), torch.arange(6.0)[::2]
+    for bias in (shared, spread):
+        leaves = call.leaves()
+        torch.testing.assert_close(call.run(**leaves, bias=bias), call.run(**leaves, bias=bias.contiguous()))
 
 
 def test_an_empty_batch_and_frozen_tensors():
@@ -162,15 +189,16 @@ def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
         "metric_zoo.benchmarks.operators.check.SHAPES", {"tiny": {"batch": 1, "size": (3, 3), "channels": 2}}
     )
     monkeypatch.setattr(gpu, "SHAPES", {"tiny": {"batch": 1, "size": (3, 3), "channels": 2}})
-    case = Case(1, 1, 1, 3, 3)
-    summary = gpu.gpu_check(tmp_path, "cpu", (case,), repeats=3)
-    assert "all 6 checks passed" in summary and "backend triton" in summary
-    monkeypatch.setitem(TOLERANCES, "float16", 1e-12)
+    monkeypatch.setattr(gpu, "TILED", [(kind, "tiny", dtype) for kind, _, dtype in gpu.TILED])
     monkeypatch.setattr(gpu, "measure_cases", lambda *_: {})
-    with pytest.raises(MetricZooError, match=r"1 of 6 checks failed.*gpu.json"):
+    monkeypatch.setattr(gpu, "to_markdown", lambda _: "table")
+    case = Case(1, 1, 1, 3, 3)
+    assert gpu.gpu_check(tmp_path, "cpu", (case,)) == "all 8 checks passed\n\ntable"
+    monkeypatch.setitem(TOLERANCES, "float16", 1e-12)
+    with pytest.raises(MetricZooError, match=r"1 of 8 checks failed.*gpu.json"):
         gpu.gpu_check(tmp_path / "strict", "cpu", ())
     found = json.loads((tmp_path / "strict" / gpu.JSON).read_text())["checks"]
-    assert [check["passed"] for check in found] == [True] * 5 + [False]
+    assert [check["passed"] for check in found] == [True] * 5 + [False] + [True] * 2
 
 
 def test_roofline_is_the_larger_of_products_and_traffic():

@@ -25,6 +25,8 @@ from metric_zoo.ops.triton.taps import (
     unit_norm,
 )
 
+LARGEST = tl.constexpr(6e4)  # of float16
+
 
 @triton.jit
 def column_gradient(
@@ -142,7 +144,8 @@ def hats(row, column, y, x):
 
 @triton.jit
 def add_to(pointer, value, exists):
-    """To memory that belongs to this program alone."""
+    """To memory that belongs to this program alone; whichever of its threads wrote there before has done so."""
+    tl.debug_barrier()
     tl.store(pointer, tl.load(pointer, mask=exists, other=0.0) + value, mask=exists)
 
 
@@ -222,6 +225,8 @@ def backward_samples(
                 if TILE > 0:
                     fits_y = (y >= first_y) & (y <= first_y + TILE - 1)
                     fits = fits_y & (x >= first_x) & (x <= first_x + TILE - 1)
+                    # A product would spread infinity and NaN over the tile, and half precision makes them of less.
+                    fits &= tl.max(tl.abs(gradient), 1) <= LARGEST
                     inner = tl.where(fits[:, None], gradient, 0.0).to(weight.dtype.element_ty)
                     shares = hats(tile_row, tile_column, y, x).to(weight.dtype.element_ty)
                     tile = tl.dot(shares, inner, tile, input_precision=PRECISION)

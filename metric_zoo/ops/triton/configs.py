@@ -56,6 +56,16 @@ def fixed(name: str) -> dict[str, int]:
     return dict(_FIXED[name])
 
 
+def small(name: str) -> dict[str, int]:
+    """`fixed`, asked for by name: nothing is measured."""
+    return fixed(name)
+
+
+def tiled(name: str) -> dict[str, int]:
+    """As `fixed`, with gradients to the input gathered in tiles."""
+    return {**fixed(name), **({"BLOCK_M": 64, "COLUMNS": 8, "TILE": 16} if name.startswith("backward_samples") else {})}
+
+
 def _dense(rows: list[tuple[int, ...]]) -> list[triton.Config]:
     return [
         triton.Config({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}, num_warps=warps, num_stages=stages)

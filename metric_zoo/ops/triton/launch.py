@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +25,8 @@ from metric_zoo.ops.window import Window
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _RULES = {"offset": OFFSET.value, "position": POSITION.value}
 _MAX_INDEX = 2**31
+_KEYS = ("tuning", "RULE", "MASKED", "SHARED", "PRECISION", "NEED_INPUT", "NEED_FIELD", "NEED_MASK")
+"""Arguments that the best blocks depend on, beside the dtypes."""
 # Partial sums of the weight's gradient take at most so many numbers, or 1 per weight.
 _MAX_PARTIAL = 1 << 24
 
@@ -52,7 +57,7 @@ def forward(
         lambda blocks: call.blocks_of_pixels(blocks) * call.blocks_of_outputs(blocks),
         input=call.input,
         weight=call.weight,
-        bias=bias,
+        bias=None if bias is None else bias.contiguous(),
         output=output,
         BIASED=bias is not None,
     )
@@ -120,9 +125,10 @@ class _Call:
             if not tune:
                 kernel[lambda blocks: (programs(blocks),)](self.problem, **arguments)
             elif _measures():
-                _tuned(kernel, name)[lambda blocks: (programs(blocks),)](self.problem, self._tuning(), **arguments)
+                tuned = _tuned(kernel, name, self.input.device.index)
+                tuned[lambda blocks: (programs(blocks),)](self.problem, self._tuning(), **arguments)
             else:
-                blocks = configs.fixed(name)
+                blocks = _chooser.get()(name)
                 kernel[(programs(blocks),)](self.problem, self._tuning(), **arguments, **blocks)
 
     def _tuning(self) -> tuple[int, ...]:
@@ -241,7 +247,8 @@ def _check(input: Tensor, weight: Tensor, field: Tensor, output: Tensor) -> None
     indices = {
         "weight": weight.numel(),
         "one image of the input": input[:1].numel(),
-        "one image's field": field[:1].numel(),
+        "one image's field, were it different everywhere": math.prod(field.shape[1:4]) * output[0, 0].numel(),
+        "one image's mask": field.shape[1] * math.prod(weight.shape[2:]) * output[0, 0].numel(),
         "one image of the output": output[:1].numel(),
         "the batch's output pixels": output[:, :1].numel(),
     }
@@ -301,13 +308,32 @@ def _table(
     return torch.cat((samples.displacement, samples.direction), dim=1).float().to(device), samples.eps
 
 
+_chooser: ContextVar[Callable[[str], configs.Blocks]] = ContextVar("blocks", default=configs.fixed)
+
+
+@contextmanager
+def blocks_from(chooser: Callable[[str], configs.Blocks]) -> Iterator[None]:
+    """Run kernels with the blocks that ``chooser`` gives for a kernel's name, without measuring."""
+    token = _chooser.set(chooser)
+    try:
+        yield
+    finally:
+        _chooser.reset(token)
+
+
 def _measures() -> bool:
-    return not INTERPRETED and not torch.are_deterministic_algorithms_enabled()
+    """Not where nothing may run twice: while a CUDA graph is recorded, or in deterministic mode."""
+    if INTERPRETED or torch.are_deterministic_algorithms_enabled() or _chooser.get() is not configs.fixed:
+        return False
+    return not torch.cuda.is_current_stream_capturing()
 
 
-@lru_cache(maxsize=64)
-def _tuned(kernel: Any, name: str) -> Any:
-    """Measuring runs a kernel several times: what it adds to must be zero before each."""
+@lru_cache(maxsize=256)
+def _tuned(kernel: Any, name: str, device: int | None) -> Any:
+    """One of its own for every device: they may differ, and their backward passes run in threads of their own.
+
+    Measuring runs a kernel several times: what it adds to must be zero before each.
+    """
 
     def clear(arguments: dict[str, Any], reset_only: bool = False) -> None:
         for gradient in ("grad_input", "grad_field", "grad_mask"):
@@ -316,7 +342,7 @@ def _tuned(kernel: Any, name: str) -> Any:
 
     tune = triton.autotune(
         configs.candidates(name),
-        key=["tuning", "PRECISION", "NEED_INPUT", "NEED_FIELD"],
+        key=[key for key in _KEYS if key in kernel.arg_names],
         pre_hook=clear,
         do_bench=_quick_bench,
         prune_configs_by={"early_config_prune": configs.prune},
