@@ -9,6 +9,11 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Train, evaluate and measure.")
 
+RecipeName = Annotated[str, typer.Argument(help="YAML file, or the name of a recipe that comes with the package.")]
+Records = Annotated[Path, typer.Option(help="Folder of the records; runs whose record is there are skipped.")]
+Count = Annotated[int, typer.Option(help="Processes that train each run together, one per GPU, on all machines.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Do not use a GPU.")]
+
 
 @app.callback()
 def _bench() -> None:
@@ -17,22 +22,119 @@ def _bench() -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe that comes with the package.")],
-    out: Annotated[Path, typer.Option(help="Folder for the records; runs whose record is there are skipped.")] = Path(
-        "records"
-    ),
-    num_processes: Annotated[int, typer.Option(help="Processes that train each run together, one per GPU.")] = 1,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use a GPU.")] = False,
+    recipe: RecipeName,
+    out: Records = Path("records"),
+    num_processes: Count = 1,
+    cpu: Cpu = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+    num_machines: Annotated[int, typer.Option(help="Start this command on each, with the same folders.")] = 1,
+    machine_rank: Annotated[int, typer.Option(help="Of this machine, from 0.")] = 0,
+    main_process_ip: Annotated[str, typer.Option(help="Address of machine 0.")] = "127.0.0.1",
+    main_process_port: Annotated[int, typer.Option(help="A free port of machine 0.")] = 29500,
+    tracker: Annotated[
+        str | None, typer.Option(help="Of accelerate's, such as tensorboard: curves in OUT/logs.")
+    ] = None,
 ) -> None:
-    """Run a recipe: every model, kind and seed leaves one record. Exit code 1 if a run failed."""
-    from metric_zoo.benchmarks.launch import find_recipe, run_recipe
+    """Run a recipe: every model, kind and seed leaves one record.
 
-    outcome = run_recipe(find_recipe(recipe), out, num_processes, cpu, retry_failed)
+    The same command goes on where it was stopped or killed; several at once share the runs. Exit code 1 if a run
+    failed, 75 if it was stopped.
+    """
+    from metric_zoo.benchmarks.launch import Processes, run_recipe
+    from metric_zoo.benchmarks.recipe import find_recipe
+
+    processes = Processes(num_processes, num_machines, machine_rank, main_process_ip, main_process_port)
+    outcome = run_recipe(find_recipe(recipe), out, processes, cpu, retry_failed, tracker)
+    elsewhere = f", {outcome['elsewhere']} in another launch" if outcome["elsewhere"] else ""
     typer.echo(
-        f"{outcome['ok']} runs ok, {outcome['failed']} failed, {outcome['skipped']} of them done before; "
+        f"{outcome['ok']} runs ok, {outcome['failed']} failed, {outcome['skipped']} of them done before{elsewhere}; "
         f"records in {out}"
     )
     if outcome["failed"]:
         typer.echo("see 'failure' in the failed records; --retry-failed runs them again")
         raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    recipe: RecipeName,
+    jobs: Annotated[int, typer.Option(help="Jobs that share the runs.")],
+    out: Records = Path("records"),
+    executor: Annotated[str, typer.Option(help="slurm, or local: processes of this machine.")] = "slurm",
+    num_processes: Annotated[int, typer.Option(help="Of each job, one per GPU.")] = 1,
+    cpu: Cpu = False,
+    minutes: Annotated[int, typer.Option(help="That a job may take.")] = 24 * 60,
+    partition: Annotated[str | None, typer.Option(help="Slurm's.")] = None,
+) -> None:
+    """Hand a recipe to a Slurm cluster as an array of jobs."""
+    from metric_zoo.benchmarks.recipe import find_recipe
+    from metric_zoo.benchmarks.submit import submit_recipe
+
+    options = {"slurm_partition": partition} if partition else None
+    submitted = submit_recipe(find_recipe(recipe), out, jobs, executor, num_processes, cpu, minutes, options)
+    typer.echo(
+        f"submitted {', '.join(job.job_id for job in submitted)}; metric-zoo bench status tells how far they are"
+    )
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    out: Records = Path("records"),
+    num_processes: Count = 1,
+    cpu: Cpu = False,
+    estimate: Annotated[bool, typer.Option(help="Time a few training steps of every model and kind.")] = True,
+) -> None:
+    """List the runs of a recipe, with what each will take on this machine."""
+    from metric_zoo.benchmarks.plan import plan_recipe
+    from metric_zoo.benchmarks.recipe import find_recipe
+
+    typer.echo(plan_recipe(find_recipe(recipe), out, num_processes, cpu, estimate))
+
+
+@app.command()
+def status(
+    recipe: RecipeName,
+    out: Records = Path("records"),
+    num_processes: Count = 1,
+    cpu: Cpu = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="The runs are on GPUs; this machine need not have one.")] = False,
+) -> None:
+    """Which runs of a recipe are done, failed, in progress (and how far) or to do."""
+    from metric_zoo.benchmarks.plan import show_status
+    from metric_zoo.benchmarks.recipe import find_recipe
+
+    typer.echo(show_status(find_recipe(recipe), out, num_processes, cpu, gpu))
+
+
+@app.command()
+def show(record: Annotated[Path, typer.Argument(help="One record, JSON.")]) -> None:
+    """Print a record for reading: its figures, its curves, where they come from."""
+    from metric_zoo.benchmarks.show import show_record
+
+    typer.echo(show_record(record))
+
+
+@app.command()
+def curves(
+    records: Annotated[list[Path], typer.Argument(help="Records, JSON.")],
+    out: Annotated[Path, typer.Option(help="The picture: .svg, .png or .pdf.")] = Path("curves.svg"),
+) -> None:
+    """Draw training loss and test accuracy over the epochs."""
+    from metric_zoo.benchmarks.curves import draw_curves
+
+    draw_curves(records, out)
+    typer.echo(f"curves: {out}")
+
+
+@app.command()
+def overhead(
+    recipe: RecipeName,
+    rounds: Annotated[int, typer.Option(help="Epochs of each, in turns.")] = 7,
+    cpu: Cpu = False,
+) -> None:
+    """Time the harness's training steps beside those of a plain PyTorch loop."""
+    from metric_zoo.benchmarks.overhead import measure_overhead
+    from metric_zoo.benchmarks.recipe import find_recipe
+
+    typer.echo(measure_overhead(find_recipe(recipe), rounds, cpu))

@@ -1,87 +1,122 @@
-"""Start a sweep: in this process, or as several worker processes."""
+"""Start a sweep: in this process, or as several worker processes on one machine or more."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from metric_zoo.benchmarks.data import load_data
+from metric_zoo.benchmarks.interruption import RESUMABLE
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record, write_record
-from metric_zoo.benchmarks.sweep import (
-    PLAN,
-    RUNNING,
-    failed,
-    failed_record,
-    pending,
-    run_pending,
-    write_plan,
-)
-from metric_zoo.errors import MetricZooError, RecipeError
-
-RECIPES = Path(__file__).parent / "recipes"
+from metric_zoo.benchmarks.sweep import Plan, claimed, failed, failed_record, is_claimed, pending, run_pending
+from metric_zoo.errors import MetricZooError, RecipeError, suggest
 
 
-def find_recipe(name: str) -> Path:
-    """A path, or the name of a recipe that comes with the package.
+@dataclass(frozen=True)
+class Processes:
+    """Who trains each run together.
 
-    Raises:
-        RecipeError: listing the recipes that come with the package.
+    Attributes:
+        count: processes on all machines together, the same number on each.
+        machines: how many.
+        rank: of this machine, 0 for the one that the others connect to.
+        address, port: of machine 0.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
-    packaged = RECIPES / f"{name}.yaml"
-    if packaged.exists() and path.name == name:
-        return packaged
-    known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-    raise RecipeError(f"recipe {name!r} does not exist; give a YAML file or one of: {known}")
+
+    count: int = 1
+    machines: int = 1
+    rank: int = 0
+    address: str = "127.0.0.1"
+    port: int = 29500
+
+    def check(self) -> None:
+        """Raises: MetricZooError: for numbers that do not fit together."""
+        if self.count < 1:
+            raise MetricZooError(f"num-processes is {self.count}, expected at least 1")
+        if self.machines < 1 or self.count % self.machines:
+            raise MetricZooError(f"num-processes={self.count} cannot be shared out over {self.machines} machines")
+        if not 0 <= self.rank < self.machines:
+            raise MetricZooError(f"machine-rank is {self.rank}, expected 0 to {self.machines - 1}")
 
 
 def run_recipe(
-    recipe: Path, folder: Path, processes: int = 1, cpu: bool = False, retry_failed: bool = False
+    recipe: Path,
+    folder: Path,
+    processes: Processes = Processes(),
+    cpu: bool = False,
+    retry_failed: bool = False,
+    tracker: str | None = None,
 ) -> Counter[str]:
     """Bring a recipe's records up to date in ``folder``.
 
     Args:
         recipe: YAML file.
-        folder: of the records; runs whose record is there are skipped.
-        processes: how many train each run together.
+        folder: of the records; runs whose record is there are skipped, and so are those that another launch works on.
+        processes: that train each run together.
         cpu: do not use an accelerator.
         retry_failed: run again what failed before.
+        tracker: one that accelerate knows and that is installed, such as ``"tensorboard"``; it gets every epoch's
+            figures.
 
     Returns:
-        How many runs are ``"ok"``, ``"failed"`` and were ``"skipped"``.
+        How many runs are ``"ok"``, ``"failed"``, were ``"skipped"``, and are ``"elsewhere"``: in another launch.
 
     Raises:
         MetricZooError: if the recipe is wrong or the processes cannot be started.
+        SystemExit: with `RESUMABLE`, when asked to stop.
     """
-    if processes < 1:
-        raise MetricZooError(f"num-processes is {processes}, expected at least 1")
+    processes.check()
+    _check_tracker(tracker)
     device = "cuda" if not cpu and torch.cuda.is_available() else "cpu"
-    runs = expand(load_recipe(recipe), processes, device)
+    here = processes.count // processes.machines
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise MetricZooError(f"{here} processes on this machine, which has {torch.cuda.device_count()} GPUs")
+    runs = expand(load_recipe(recipe), processes.count, device)
     todo = pending(runs, folder) + (failed(runs, folder) if retry_failed else [])
     preflight(todo)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MetricZooError(f"{folder} cannot be made a folder for records: {error.strerror}") from None
-    for run in todo:
-        run.path(folder).unlink(missing_ok=True)
-    if todo and processes == 1:
-        run_pending(runs, folder)
-    elif todo:
-        _run_workers(runs, folder)
-    outcome = Counter(read_record(run.path(folder)).status for run in runs)
+    for run in failed(runs, folder) if retry_failed else []:
+        with claimed(run, folder, again=True):
+            pass
+    if todo:
+        with tempfile.TemporaryDirectory(prefix="metric-zoo-") as own:
+            plan = Plan(runs=runs, folder=folder, running=Path(own) / "running", tracker=tracker)
+            if processes.count == 1:
+                run_pending(plan)
+            else:
+                _run_workers(plan, Path(own) / "plan.json", processes)
+    left = pending(runs, folder)
+    outcome = Counter(read_record(run.path(folder)).status for run in runs if run not in left)
     outcome["skipped"] = len(runs) - len(todo)
+    if left:
+        outcome["elsewhere"] = len(left)
     return outcome
+
+
+def _check_tracker(name: str | None) -> None:
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    if name is None or name in map(str, get_available_trackers()):
+        return
+    known = [str(kind) for kind in LoggerType if str(kind) != "all"]
+    if name in known:
+        raise MetricZooError(f"tracker {name!r} is not installed: pip install {name}")
+    raise MetricZooError(f"unknown tracker {name!r}{suggest(name, known)}; accelerate knows: {', '.join(known)}")
 
 
 def preflight(runs: list[Run]) -> None:
@@ -92,6 +127,10 @@ def preflight(runs: list[Run]) -> None:
     """
     data = {run.data.model_dump_json(): run.data for run in runs}
     infos = {key: load_data(config).info for key, config in data.items()}
+    for run in runs:
+        size = infos[run.data.model_dump_json()].train_size
+        if run.train.batch_size > size:
+            raise RecipeError(f"train.batch_size={run.train.batch_size} exceeds the {size} training images")
     tried = {(run.data.model_dump_json(), run.model.model_dump_json(), run.kind.model_dump_json()): run for run in runs}
     for run in tried.values():
         try:
@@ -102,34 +141,59 @@ def preflight(runs: list[Run]) -> None:
             continue  # not a mistake we can name: the run itself will fail, and its record say how
 
 
-def _run_workers(runs: list[Run], folder: Path) -> None:
-    """Start workers until every run has a record; a run that kills them gets a failed one."""
-    marker = folder / RUNNING
-    write_plan(runs, folder)
-    while todo := pending(runs, folder):
-        marker.unlink(missing_ok=True)
+def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
+    """Start workers until every run has a record or another launch; a run that kills them gets a failed one."""
+    file.write_text(plan.model_dump_json(), encoding="utf-8")
+    while todo := pending(plan.runs, plan.folder):
+        plan.running.unlink(missing_ok=True)
         clock = Clock()
-        processes = runs[0].processes
-        code = subprocess.run(_command(folder, processes), env=_environment(processes)).returncode
-        if len(pending(runs, folder)) < len(todo):
+        code, stopped = _wait_for(_command(file, processes), _environment(processes))
+        if stopped or code == RESUMABLE:  # by us, or by whoever told the workers themselves
+            sys.exit(RESUMABLE)
+        left = pending(plan.runs, plan.folder)
+        if code == 0 and all(is_claimed(run, plan.folder) for run in left):
+            return
+        if len(left) < len(todo):
             continue
-        running = marker.read_text(encoding="utf-8") if marker.exists() else None
+        running = plan.running.read_text(encoding="utf-8") if plan.running.exists() else None
         victim = next((run for run in todo if run.id == running), None)
         if victim is None:
-            raise MetricZooError(f"the {processes} worker processes did not start (exit code {code}); see above")
+            raise MetricZooError(f"the {processes.count} worker processes did not start (exit code {code}); see above")
         message = f"the worker processes ended with exit code {code} and left no word"
-        write_record(victim.path(folder), failed_record(victim, clock, "WorkerDied", message))
-    for file in (marker, folder / PLAN):
-        file.unlink(missing_ok=True)
+        write_record(victim.path(plan.folder), failed_record(victim, clock, "WorkerDied", message))
 
 
-def _command(folder: Path, processes: int) -> list[str]:
+def _wait_for(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
+    """The exit status of a command, and whether SIGTERM or SIGINT came meanwhile; it is told to end, and waited for."""
+    child, stopped = subprocess.Popen(command, env=environment), False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        child.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return child.wait(), stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _command(plan: Path, processes: Processes) -> list[str]:
     # accelerate launch silently starts ONE process on a CPU without MPI; torch's own launcher starts what it is told.
-    torchrun = [sys.executable, "-m", "metric_zoo.benchmarks.torchrun", "--standalone", f"--nproc-per-node={processes}"]
-    return [*torchrun, "-m", "metric_zoo.benchmarks.sweep", str(folder)]
+    torchrun = [sys.executable, "-m", "metric_zoo.benchmarks.torchrun"]
+    torchrun.append(f"--nproc-per-node={processes.count // processes.machines}")
+    if processes.machines == 1:
+        torchrun.append("--standalone")
+    else:
+        torchrun += [f"--nnodes={processes.machines}", f"--node-rank={processes.rank}"]
+        torchrun += [f"--master-addr={processes.address}", f"--master-port={processes.port}"]
+    return [*torchrun, "-m", "metric_zoo.benchmarks.sweep", str(plan)]
 
 
-def _environment(processes: int) -> dict[str, str]:
+def _environment(processes: Processes) -> dict[str, str]:
     """Share the cores out: the launcher's default is one thread for each process."""
-    threads = max((os.cpu_count() or 1) // processes, 1)
-    return {"OMP_NUM_THREADS": str(threads), **os.environ}
+    threads = max((os.cpu_count() or 1) // (processes.count // processes.machines), 1)
+    # Workers that are told to stop have a step to finish and a checkpoint to write.
+    return {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ}

@@ -44,7 +44,7 @@ def inference_throughput(model: nn.Module, images: Tensor, config: MeasureConfig
     def step() -> None:
         model(images)
 
-    return _throughput(step, images, config, dtype)
+    return _throughput(step, images, config, dtype, is_compiled(model))
 
 
 def training_throughput(
@@ -63,7 +63,12 @@ def training_throughput(
         F.cross_entropy(logits_of(model(images)), labels).backward()
         optimizer.step()
 
-    return _throughput(step, images, config, dtype)
+    return _throughput(step, images, config, dtype, is_compiled(model))
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether calling the model runs what `nn.Module.compile` made of it."""
+    return model._compiled_call_impl is not None
 
 
 def latency(model: nn.Module, image: Tensor, config: MeasureConfig) -> Latency:
@@ -74,12 +79,33 @@ def latency(model: nn.Module, image: Tensor, config: MeasureConfig) -> Latency:
     def step() -> None:
         model(image[:1])
 
-    cuts = statistics.quantiles(_seconds(step, image, config), n=10, method="inclusive")
-    return Latency(p50=cuts[4] * 1e3, p90=cuts[8] * 1e3)
+    cuts = statistics.quantiles(seconds(step, image, config), n=100, method="inclusive")
+    return Latency(p50=cuts[49] * 1e3, p90=cuts[89] * 1e3, p99=cuts[98] * 1e3)
 
 
-def _throughput(step: Callable[[], None], images: Tensor, config: MeasureConfig, dtype: str) -> Throughput:
-    rates = [len(images) / seconds for seconds in _seconds(step, images, config)]
+def activation_memory_mib(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """What one training step keeps for its backward pass, parameters aside: every storage once."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = F.cross_entropy(logits_of(model(images)), labels)
+    total = sum(kept.values()) / 2**20
+    del loss
+    return total
+
+
+def _throughput(
+    step: Callable[[], None], images: Tensor, config: MeasureConfig, dtype: str, compiled: bool
+) -> Throughput:
+    rates = [len(images) / time for time in seconds(step, images, config)]
     lower, median, upper = statistics.quantiles(rates, n=4, method="inclusive")
     return Throughput(
         median=median,
@@ -89,7 +115,7 @@ def _throughput(step: Callable[[], None], images: Tensor, config: MeasureConfig,
         batch_size=len(images),
         dtype=dtype,
         layout="channels_last" if _is_channels_last(images) else "contiguous",
-        compiled=False,
+        compiled=compiled,
         threads=torch.get_num_threads(),
     )
 
@@ -98,12 +124,12 @@ def _is_channels_last(images: Tensor) -> bool:
     return not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
 
 
-def _seconds(step: Callable[[], None], like: Tensor, config: MeasureConfig) -> list[float]:
+def seconds(step: Callable[[], None], like: Tensor, config: MeasureConfig) -> list[float]:
     wait = torch.cuda.synchronize if like.is_cuda else (lambda: None)
     for _ in range(config.warmup):
         step()
-    times = []
-    for _ in range(config.repeats):
+    times: list[float] = []
+    while len(times) < config.repeats or sum(times) < config.seconds:
         wait()
         start = time.perf_counter()
         step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from metric_zoo.benchmarks.ablations import mix_batches
 from metric_zoo.benchmarks.recipe import ModelConfig, Run
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.converters import convert
@@ -23,7 +24,7 @@ def build_model(run: Run, data: DatasetInfo) -> nn.Module:
     model = build_base(ModelOrigin(run.model.source, run.model.name, _options(run.model, data)), run.model.pretrained)
     if run.model.small_image_stem:
         small_image_stem(model)
-    if run.kind.kind == "standard" and run.kind.init == "pretrained":
+    if run.kind.kind == "standard" and run.kind.init == "pretrained" and not run.kind.batch_mixed:
         return model
     example = torch.zeros(1, *data.image_shape).uniform_(generator=torch.Generator().manual_seed(0))
     model = convert(
@@ -35,6 +36,8 @@ def build_model(run: Run, data: DatasetInfo) -> nn.Module:
         inplace=True,
         **run.kind.options,
     )
+    if run.kind.batch_mixed:
+        mix_batches(model)
     return freeze_kernels(model) if run.kind.freeze_kernels else model
 
 

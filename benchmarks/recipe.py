@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metric_zoo.benchmarks.record import config_id, first_problem, record_path
 from metric_zoo.errors import RecipeError, suggest
+
+RECIPES = Path(__file__).parent / "recipes"
+"""Recipes that come with the package."""
 
 
 class _Strict(BaseModel):
@@ -25,14 +28,17 @@ class DataConfig(_Strict):
             identity: the data's fingerprint is in the record.
         image_size: pixels a side that images are resized to; None keeps them.
         channels: 1 or 3; None keeps the data's own.
-        augment: ``none``, or ``crop-flip`` (random crop from a 12.5% border, random horizontal flip).
+        augment: ``none``; ``crop-flip`` (random crop from a 12.5% border, random horizontal flip); or
+            ``resized-crop-flip`` (a random part of 8 to 100% of the area, resized; random horizontal flip).
+        skip_unreadable: leave images out that cannot be read (folders only); the record says how many.
     """
 
     name: str = "digits"
     root: str | None = None
     image_size: int | None = Field(None, ge=1)
     channels: Literal[1, 3] | None = None
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
+    skip_unreadable: bool = False
 
 
 class ModelConfig(_Strict):
@@ -51,7 +57,8 @@ class ModelConfig(_Strict):
 class ConvolutionConfig(_Strict):
     """A kind of convolution, its options, and where it goes (see `metric_zoo.convert`).
 
-    ``freeze_kernels`` trains the heads only (the paper's FKW); ``init: uniform`` is the paper's start.
+    ``freeze_kernels`` trains the heads only (the paper's FKW); ``init: uniform`` is the paper's start; ``batch_mixed``
+    is the published program's confusion of the images of a batch (`metric_zoo.benchmarks.ablations`).
     """
 
     kind: str
@@ -59,36 +66,84 @@ class ConvolutionConfig(_Strict):
     where: str | list[str] | dict[str, str | None] | None = None
     init: Literal["pretrained", "uniform"] = "pretrained"
     freeze_kernels: bool = False
+    batch_mixed: bool = False
 
 
 class TrainConfig(_Strict):
-    """How to train. ``batch_size`` is global: it is shared out over the processes.
+    """How to train.
 
-    ``head_regularization`` is the factor of `metric_zoo.nn.head_regularization` (5000 in the published runs).
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images of one step, on all processes together.
+        accumulate: parts that every process computes a step's gradient in, one after the other, to save memory.
+        optimizer: ``adamw``, ``adam`` or ``sgd`` (momentum 0.9).
+        lr: of all but the sampling heads, which learn at ``head_lr_scale`` of it.
+        head_regularization: factor of `metric_zoo.nn.head_regularization` (5000 in the published runs).
+        weight_decay: of the optimiser.
+        schedule: ``cosine`` (to zero, every step), ``constant``, or ``step``: times ``decay`` at the start of every
+            epoch of ``milestones`` (counted from 0).
+        warmup_epochs: in which the rate rises from zero to its value.
+        clip_norm: largest 2-norm of the gradient; None does not clip.
+        ema: decay per step of an exponential moving average of the weights, which is then what is evaluated; None does
+            not average.
+        precision: of autocast.
+        layout: memory format of images and weights.
+        compile: train through `torch.compile`.
+        num_workers: processes that load data. Changes no figure.
+        checkpoint_minutes: a run keeps a checkpoint after so many minutes, and after every epoch. Changes no figure.
     """
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     head_lr_scale: float = Field(0.1, ge=0)
     head_regularization: float = Field(0.0, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    milestones: list[Annotated[int, Field(ge=1)]] = []
+    decay: float = Field(0.1, gt=0, le=1)
+    warmup_epochs: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1)
     precision: Literal["no", "fp16", "bf16"] = "no"
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    compile: bool = False
     num_workers: int = Field(0, ge=0)
+    checkpoint_minutes: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _schedule(self) -> TrainConfig:
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("schedule 'step' and 'milestones' go together")
+        return self
 
 
 class MeasureConfig(_Strict):
-    """Throughput: ``repeats`` timed batches of ``batch_size`` after ``warmup`` untimed ones."""
+    """What is measured beside accuracy.
+
+    Attributes:
+        batch_size: of the throughput.
+        warmup: untimed batches, at first.
+        repeats: timed batches at least, and as many more as ``seconds`` hold.
+        seconds: that every figure is measured for at least.
+        corruptions: also score the test images with noise, blur, rotation and scaling.
+    """
 
     batch_size: int = Field(64, ge=1)
     warmup: int = Field(3, ge=0)
-    repeats: int = Field(20, ge=3)
+    repeats: int = Field(30, ge=3)
+    seconds: float = Field(10.0, ge=0)
+    corruptions: bool = True
 
 
 class Recipe(_Strict):
-    """The file. Its runs are models x kinds x seeds."""
+    """The file. Its runs are models x kinds x seeds; ``seeds: 5`` is short for 0 to 4.
+
+    ``extends`` names another recipe, a file beside this one or one that comes with the package, whose keys hold where
+    this file says nothing: mappings are merged, lists and values replaced.
+    """
 
     name: str
     task: Literal["classification"] = "classification"
@@ -122,7 +177,8 @@ class Run(_Strict):
         """
         config = self.model_dump(mode="json")
         config["data"].pop("root")
-        config["train"].pop("num_workers")
+        for name in ("num_workers", "checkpoint_minutes"):
+            config["train"].pop(name)
         return config
 
     @property
@@ -146,6 +202,57 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: if the file cannot be read, is not YAML, or a key or value is wrong.
     """
+    data = _read(path, ())
+    for section, key in (("kinds", "kind"), ("models", "name")):
+        if isinstance(data.get(section), list):
+            data[section] = [{key: entry} if isinstance(entry, str) else entry for entry in data[section]]
+    if isinstance(data.get("seeds"), int) and not isinstance(data["seeds"], bool):
+        data["seeds"] = list(range(data["seeds"]))
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"recipe {path}: {_explain(error)}") from None
+
+
+def find_recipe(name: str, beside: Path = Path()) -> Path:
+    """A path (relative ones from ``beside``), or the name of a recipe that comes with the package.
+
+    Raises:
+        RecipeError: listing the recipes that come with the package.
+    """
+    path = beside / Path(name).expanduser()
+    if path.is_file():
+        return path
+    packaged = RECIPES / f"{name}.yaml"
+    if packaged.exists() and Path(name).name == name:
+        return packaged
+    known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+    raise RecipeError(f"recipe {name!r} does not exist; give a YAML file or one of: {known}")
+
+
+def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a file, over those of the recipe that it extends."""
+    if path in children:
+        raise RecipeError(f"recipe {path} extends itself, by way of {', '.join(map(str, children[1:])) or 'nothing'}")
+    data = _read_yaml(path)
+    if "extends" not in data:
+        return data
+    parent = data.pop("extends")
+    if not isinstance(parent, str):
+        raise RecipeError(f"recipe {path}: extends: expected the name of a recipe, got {parent!r}")
+    return _merged(_read(find_recipe(parent, path.parent), (*children, path)), data)
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(under[key], over[key])
+        for key in under.keys() & over.keys()
+        if isinstance(under[key], dict) and isinstance(over[key], dict)
+    }
+    return {**under, **over, **both}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -158,13 +265,7 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} is empty or a list, expected keys: {', '.join(Recipe.model_fields)}")
-    for section, key in (("kinds", "kind"), ("models", "name")):
-        if isinstance(data.get(section), list):
-            data[section] = [{key: entry} if isinstance(entry, str) else entry for entry in data[section]]
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError(f"recipe {path}: {_explain(error)}") from None
+    return data
 
 
 def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]:
@@ -185,10 +286,11 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
             get_kind(entry.kind).config.from_options(entry.kind, entry.options)
         except ValueError as error:
             raise RecipeError(f"recipe {recipe.name!r}: {error}") from None
-    if recipe.train.batch_size % processes:
+    parts = processes * recipe.train.accumulate
+    if recipe.train.batch_size % parts:
         raise RecipeError(
             f"recipe {recipe.name!r}: train.batch_size={recipe.train.batch_size} cannot be shared out over "
-            f"{processes} processes"
+            f"{processes} processes" + (f" in {recipe.train.accumulate} parts each" if parts > processes else "")
         )
     if recipe.train.precision == "fp16" and device == "cpu":
         raise RecipeError(f"recipe {recipe.name!r}: train.precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'")

@@ -31,6 +31,7 @@ class DatasetInfo(_Part):
     """Which data: ``fingerprint`` tells equal names with other data apart.
 
     It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and sizes in bytes of its files.
+    ``unreadable`` images were left out.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DatasetInfo(_Part):
     classes: Count
     image_shape: tuple[int, int, int]
     fingerprint: str
+    unreadable: Count = 0
 
 
 class Parameters(_Part):
@@ -50,11 +52,13 @@ class Parameters(_Part):
 
 
 class Scores(_Part):
-    """Of one split, in evaluation mode: accuracies as shares, mean cross-entropy in nats, and how many images."""
+    """Of one split, in evaluation mode: accuracies as shares, mean cross-entropy in nats, expected calibration error
+    (15 bins of confidence, a share), and how many images."""
 
     top1: Share
     top5: Share
     loss: NonNegative
+    calibration_error: Share | None = None
     images: Count
 
 
@@ -88,6 +92,7 @@ class Latency(_Part):
 
     p50: NonNegative
     p90: NonNegative
+    p99: NonNegative | None = None
 
 
 class Failure(_Part):
@@ -116,6 +121,11 @@ class Record(_Part):
     ``gflops`` counts the multiply-adds of convolutions and products of one image's forward pass, two operations each,
     by `torch.utils.flop_counter`; the interpolation of sampled layers is not counted. ``device`` is the accelerator's
     name, or ``"cpu"``. ``config`` is the whole configuration, for reading; its hash is ``id``.
+
+    ``test_hits`` holds one bit for every test image, whether its top-1 answer was right, base64; ``robustness`` the
+    top-1 accuracy on the test images after each corruption; ``activation_memory_mib`` what a training step of
+    ``measure.batch_size`` images keeps for its backward pass; ``wall_seconds`` counts all processes that worked on the
+    run one after the other.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -140,11 +150,14 @@ class Record(_Part):
     train: Scores | None = None
     test: Scores | None = None
     generalization_gap: Finite | None = None
+    test_hits: str | None = None
+    robustness: dict[str, Share] = {}
     epochs: list[Epoch] = []
     inference: Throughput | None = None
     training: Throughput | None = None
     latency_ms: Latency | None = None
     peak_memory_mib: NonNegative | None = None
+    activation_memory_mib: NonNegative | None = None
     wall_seconds: NonNegative
     provenance: Provenance
 

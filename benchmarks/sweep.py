@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
+from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Failure, Record, read_record, write_record
 from metric_zoo.errors import MetricZooError
 
-RUNNING = ".running"
-"""File in the records' folder that names the run in progress, for the launcher to blame if its workers die."""
+CHECKPOINTS = ".checkpoints"
+"""Folder beside the records, one folder in it for every run that is not done."""
 
-PLAN = ".runs"
-"""File in the records' folder with the runs for the workers, so that an edited recipe cannot divide them."""
+LOGS = "logs"
+"""Folder beside the records: a log of every run, and what a tracker writes."""
 
-_RUNS = TypeAdapter(list[Run])
+_PATIENCE = timedelta(days=7)
+"""For the main process, while it measures alone."""
+
+_MOMENT = 0.2
+"""Seconds for which somebody may hold a lock only to look."""
+
+LOCKS = ".locks"
+"""Folder beside the records: a locked file in it says that a launch works on that run. The system unlocks it when the
+process ends, however it ends."""
 
 
-def write_plan(runs: list[Run], folder: Path) -> None:
-    """Leave the runs for the workers."""
-    (folder / PLAN).write_bytes(_RUNS.dump_json(runs))
+class Plan(BaseModel):
+    """What a launch tells its workers, in a file: an edited recipe cannot divide them."""
+
+    runs: list[Run]
+    folder: Path
+    running: Path
+    """Names the run in progress, for the launcher to blame if its workers die."""
+    tracker: str | None = None
+    """One that accelerate knows, such as ``tensorboard``."""
 
 
 def pending(runs: list[Run], folder: Path) -> list[Run]:
@@ -38,78 +58,137 @@ def failed(runs: list[Run], folder: Path) -> list[Run]:
     return [run for run in runs if paths[run.id].exists() and read_record(paths[run.id]).status == "failed"]
 
 
-def run_pending(runs: list[Run], folder: Path) -> None:
-    """Execute every run without a record; the main process writes the records.
+@contextmanager
+def claimed(run: Run, folder: Path, again: bool = False) -> Iterator[bool]:
+    """Whether this process may work on a run: no other launch does, and there is no record yet.
+
+    Args:
+        again: a record of a failure is no record; it goes.
+    """
+    path, record = folder / LOCKS / run.id, run.path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_MOMENT)
+    except Timeout:
+        yield False
+        return
+    try:
+        if again and record.exists() and read_record(record).status == "failed":
+            record.unlink()
+        yield not record.exists()
+    finally:
+        if record.exists():  # whoever locks a new file of this name finds the record
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_claimed(run: Run, folder: Path) -> bool:
+    """Whether a launch works on a run at this moment."""
+    if not (folder / LOCKS / run.id).exists():
+        return False
+    with claimed(run, folder) as free:
+        return not free and not run.path(folder).exists()
+
+
+def run_pending(plan: Plan) -> None:
+    """Execute every run without a record that no other launch works on; the main process writes the records.
 
     Alone, a failure is recorded and the next run begins. As one of several processes the failing one records it and
     ends: the others may be waiting for it in a collective, and the launcher starts them afresh.
 
     Args:
-        runs: of one recipe, in order; they say how many processes and which type of device there must be.
-        folder: of the records.
+        plan: of one launch; its runs say how many processes and which type of device there must be.
 
     Raises:
         MetricZooError: if the environment provides others.
+        SystemExit: with `metric_zoo.benchmarks.interruption.RESUMABLE`, when asked to stop.
     """
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
+    runs, folder = plan.runs, plan.folder
     asked, cpu = (runs[0].processes, runs[0].device), runs[0].device == "cpu"
-    accelerator = Accelerator(cpu=cpu)
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
     given = accelerator.num_processes, accelerator.device.type
     if given != asked:
         raise MetricZooError(f"asked for {asked[0]} processes on {asked[1]}, the environment provides {given}")
-    todo = pending(runs, folder)
-    accelerator.wait_for_everyone()  # no process may look for records after another wrote one
-    for run in todo:
-        accelerator = _accelerator(run, cpu)
-        position = f"{runs.index(run) + 1}/{len(runs)}"
-        if accelerator.is_main_process:
-            (folder / RUNNING).write_text(run.id, encoding="utf-8")
-        clock = Clock()
-        try:
-            record = _execute(run, accelerator, position)
-        except Exception as error:
-            write_record(run.path(folder), failed_record(run, clock, type(error).__name__, str(error)))
-            print(f"[{position}] {run.label} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            if run.processes > 1:
-                sys.exit(1)
-            continue
-        if accelerator.is_main_process:
-            write_record(run.path(folder), record)
-    if accelerator.is_main_process:
-        (folder / RUNNING).unlink(missing_ok=True)
+    main = accelerator.is_main_process
+    for number, run in enumerate(runs, 1):
+        with claimed(run, folder) if main else _told() as mine:
+            if not broadcast_object_list([mine])[0]:
+                continue
+            accelerator = _accelerator(run, cpu, plan)
+            if main:
+                plan.running.write_text(run.id, encoding="utf-8")
+            _run_one(run, accelerator, folder, f"{number}/{len(runs)}")
+    if main:
+        plan.running.unlink(missing_ok=True)
+        _tidy(runs, folder)
+        for name in (LOCKS, CHECKPOINTS):
+            with suppress(OSError):  # not empty, or gone
+                (folder / name).rmdir()
     _release(accelerator)
     accelerator.end_training()
 
 
-def _execute(run: Run, accelerator, position: str) -> Record:
-    from metric_zoo.benchmarks.train import execute
+def _tidy(runs: list[Run], folder: Path) -> None:
+    """Checkpoints of runs that were killed between their record and this."""
+    for run in runs:
+        checkpoints = folder / CHECKPOINTS / run.id
+        if checkpoints.exists() and run.path(folder).exists() and read_record(run.path(folder)).status == "ok":
+            shutil.rmtree(checkpoints, ignore_errors=True)
 
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """In a process that the main one decides for."""
+    yield None
+
+
+def _run_one(run: Run, accelerator, folder: Path, position: str) -> None:
+    from metric_zoo.benchmarks.execute import execute
+
+    clock, log = Clock(), RunLog(folder / LOGS / f"{run.path(folder).stem}.log")
     try:
-        return execute(run, accelerator, position)
+        execute(run, accelerator, run.path(folder), folder / CHECKPOINTS / run.id, log, position)
+    except Exception as error:
+        log.failure(error)
+        if run.processes == 1 or not run.path(folder).exists():  # one process's end is the next one's lost connection
+            write_record(run.path(folder), failed_record(run, clock, type(error).__name__, str(error)))
+        print(f"[{position}] {run.label} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        if run.processes > 1:
+            sys.exit(1)
     finally:
         _release(accelerator)
 
 
-def _accelerator(run: Run, cpu: bool):
-    from accelerate import Accelerator, DataLoaderConfiguration
+def _accelerator(run: Run, cpu: bool, plan: Plan):
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     # The precision is the run's; accelerate keeps it per process, beside the process group that must live on.
     AcceleratorState._reset_state()
-    loading = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=run.seed)
-    return Accelerator(cpu=cpu, mixed_precision=run.train.precision, dataloader_config=loading)
+    logs = plan.folder / LOGS
+    accelerator = Accelerator(
+        cpu=cpu, mixed_precision=run.train.precision, log_with=plan.tracker, project_dir=logs if plan.tracker else None
+    )
+    if plan.tracker:
+        accelerator.init_trackers(run.path(Path()).stem)
+    return accelerator
 
 
 def _release(accelerator) -> None:
     """Drop the wrapped models: one still alive when a gloo process ends would abort it."""
+    for tracker in getattr(accelerator, "trackers", ()):
+        tracker.finish()
     accelerator.free_memory()
     gc.collect()
 
 
 def failed_record(run: Run, clock: Clock, kind: str, message: str) -> Record:
     """The record of a run that began at ``clock`` and did not end well."""
-    from metric_zoo.benchmarks.train import identity
+    from metric_zoo.benchmarks.execute import identity
 
     return Record(
         **identity(run),
@@ -121,9 +200,8 @@ def failed_record(run: Run, clock: Clock, kind: str, message: str) -> Record:
 
 
 def main() -> None:
-    """Entry point of one worker process; its argument is the folder in which the launcher left the runs."""
-    folder = Path(sys.argv[1])
-    run_pending(_RUNS.validate_json((folder / PLAN).read_bytes()), folder)
+    """Entry point of one worker process; its argument is the plan's file."""
+    run_pending(Plan.model_validate_json(Path(sys.argv[1]).read_bytes()))
 
 
 if __name__ == "__main__":

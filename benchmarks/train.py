@@ -1,188 +1,317 @@
-"""Train and evaluate one run, on however many processes there are."""
+"""Train one run, on however many processes there are, from wherever it stopped."""
 
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.checkpoint import Checkpoints
+from metric_zoo.benchmarks.data import Augmented, Splits
+from metric_zoo.benchmarks.data.batches import TrainingBatches
+from metric_zoo.benchmarks.interruption import RESUMABLE, SIGNALS, Interruption
+from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
-from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import Run, TrainConfig
-from metric_zoo.benchmarks.record import Epoch, Record
+from metric_zoo.benchmarks.optimization import build_optimizer, moving_average, rate, set_rate
+from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.record import Epoch
 from metric_zoo.benchmarks.tasks.classification import evaluate, hits, logits_of
-from metric_zoo.errors import RecipeError
-from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.groups import head_regularization, parameter_groups
+from metric_zoo.errors import DataError
+from metric_zoo.nn.groups import head_regularization
 
-_EVAL_BATCH = 256
+EVAL_BATCH = 256
+_STEPS_BETWEEN_LOOKS = 20
 
 
 @dataclass
-class _Loaders:
-    train: DataLoader
-    train_clean: DataLoader
-    test: DataLoader
+class Progress:
+    """How far a run is: all that a checkpoint holds beside weights and random numbers."""
+
+    epoch: int = 0
+    step: int = 0
+    """Steps done of the epoch."""
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Of the epoch so far, over all processes: losses, right answers, images."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    """Of the whole run, before this process began."""
+    fingerprint: str = ""
+    """Of the data."""
 
 
-def execute(run: Run, accelerator: Accelerator, position: str = "") -> Record:
-    """Train, evaluate and measure one run.
+class Trainer:
+    """The training of one run.
 
     Args:
         run: what to do.
         accelerator: fresh for this run.
+        splits: its data.
+        checkpoints: folder for them.
+        log: of this run.
         position: for the progress bar, such as ``"3/8"``.
-
-    Returns:
-        A record with status ``"ok"``; identical on every process but for what only the main one measures.
-
-    Raises:
-        MetricZooError: if data or model cannot be had; FloatingPointError if the loss is not finite.
     """
-    clock = Clock()
-    measure.reset_peak_memory()
-    splits = load_data(run.data)
-    set_seed(run.seed)
-    model = build_model(run, splits.info)
-    optimizer = build_optimizer(model, run.train)
-    loaders = _loaders(splits, run.train, accelerator.num_processes)
-    parts = (model, optimizer, loaders.train, loaders.train_clean, loaders.test)
-    model, optimizer, *prepared = accelerator.prepare(*parts)
-    loaders = _Loaders(*prepared)
-    epochs = _train(run, accelerator, model, optimizer, loaders, splits, position)
-    peak = measure.peak_memory_mib(accelerator.device)
-    train = evaluate(accelerator, model, loaders.train_clean, splits.info.train_size)
-    test = evaluate(accelerator, model, loaders.test, splits.info.test_size)
-    plain = accelerator.unwrap_model(model)
-    figures = _measure(run, accelerator, plain, splits) if accelerator.is_main_process else {}
-    accelerator.wait_for_everyone()
-    return Record(
-        **identity(run),
-        status="ok",
-        dataset=splits.info,
-        converted_layers=sum(isinstance(m, SampledConv2d) for m in plain.modules()),
-        parameters=measure.count_parameters(plain),
-        train=train,
-        test=test,
-        generalization_gap=train.top1 - test.top1,
-        epochs=epochs,
-        peak_memory_mib=peak,
-        wall_seconds=clock.seconds(),
-        provenance=provenance(clock.started),
-        **figures,
-    )
 
+    def __init__(
+        self,
+        run: Run,
+        accelerator: Accelerator,
+        splits: Splits,
+        checkpoints: Path,
+        log: RunLog,
+        position: str = "",
+    ) -> None:
+        self.run, self.accelerator, self._splits, self._log = run, accelerator, splits, log
+        self._label = f"[{position}] {run.label}" if position else run.label
+        set_seed(run.seed)
+        model = build_model(run, splits.info)
+        if run.train.layout == "channels_last":
+            model = model.to(memory_format=torch.channels_last)
+        self._data = Augmented(splits.train, run.seed)
+        self._batches = TrainingBatches(
+            len(splits.train),
+            run.train.batch_size,
+            run.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+            run.train.accumulate,
+        )
+        self._loader = DataLoader(self._data, batch_sampler=self._batches, **self._workers())
+        self.model, self._optimizer = accelerator.prepare(model, build_optimizer(model, run.train))
+        self._average = None
+        if run.train.ema is not None:
+            self._average = moving_average(self.plain, run.train.ema)
+            accelerator.register_for_checkpointing(self._average)
+        self.train_clean, self.test = self.loader(splits.train_clean), self.loader(splits.test)
+        if run.train.compile:
+            self.model.compile()
+        self._checkpoints = Checkpoints(checkpoints, accelerator)
+        self.progress = Progress(fingerprint=splits.info.fingerprint)
+        self._started = self._kept = time.monotonic()
 
-def identity(run: Run) -> dict:
-    """The fields of a record that say which run it is, whatever became of it."""
-    return {
-        "id": run.id,
-        "recipe": run.recipe,
-        "task": run.task,
-        "model": run.model.name,
-        "source": run.model.source,
-        "weights": "pretrained" if run.model.pretrained else None,
-        "kind": run.kind.kind,
-        "options": run.kind.options,
-        "seed": run.seed,
-        "world_size": run.processes,
-        "device": torch.cuda.get_device_name() if run.device == "cuda" else run.device,
-        "config": run.config,
-    }
+    @property
+    def plain(self) -> nn.Module:
+        """The network without wrappers."""
+        return self.accelerator.unwrap_model(self.model)
 
+    @property
+    def scored(self) -> nn.Module:
+        """The network to evaluate: the moving average, where the recipe asks for one."""
+        return self._average.module if self._average is not None else self.model
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The recipe's optimiser; sampling heads learn at ``head_lr_scale`` of the rate."""
-    groups = parameter_groups(model, config.lr, config.head_lr_scale)
-    for group in groups:
-        group.pop("name")
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return cls(groups, lr=config.lr, weight_decay=config.weight_decay)
+    def _workers(self) -> dict[str, Any]:
+        workers = self.run.train.num_workers
+        pinned = self.accelerator.device.type == "cuda"
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": pinned,
+            "worker_init_fn": ignore_requests,
+            "generator": torch.Generator(),  # or every loader draws from the one that dropout uses
+        }
 
+    def loader(self, dataset) -> DataLoader:
+        """Of this process's share of a split to evaluate."""
+        batch_size = max(1, EVAL_BATCH // self.accelerator.num_processes)
+        return self.accelerator.prepare(DataLoader(dataset, batch_size, **self._workers()))
 
-def _loaders(splits: Splits, config: TrainConfig, processes: int) -> _Loaders:
-    size = config.batch_size // processes
-    if len(splits.train) < config.batch_size:
-        raise RecipeError(f"train.batch_size={config.batch_size} exceeds the {len(splits.train)} training images")
-    workers = {"num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
-    return _Loaders(
-        DataLoader(splits.train, size, shuffle=True, drop_last=True, **workers),
-        DataLoader(splits.train_clean, _EVAL_BATCH // processes, **workers),
-        DataLoader(splits.test, _EVAL_BATCH // processes, **workers),
-    )
+    def train(self) -> list[Epoch]:
+        """All epochs that are left.
 
+        Raises:
+            FloatingPointError: if the loss is not finite.
+            SystemExit: with `RESUMABLE`, after a checkpoint, when asked to stop.
+        """
+        restored = self._checkpoints.restore()
+        self.progress = Progress(**restored) if restored else self.progress
+        if self.progress.fingerprint != self._splits.info.fingerprint:
+            raise DataError(f"the data have changed since {self._label} was stopped: give it the former ones")
+        self._started = self._kept = time.monotonic()
+        config, main = self.run.train, self.accelerator.is_main_process
+        total, done = self._batches.steps * config.epochs, self._global_step
+        self._note(f"begins after step {done} of {total}, on {self.accelerator.num_processes} processes")
+        interval = 0.1 if sys.stderr.isatty() else 10.0  # a log file needs no line per step
+        with (
+            Interruption() as interruption,
+            tqdm(
+                total=total, initial=done, desc=self._label, unit="step", mininterval=interval, disable=not main
+            ) as bar,
+        ):
+            while self.progress.epoch < config.epochs:
+                try:
+                    self._epoch(bar, interruption)
+                    self._finish_epoch(bar)
+                except Exception as error:
+                    if not interruption.noted:
+                        raise
+                    self._log.failure(error)  # of something that took the request for itself: no fault of the run
+                    sys.exit(RESUMABLE)
+                if self._asked_and_due(interruption)[0]:
+                    self._stop()
+        return [Epoch(**epoch) for epoch in self.progress.epochs]
 
-def _train(
-    run: Run,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loaders: _Loaders,
-    splits: Splits,
-    position: str,
-) -> list[Epoch]:
-    steps = len(loaders.train) * run.train.epochs
-    # Stepped by hand, once per global step: accelerate's wrapper would step once per process.
-    schedule = torch.optim.lr_scheduler.LambdaLR(getattr(optimizer, "optimizer", optimizer), _rate(run.train, steps))
-    epochs: list[Epoch] = []
-    label = f"[{position}] {run.label}" if position else run.label
-    interval = 0.1 if sys.stderr.isatty() else 10.0  # a log file needs no line per step
-    with tqdm(
-        total=steps, desc=label, unit="step", mininterval=interval, disable=not accelerator.is_main_process
-    ) as bar:
-        for number in range(1, run.train.epochs + 1):
-            start, rate = time.perf_counter(), schedule.get_last_lr()[0]
-            penalty = run.train.head_regularization
-            loss, top1 = _train_epoch(accelerator, model, optimizer, schedule, loaders.train, bar, penalty)
-            synchronize_buffers(model, accelerator)
-            test = evaluate(accelerator, model, loaders.test, splits.info.test_size)
-            bar.set_postfix(epoch=number, loss=f"{loss:.3f}", accuracy=f"{top1:.3f}", test=f"{test.top1:.3f}")
-            epochs.append(
-                Epoch(
-                    epoch=number,
-                    lr=rate,
-                    train_loss=loss,
-                    train_top1=top1,
-                    test_top1=test.top1,
-                    seconds=time.perf_counter() - start,
-                )
-            )
-    return epochs
+    def timed_epoch(self) -> float:
+        """Seconds of one epoch's steps, which nothing else is done with: for measuring the harness itself."""
+        start, self._kept = time.monotonic(), math.inf  # no checkpoint is due
+        with Interruption() as interruption, tqdm(total=self._batches.steps, disable=None, leave=False) as bar:
+            self._epoch(bar, interruption)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.progress = Progress()
+        return time.monotonic() - start
 
+    def forget(self) -> None:
+        """Remove the checkpoints: the record is written."""
+        if self.accelerator.is_main_process:
+            self._checkpoints.remove()
 
-def _train_epoch(accelerator, model, optimizer, schedule, loader, bar, penalty: float) -> tuple[float, float]:
-    """One pass; returns mean cross-entropy and accuracy over all processes' batches."""
-    model.train()
-    sums = torch.zeros(3, device=accelerator.device)
-    for images, labels in loader:
-        optimizer.zero_grad()
-        logits = logits_of(model(images)).float()
+    @property
+    def _global_step(self) -> int:
+        return self.progress.epoch * self._batches.steps + self.progress.step
+
+    def seconds(self) -> float:
+        """Of training, in all processes that took part in it one after the other."""
+        return self.progress.seconds + time.monotonic() - self._started
+
+    def _epoch(self, bar: tqdm, interruption: Interruption) -> None:
+        progress, config = self.progress, self.run.train
+        self._data.set_epoch(progress.epoch)
+        self._batches.set_position(progress.epoch, progress.step)
+        self.model.train()
+        sums, began, parts = self._sums(), time.monotonic() - progress.epoch_seconds, []
+        for batch in self._loader:
+            parts.append(batch)
+            if len(parts) < config.accumulate:
+                continue
+            sums += self._step(parts)
+            parts = []
+            progress.step += 1
+            bar.update()
+            if progress.step % _STEPS_BETWEEN_LOOKS == 0:
+                self._look(sums, bar)
+            asked, due = self._asked_and_due(interruption)
+            if (asked or due) and progress.step < self._batches.steps:
+                progress.sums, progress.epoch_seconds = self._total(sums), time.monotonic() - began
+                self._keep()
+                if asked:
+                    self._stop()
+                sums = self._sums()
+        progress.sums, progress.epoch_seconds = self._total(sums), time.monotonic() - began
+
+    def _sums(self) -> Tensor:
+        """Loss, right answers and images of the epoch so far; what was added up before counts in one process."""
+        before = self.progress.sums if self.accelerator.is_main_process else [0.0] * 3
+        return torch.tensor(before, dtype=torch.float64, device=self.accelerator.device)
+
+    def _asked_and_due(self, interruption: Interruption) -> tuple[bool, bool]:
+        """Whether to stop, and whether a checkpoint is due: by the main process's clock, the same for all."""
+        due = time.monotonic() - self._kept > 60 * self.run.train.checkpoint_minutes
+        if self.accelerator.num_processes == 1:
+            return interruption.noted, due
+        flags = torch.tensor([interruption.noted, due and self.accelerator.is_main_process], dtype=torch.float32)
+        asked, due = self.accelerator.reduce(flags.to(self.accelerator.device), "sum").tolist()
+        return bool(asked), bool(due)
+
+    def _step(self, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """One step on this process's micro-batches; loss sum, right answers, images."""
+        config, sums = self.run.train, torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+        set_rate(self._optimizer, rate(config, self._global_step, self._batches.steps))
+        self._optimizer.zero_grad()
+        for number, (images, labels) in enumerate(parts, 1):
+            with self.accelerator.no_sync(self.model) if number < len(parts) else nullcontext():
+                sums += self._backward(images, labels, len(parts))
+        if config.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self.plain)
+        return sums
+
+    def _backward(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
+        device, config = self.accelerator.device, self.run.train
+        layout = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
+        images = images.to(device, non_blocking=True).contiguous(memory_format=layout)
+        labels = labels.to(device, non_blocking=True)
+        logits = logits_of(self.model(images)).float()
         loss = F.cross_entropy(logits, labels)
-        accelerator.backward(loss + penalty * head_regularization(model) if penalty else loss)
-        optimizer.step()
-        schedule.step()
-        correct = hits(logits.detach(), labels, 1).sum()
-        sums += torch.stack((loss.detach() * len(labels), correct.float(), loss.new_tensor(len(labels))))
-        bar.update()
-        if bar.n % 10 == 0:
-            bar.set_postfix(loss=f"{sums[0] / sums[2]:.3f}", accuracy=f"{sums[1] / sums[2]:.3f}", refresh=False)
-    total_loss, total_correct, images_seen = accelerator.reduce(sums, "sum").tolist()
-    if not math.isfinite(total_loss):
-        raise FloatingPointError(f"the training loss is {total_loss} after step {bar.n}: lower train.lr")
-    return total_loss / images_seen, total_correct / images_seen
+        whole = (
+            loss + config.head_regularization * head_regularization(self.model) if config.head_regularization else loss
+        )
+        self.accelerator.backward(whole / parts)
+        right = hits(logits.detach(), labels, 1).sum()
+        images_seen = torch.full_like(loss, len(labels))
+        return torch.stack((loss.detach() * len(labels), right, images_seen)).double()
+
+    def _look(self, sums: Tensor, bar: tqdm) -> None:
+        if not math.isfinite(sums[0]):
+            raise FloatingPointError(f"the training loss is {sums[0]} after step {self._global_step}: lower train.lr")
+        bar.set_postfix(loss=f"{sums[0] / sums[2]:.3f}", accuracy=f"{sums[1] / sums[2]:.3f}", refresh=False)
+
+    def _total(self, sums: Tensor) -> list[float]:
+        if self.accelerator.num_processes == 1:
+            return sums.tolist()
+        return self.accelerator.reduce(sums, "sum").tolist()
+
+    def _finish_epoch(self, bar: tqdm) -> None:
+        progress = self.progress
+        loss, right, images = progress.sums
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the training loss is {loss} after step {self._global_step}: lower train.lr")
+        start = time.monotonic()
+        for network in {id(n): n for n in (self.model, self.scored)}.values():
+            synchronize_buffers(network, self.accelerator)
+        test = evaluate(self.accelerator, self.scored, self.test, self._splits.info.test_size).scores
+        figures = {"loss": loss / images, "accuracy": right / images, "test": test.top1}
+        bar.set_postfix(epoch=progress.epoch + 1, **{name: f"{value:.3f}" for name, value in figures.items()})
+        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        self._note(f"epoch {progress.epoch + 1} of {self.run.train.epochs}: {told}")
+        progress.epochs.append(
+            Epoch(
+                epoch=progress.epoch + 1,
+                lr=self.run.train.lr * rate(self.run.train, progress.epoch * self._batches.steps, self._batches.steps),
+                train_loss=loss / images,
+                train_top1=right / images,
+                test_top1=test.top1,
+                seconds=progress.epoch_seconds + time.monotonic() - start,
+            ).model_dump()
+        )
+        self.accelerator.log({**figures, "lr": progress.epochs[-1]["lr"]}, step=self._global_step)
+        progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
+        progress.sums = [0.0, 0.0, 0.0]
+        self._keep()
+
+    def _keep(self) -> None:
+        self._checkpoints.save(self._global_step, {**vars(self.progress), "seconds": self.seconds()})
+        self._kept = time.monotonic()
+
+    def _note(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            self._log.write(text)
+
+    def _stop(self) -> None:
+        self._note(f"stopped after step {self._global_step}")
+        if self.accelerator.is_main_process:
+            print(f"{self._label}: stopped after step {self._global_step}; the same command goes on", file=sys.stderr)
+        sys.exit(RESUMABLE)
+
+
+def ignore_requests(_: int) -> None:
+    """In a process that loads data: whoever asks a run to stop often asks its whole group, and only the run decides."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def synchronize_buffers(model: nn.Module, accelerator: Accelerator) -> None:
@@ -190,25 +319,3 @@ def synchronize_buffers(model: nn.Module, accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
-
-
-def _rate(config: TrainConfig, steps: int):
-    if config.schedule == "constant":
-        return lambda step: 1.0
-    return lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
-
-
-def _measure(run: Run, accelerator: Accelerator, model: nn.Module, splits: Splits) -> dict:
-    """What one process measures alone, while the others wait. It ends with training steps."""
-    count = min(run.measure.batch_size, len(splits.train_clean))
-    rows = [splits.train_clean[i] for i in range(count)]
-    images = torch.stack([image for image, _ in rows]).to(accelerator.device)
-    labels = torch.as_tensor([int(label) for _, label in rows], device=accelerator.device)
-    dtype = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}[run.train.precision]
-    optimizer = build_optimizer(model, run.train)
-    return {
-        "gflops": measure.gflops(model, images[:1]),
-        "inference": measure.inference_throughput(model, images, run.measure, dtype),
-        "latency_ms": measure.latency(model, images, run.measure),
-        "training": measure.training_throughput(model, images, labels, optimizer, run.measure, dtype),
-    }

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from metric_zoo.benchmarks.launch import RECIPES, run_recipe
+from metric_zoo.benchmarks.launch import Processes, run_recipe
+from metric_zoo.benchmarks.recipe import find_recipe
 from metric_zoo.converters import conversion_report, convert
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.leaderboards.build import build
@@ -29,7 +30,7 @@ def run_demo(out: Path) -> None:
     """
     show_conversion()
     print(f"\nTraining on scikit-learn's digits, {_PROCESSES} processes", flush=True)
-    outcome = run_recipe(RECIPES / "digits.yaml", out / "records", _PROCESSES, cpu=True)
+    outcome = run_recipe(find_recipe("digits"), out / "records", Processes(_PROCESSES), cpu=True)
     if outcome["failed"]:
         raise MetricZooError(f"{outcome['failed']} runs failed; see 'failure' in {out / 'records'}/*.json")
     board = build(out / "records", out / "leaderboard")

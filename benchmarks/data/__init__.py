@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metric_zoo.benchmarks.data.folder import load_folder
 from metric_zoo.benchmarks.data.memory import load_digits, load_torchvision
-from metric_zoo.benchmarks.data.splits import Splits, data_root
+from metric_zoo.benchmarks.data.splits import Augmented, Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.errors import DataError, suggest
 
@@ -27,4 +27,4 @@ def load_data(config: DataConfig) -> Splits:
     raise DataError(f"unknown data set {config.name!r}{suggest(config.name, NAMES)}; known: {', '.join(NAMES)}")
 
 
-__all__ = ["NAMES", "Splits", "data_root", "load_data"]
+__all__ = ["NAMES", "Augmented", "Splits", "data_root", "load_data"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 from metric_zoo.benchmarks.data.splits import Splits, augmentation, data_root
@@ -26,14 +30,17 @@ def load_folder(config: DataConfig) -> Splits:
     root = data_root(config)
     train, test = _subfolder(root, "train"), _subfolder(root, "test", "val")
     channels = config.channels or 3
+    unreadable = [] if not config.skip_unreadable else [*_unreadable(train), *_unreadable(test)]
     splits = [
-        _read(train, _transform(config, channels, augmented=True)),
-        _read(train, _transform(config, channels, augmented=False)),
-        _read(test, _transform(config, channels, augmented=False)),
+        _read(train, _transform(config, channels, augmented=True), unreadable),
+        _read(train, _transform(config, channels, augmented=False), unreadable),
+        _read(test, _transform(config, channels, augmented=False), unreadable),
     ]
     if splits[0].classes != splits[2].classes:
         different = sorted(set(splits[0].classes) ^ set(splits[2].classes))
         raise DataError(f"{train} and {test} have different classes, e.g. {different[0]!r}")
+    if len(splits[0].classes) < 2:
+        raise DataError(f"{train} has one class, {splits[0].classes[0]!r}: there is nothing to tell apart")
     info = DatasetInfo(
         name=f"folder:{root.name}",
         train_size=len(splits[0]),
@@ -41,6 +48,7 @@ def load_folder(config: DataConfig) -> Splits:
         classes=len(splits[0].classes),
         image_shape=(channels, config.image_size, config.image_size),
         fingerprint=_fingerprint(root, splits),
+        unreadable=len(unreadable),
     )
     return Splits(*splits, info)
 
@@ -53,18 +61,55 @@ def _subfolder(root: Path, *names: str) -> Path:
     raise DataError(f"{root} has no folder {wanted}: name another by data.root or METRIC_ZOO_DATA")
 
 
-def _read(folder: Path, transform: v2.Transform) -> ImageFolder:
+def _read(folder: Path, transform: v2.Transform, unreadable: Collection[str]) -> ImageFolder:
+    left_out = {"is_valid_file": lambda path: _is_image(path) and path not in unreadable} if unreadable else {}
     try:
-        return ImageFolder(str(folder), transform)
+        return ImageFolder(str(folder), transform, loader=_load, **left_out)
     except (FileNotFoundError, OSError) as error:
         raise DataError(f"{folder} is not a folder of image classes: {error}") from None
 
 
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMG_EXTENSIONS)
+
+
+def _load(path: str) -> Image.Image:
+    """A whole picture in RGB.
+
+    Raises:
+        DataError: naming the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"image {path} cannot be read ({error}): mend it, or leave it out by data.skip_unreadable: true"
+        ) from None
+
+
+def _unreadable(folder: Path) -> list[str]:
+    """Every image is read once, on all cores."""
+    paths = [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path.name)]
+    with ThreadPoolExecutor() as pool:
+        return [path for path, fine in zip(paths, pool.map(_is_readable, paths), strict=True) if not fine]
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        _load(path)
+    except DataError:
+        return False
+    return True
+
+
 def _transform(config: DataConfig, channels: int, augmented: bool) -> v2.Transform:
-    steps: list[v2.Transform] = [v2.ToImage(), v2.Resize((config.image_size, config.image_size), antialias=True)]
-    steps.append(v2.Grayscale(1) if channels == 1 else v2.RGB())
+    size = config.image_size
+    steps: list[v2.Transform] = [v2.ToImage(), v2.Grayscale(1) if channels == 1 else v2.RGB()]
+    if not augmented or config.augment != "resized-crop-flip":  # which crops the picture as it is
+        steps.append(v2.Resize((size, size), antialias=True))
     if augmented:
-        steps.append(augmentation(config, config.image_size))
+        steps.append(augmentation(config, size))
     half = [0.5] * channels
     return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(half, half), v2.ToPureTensor()])
 

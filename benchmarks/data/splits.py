@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from metric_zoo.benchmarks.data.seeds import mixed_seed
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 
@@ -43,7 +44,39 @@ def augmentation(config: DataConfig, size: int) -> v2.Transform:
     """The random part of the training transform, for square images of ``size`` pixels."""
     if config.augment == "none":
         return v2.Identity()
+    if config.augment == "resized-crop-flip":
+        return v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
     return v2.Compose([v2.RandomCrop(size, padding=max(size // 8, 1)), v2.RandomHorizontalFlip()])
+
+
+class Augmented(Dataset):
+    """A data set whose random transforms depend on seed, epoch and image alone.
+
+    So a run that was interrupted, or is shared out otherwise, sees what an undisturbed one sees; and the network's own
+    random numbers (dropout) are left where they are.
+
+    Args:
+        dataset: with random transforms, which draw from torch's CPU generator.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        state = torch.random.get_rng_state()
+        torch.random.default_generator.manual_seed(mixed_seed(self.seed, int(self._epoch), index))
+        try:
+            return self.dataset[index]
+        finally:
+            torch.random.set_rng_state(state)
 
 
 class TensorImages(Dataset):

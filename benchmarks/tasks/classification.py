@@ -1,16 +1,21 @@
-"""Classification: cross-entropy, top-1 and top-5 accuracy."""
+"""Classification: cross-entropy, top-1 and top-5 accuracy, calibration, and which images were right."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from metric_zoo.benchmarks.record import Scores
+
+CALIBRATION_BINS = 15
 
 
 def logits_of(output: Any) -> Tensor:
@@ -25,28 +30,74 @@ def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return (logits.topk(min(k, logits.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a split, and for every image, in the split's order, whether its top-1 answer was right."""
+
+    scores: Scores
+    hits: np.ndarray
+
+    def packed_hits(self) -> str:
+        """One bit an image, base64; `unpack_hits` reads it."""
+        return base64.b64encode(np.packbits(self.hits).tobytes()).decode("ascii")
+
+
+def unpack_hits(packed: str, images: int) -> np.ndarray:
+    """``(images,)`` bool from `Evaluation.packed_hits`.
+
+    Raises:
+        ValueError: if it is no base64 or holds another number of images.
+    """
+    data = np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.uint8)
+    if len(data) != (images + 7) // 8:
+        raise ValueError(f"{len(data)} bytes do not hold one bit for each of {images} images")
+    return np.unpackbits(data, count=images).astype(bool)
+
+
 @torch.no_grad()
-def evaluate(accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int) -> Scores:
+def evaluate(accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int) -> Evaluation:
     """Score a split in evaluation mode, each image exactly once however many processes share the work.
 
     Args:
         size: images in the split; a different count is an error, not a figure.
     """
     model.eval()
-    sums = torch.zeros(4, dtype=torch.float64)
+    gathered = []
     for images, labels in loader:
-        logits = logits_of(model(images)).float()
+        with accelerator.autocast():
+            logits = logits_of(model(images)).float()
         rows = torch.stack(
             (
                 hits(logits, labels, 1).float(),
                 hits(logits, labels, 5).float(),
                 F.cross_entropy(logits, labels, reduction="none"),
-                torch.ones_like(labels, dtype=torch.float32),
+                logits.softmax(1).amax(1),
             ),
             dim=1,
         )
-        sums += accelerator.gather_for_metrics(rows).double().sum(0).cpu()
-    top1, top5, loss, images_seen = sums.tolist()
-    if int(images_seen) != size:
-        raise RuntimeError(f"evaluated {int(images_seen)} images of a split of {size}: the processes' shares are wrong")
-    return Scores(top1=top1 / size, top5=top5 / size, loss=loss / size, images=size)
+        gathered.append(accelerator.gather_for_metrics(rows).double().cpu())
+    rows = torch.cat(gathered)
+    if len(rows) != size:
+        raise RuntimeError(f"evaluated {len(rows)} images of a split of {size}: the processes' shares are wrong")
+    top1, top5, loss, confidence = rows.unbind(1)
+    scores = Scores(
+        top1=top1.mean().item(),
+        top5=top5.mean().item(),
+        loss=loss.mean().item(),
+        calibration_error=calibration_error(confidence, top1),
+        images=size,
+    )
+    return Evaluation(scores, top1.bool().numpy())
+
+
+def calibration_error(confidence: Tensor, correct: Tensor) -> float:
+    """Expected calibration error over 15 equal bins of confidence (Guo et al., ICML 2017, equation 3).
+
+    Args:
+        confidence: ``(N,)`` largest probability of each answer, in [0, 1].
+        correct: ``(N,)`` 1 where that answer was right, else 0.
+    """
+    bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
+    sums = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    sums.index_add_(0, bins, (correct - confidence).double())
+    return min(1.0, (sums.abs().sum() / len(confidence)).item())

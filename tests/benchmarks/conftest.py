@@ -14,7 +14,7 @@ TINY = {
     "kinds": ["standard", "shifted"],
     "seeds": [0],
     "train": {"epochs": 2, "batch_size": 64, "lr": 0.005},
-    "measure": {"batch_size": 16, "warmup": 1, "repeats": 3},
+    "measure": {"batch_size": 16, "warmup": 1, "repeats": 3, "seconds": 0, "corruptions": False},
 }
 
 

@@ -29,7 +29,7 @@ def main(out: Path) -> None:
     accelerator = Accelerator(cpu=True)
     model, data = network_and_data()
     model, loader = accelerator.prepare(model, DataLoader(data, BATCH))
-    scores = evaluate(accelerator, model, loader, SIZE)
+    scores = evaluate(accelerator, model, loader, SIZE).scores
     (out / f"{accelerator.process_index}.json").write_text(scores.model_dump_json())
     assert accelerator.num_processes == 2
     del model

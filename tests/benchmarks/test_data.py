@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
+from torchvision.transforms import v2
 
 from metric_zoo import DataError
 from metric_zoo.benchmarks.data import load_data
@@ -122,3 +123,33 @@ def test_folders_must_agree_on_classes(image_folder):
     (image_folder / "val/dog").rename(image_folder / "val/fox")
     with pytest.raises(DataError, match="different classes, e.g. 'dog'"):
         load_data(DataConfig(name="folder", root=str(image_folder), image_size=8))
+
+
+def test_one_class_is_refused(image_folder):
+    for split in ("train", "val"):
+        shutil.rmtree(image_folder / split / "dog")
+    with pytest.raises(DataError, match="has one class, 'cat': there is nothing to tell apart"):
+        load_data(DataConfig(name="folder", root=str(image_folder), image_size=8))
+
+
+def test_unreadable_images_are_named_and_left_out_only_when_allowed(image_folder):
+    bad = image_folder / "train" / "cat" / "1.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    config = DataConfig(name="folder", root=str(image_folder), image_size=8)
+    with pytest.raises(DataError, match=r"train/cat/1\.png cannot be read .*skip_unreadable"):
+        load_data(config).train[1]
+    splits = load_data(config.model_copy(update={"skip_unreadable": True}))
+    assert splits.info.unreadable == 1 and splits.info.train_size == 5
+    assert all(splits.train[i][0].shape == (3, 8, 8) for i in range(5))
+
+
+def test_resized_crops_see_the_picture_as_it_is(image_folder):
+    """A crop of the whole picture, not of one already shrunk: with torchvision's own transform as the oracle."""
+    config = DataConfig(name="folder", root=str(image_folder), image_size=8, augment="resized-crop-flip")
+    train = load_data(config).train
+    torch.manual_seed(3)
+    found, _ = train[0]
+    torch.manual_seed(3)
+    crop = v2.Compose([v2.RandomResizedCrop(8, antialias=True), v2.RandomHorizontalFlip()])
+    picture = v2.functional.to_image(Image.open(train.samples[0][0]).convert("RGB"))
+    torch.testing.assert_close(found, crop(picture).float() / 127.5 - 1, rtol=0, atol=1e-5)

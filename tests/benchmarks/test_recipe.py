@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metric_zoo import RecipeError
-from metric_zoo.benchmarks.launch import RECIPES, find_recipe
-from metric_zoo.benchmarks.recipe import expand, load_recipe
+from metric_zoo.benchmarks.recipe import RECIPES, expand, find_recipe, load_recipe
 
 
 def test_runs_are_models_times_kinds_times_seeds(write_recipe):
@@ -82,3 +81,53 @@ def test_missing_files_and_names(tmp_path):
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match=r"'none' does not exist; .* one of: .*digits"):
         find_recipe("none")
+
+
+def test_a_recipe_extends_another(write_recipe, tmp_path):
+    """Mappings are merged, lists and values replaced; packaged names work too."""
+    write_recipe(train={"epochs": 7, "lr": 0.5})
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: recipe.yaml\nname: child\ntrain: {lr: 0.25}\nseeds: 3\n")
+    recipe = load_recipe(child)
+    assert (recipe.name, recipe.train.epochs, recipe.train.lr, recipe.seeds) == ("child", 7, 0.25, [0, 1, 2])
+    assert [kind.kind for kind in recipe.kinds] == ["standard", "shifted"]
+    grandchild = tmp_path / "grandchild.yaml"
+    grandchild.write_text("extends: child.yaml\nname: grandchild\nkinds: [active]\n")
+    assert [kind.kind for kind in load_recipe(grandchild).kinds] == ["active"]
+    packaged = tmp_path / "packaged.yaml"
+    packaged.write_text("extends: digits\nname: mine\n")
+    assert load_recipe(packaged).data.name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: loop.yaml\nname: a\n", "extends itself"),
+        ("extends: nowhere\nname: a\n", "'nowhere' does not exist"),
+        ("extends: [digits]\nname: a\n", "expected the name of a recipe"),
+        ("extends: digits\nname: a\ntrain: {schedule: step}\n", "'step' and 'milestones' go together"),
+    ],
+)
+def test_extensions_that_cannot_be(tmp_path, text, message):
+    path = tmp_path / "loop.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_the_papers_networks_can_be_built():
+    """ResNet18 of every kind in the paper's recipes, on an image of their size."""
+    from metric_zoo.benchmarks.model import build_model
+    from metric_zoo.benchmarks.record import DatasetInfo
+    from metric_zoo.nn.base import SampledConv2d
+
+    data = DatasetInfo(name="x", train_size=1, test_size=1, classes=10, image_shape=(3, 32, 32), fingerprint="")
+    for name in ("paper-cifar10", "paper-cifar10-frozen"):
+        for run in expand(load_recipe(find_recipe(name))):
+            if run.model.name != "resnet18" or run.seed:
+                continue
+            offline = run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})})
+            model = build_model(offline, data)
+            converted = sum(isinstance(m, SampledConv2d) for m in model.modules())
+            assert converted == (0 if run.kind.kind == "standard" else 12)
+            assert model.layer4[1].conv2.dilation == (2, 2)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, nn
-from metric_zoo.benchmarks.launch import run_recipe
+from metric_zoo.benchmarks.launch import Processes, run_recipe
 from metric_zoo.benchmarks.recipe import expand, load_recipe
 from metric_zoo.benchmarks.record import Scores, read_record
-from metric_zoo.benchmarks.sweep import run_pending
+from metric_zoo.benchmarks.sweep import Plan, run_pending
 from tests.benchmarks.conftest import TINY
 from tests.benchmarks.evaluate_worker import network_and_data
 
@@ -44,9 +44,9 @@ def test_one_process(write_recipe, tmp_path):
         )
         assert record.provenance.versions["torch"].startswith(torch.__version__.split("+")[0])
     assert shifted.gflops > standard.gflops > 0
-    before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert run_recipe(recipe, tmp_path / "out", cpu=True) == {"ok": 2, "skipped": 2}
-    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")} == before
 
 
 def test_the_same_seed_gives_the_same_figures(write_recipe, tmp_path):
@@ -120,12 +120,20 @@ def test_torchvision_models_train_too(write_recipe, tmp_path):
 def test_two_processes(write_recipe, tmp_path):
     """One launch, one run that fails among others: all are accounted for."""
     recipe = write_recipe(models=[BROKEN, *TINY["models"]], kinds=["shifted"], seeds=[0])
-    assert run_recipe(recipe, tmp_path / "out", processes=2, cpu=True) == {"ok": 1, "failed": 1, "skipped": 0}
+    assert run_recipe(recipe, tmp_path / "out", processes=Processes(2), cpu=True) == {
+        "ok": 1,
+        "failed": 1,
+        "skipped": 0,
+    }
     records = {r.status: r for r in map(read_record, (tmp_path / "out").glob("*.json"))}
     assert {r.world_size for r in records.values()} == {2}
     assert records["failed"].failure.type == "IndexError"
     assert records["ok"].test.images == 360 and records["ok"].train.images == 1437
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    logs = {path.stem: path.read_text() for path in (tmp_path / "out" / "logs").iterdir()}
+    assert set(logs) == {path.stem for path in (tmp_path / "out").glob("*.json")}
+    assert sum("Traceback" in text and "IndexError" in text for text in logs.values()) == 1
+    assert sum("epoch 2 of 2: loss" in text and "done: test top-1" in text for text in logs.values()) == 1
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 @pytest.mark.distributed
@@ -137,11 +145,11 @@ def test_workers_that_die_leave_a_failed_record(write_recipe, tmp_path, monkeypa
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        worker = 'metric_zoo.benchmarks.sweep' in sys.orig_argv and os.environ.get('RANK')\n"
-        "        if worker and name == 'metric_zoo.benchmarks.train':\n"
+        "        if worker and name == 'metric_zoo.benchmarks.execute':\n"
         "            os._exit(9)\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
-    outcome = run_recipe(write_recipe(kinds=["standard"]), tmp_path / "out", processes=2, cpu=True)
+    outcome = run_recipe(write_recipe(kinds=["standard"]), tmp_path / "out", processes=Processes(2), cpu=True)
     assert outcome == {"failed": 1, "skipped": 0}
     assert records_in(tmp_path / "out")["standard"].failure.type == "WorkerDied"
 
@@ -167,15 +175,15 @@ def test_two_processes_count_every_image_once(tmp_path):
 def test_the_number_of_processes_is_checked(write_recipe, tmp_path):
     runs = expand(load_recipe(write_recipe()), processes=2)
     with pytest.raises(MetricZooError, match="asked for 2 processes on cpu, the environment provides"):
-        run_pending(runs, tmp_path)
+        run_pending(Plan(runs=runs, folder=tmp_path, running=tmp_path / "running"))
     with pytest.raises(MetricZooError, match="num-processes is 0"):
-        run_recipe(write_recipe(), tmp_path, processes=0)
+        run_recipe(write_recipe(), tmp_path, processes=Processes(0))
 
 
 def test_workers_that_do_nothing_are_no_endless_loop(write_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0))
+    monkeypatch.setattr("metric_zoo.benchmarks.launch._wait_for", lambda *_: (0, False))
     with pytest.raises(MetricZooError, match="did not start"):
-        run_recipe(write_recipe(), tmp_path, processes=2, cpu=True)
+        run_recipe(write_recipe(), tmp_path, processes=Processes(2), cpu=True)
 
 
 def test_head_regularization_is_the_formula():

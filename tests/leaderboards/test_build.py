@@ -153,3 +153,12 @@ def test_problems_are_named_and_nothing_is_written(tmp_path, damage, records, me
     with pytest.raises(RecordError, match=message):
         build(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_checkpoints_are_no_records(tmp_path):
+    """A board can be built while runs go on."""
+    folder = write(tmp_path / "records", make_record())
+    hidden = folder / ".checkpoints" / "abc" / "step-000000001"
+    hidden.mkdir(parents=True)
+    (hidden / "manifest.json").write_text("{}")
+    assert len(build(folder, tmp_path / "out")) == 1

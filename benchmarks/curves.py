@@ -1,0 +1,57 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.errors import MetricZooError, RecordError
+
+
+def draw_curves(records: list[Path], out: Path) -> None:
+    """Training loss and test accuracy of one run or several over their epochs.
+
+    Args:
+        records: of runs that trained.
+        out: the picture; its ending says the format, such as ``.svg`` or ``.png``.
+
+    Raises:
+        RecordError: if one is no record, or none has an epoch; MetricZooError if matplotlib is not installed or cannot
+            write such a file.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MetricZooError("matplotlib is not installed: pip install 'metric-zoo[plots]'") from None
+    found = [record for record in map(read_record, records) if record.epochs]
+    if not found:
+        raise RecordError(f"none of {len(records)} records has an epoch to draw")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    draw(found, *figure.subplots(1, 2))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=150)
+    except (OSError, ValueError) as error:
+        raise MetricZooError(f"{out} cannot be written: {error}") from None
+
+
+def draw(records: list[Record], losses: Any, accuracies: Any) -> None:
+    """Onto two axes of matplotlib; a kind has one colour, whatever the seed."""
+    kinds = list(dict.fromkeys(_name(record) for record in records))
+    for record in records:
+        name = _name(record)
+        style = {"color": f"C{kinds.index(name) % 10}", "marker": "o", "markersize": 3, "linewidth": 1.2}
+        label = name if name not in losses.get_legend_handles_labels()[1] else None
+        numbers = [epoch.epoch for epoch in record.epochs]
+        losses.plot(numbers, [epoch.train_loss for epoch in record.epochs], label=label, **style)
+        accuracies.plot(numbers, [100 * epoch.test_top1 for epoch in record.epochs], **style)
+    for axes, title in ((losses, "Training loss"), (accuracies, "Test top-1, %")):
+        axes.set(title=title, xlabel="Epoch")
+        axes.grid(alpha=0.3)
+    losses.legend(frameon=False, fontsize=8)
+
+
+def _name(record: Record) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in record.options.items())
+    return f"{record.model} {record.kind}" + (f" ({options})" if options else "")

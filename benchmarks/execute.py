@@ -1,0 +1,117 @@
+"""One run from its description to its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from metric_zoo.benchmarks import measure
+from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.optimization import build_optimizer
+from metric_zoo.benchmarks.provenance import Clock, provenance
+from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.record import Record, write_record
+from metric_zoo.benchmarks.tasks.classification import evaluate
+from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
+from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.nn.base import SampledConv2d
+
+
+def execute(run: Run, accelerator: Accelerator, path: Path, checkpoints: Path, log: RunLog, position: str = "") -> None:
+    """Train, evaluate and measure one run; the main process writes its record, and the checkpoints go.
+
+    Args:
+        run: what to do.
+        accelerator: fresh for this run.
+        path: of the record.
+        checkpoints: folder for those of this run.
+        log: of this run; the main process writes to it.
+        position: for the progress bar, such as ``"3/8"``.
+
+    Raises:
+        MetricZooError: if data or model cannot be had; FloatingPointError if the loss is not finite.
+        SystemExit: with `RESUMABLE`, when asked to stop while training.
+    """
+    clock = Clock()
+    measure.reset_peak_memory()
+    splits = load_data(run.data)
+    trainer = Trainer(run, accelerator, splits, checkpoints, log, position)
+    epochs = trainer.train()
+    peak, before = measure.peak_memory_mib(accelerator.device), trainer.progress.seconds
+    train = evaluate(accelerator, trainer.scored, trainer.train_clean, splits.info.train_size)
+    test = evaluate(accelerator, trainer.scored, trainer.test, splits.info.test_size)
+    robustness = {}
+    for name in CORRUPTIONS if run.measure.corruptions else ():
+        loader = trainer.loader(Corrupted(splits.test, name))
+        robustness[name] = evaluate(accelerator, trainer.scored, loader, splits.info.test_size).scores.top1
+    plain = trainer.plain
+    if accelerator.is_main_process:
+        record = Record(
+            **identity(run),
+            status="ok",
+            dataset=splits.info,
+            converted_layers=sum(isinstance(m, SampledConv2d) for m in plain.modules()),
+            parameters=measure.count_parameters(plain),
+            train=train.scores,
+            test=test.scores,
+            test_hits=test.packed_hits(),
+            robustness=robustness,
+            generalization_gap=train.scores.top1 - test.scores.top1,
+            epochs=epochs,
+            peak_memory_mib=peak,
+            **_measure(run, accelerator, plain, splits, log),
+            wall_seconds=before + clock.seconds(),
+            provenance=provenance(clock.started),
+        )
+        write_record(path, record)
+        log.write(f"done: test top-1 {test.scores.top1:.4f}, {record.wall_seconds:.0f} s in all")
+    accelerator.wait_for_everyone()
+    trainer.forget()
+
+
+def identity(run: Run) -> dict:
+    """The fields of a record that say which run it is, whatever became of it."""
+    return {
+        "id": run.id,
+        "recipe": run.recipe,
+        "task": run.task,
+        "model": run.model.name,
+        "source": run.model.source,
+        "weights": "pretrained" if run.model.pretrained else None,
+        "kind": run.kind.kind,
+        "options": run.kind.options,
+        "seed": run.seed,
+        "world_size": run.processes,
+        "device": torch.cuda.get_device_name() if run.device == "cuda" else run.device,
+        "config": run.config,
+    }
+
+
+def _measure(run: Run, accelerator: Accelerator, model: nn.Module, splits: Splits, log: RunLog) -> dict:
+    """What one process measures alone, while the others wait; a figure that cannot be had (memory, often) is missing,
+    and the log says why. It ends with training steps."""
+    count = min(run.measure.batch_size, len(splits.train_clean))
+    rows = [splits.train_clean[i] for i in range(count)]
+    layout = torch.channels_last if run.train.layout == "channels_last" else torch.contiguous_format
+    images = torch.stack([image for image, _ in rows]).to(accelerator.device).contiguous(memory_format=layout)
+    labels = torch.as_tensor([int(label) for _, label in rows], device=accelerator.device)
+    dtype = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}[run.train.precision]
+    optimizer = build_optimizer(model, run.train)
+    figures = {
+        "gflops": lambda: measure.gflops(model, images[:1]),
+        "inference": lambda: measure.inference_throughput(model, images, run.measure, dtype),
+        "latency_ms": lambda: measure.latency(model, images, run.measure),
+        "activation_memory_mib": lambda: measure.activation_memory_mib(model, images, labels),
+        "training": lambda: measure.training_throughput(model, images, labels, optimizer, run.measure, dtype),
+    }
+    found = {}
+    for name, figure in figures.items():
+        try:
+            found[name] = figure()
+        except Exception as error:
+            log.failure(error)
+    return found

@@ -1,0 +1,81 @@
+"""What the harness costs: its training steps beside those of a plain PyTorch loop, in turns."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.model import build_model
+from metric_zoo.benchmarks.operators.timing import quartiles
+from metric_zoo.benchmarks.optimization import build_optimizer
+from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
+from metric_zoo.benchmarks.tasks.classification import logits_of
+from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.errors import MetricZooError
+
+
+def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
+    """Seconds of an epoch's steps of a recipe's first run, in the harness and in a plain loop with the same loading.
+
+    Args:
+        recipe: its data set decides how long it takes.
+        rounds: epochs of each, one after the other; one more before does not count.
+        cpu: do not use an accelerator.
+
+    Raises:
+        MetricZooError: if the recipe is wrong, the data are missing, or rounds are too few.
+    """
+    if rounds < 2:
+        raise MetricZooError(f"rounds={rounds}: at least 2, or there are no quartiles")
+    device = "cuda" if not cpu and torch.cuda.is_available() else "cpu"
+    run = expand(load_recipe(recipe), device=device)[0]
+    splits = load_data(run.data)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=run.train.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(run, accelerator, splits, Path(folder), RunLog(Path(folder) / "log"))
+        plain = _Plain(run, splits, accelerator.device)
+        times: dict[str, list[float]] = {"harness": [], "plain loop": []}
+        for number in range(rounds + 1):
+            for name, epoch in (("harness", trainer.timed_epoch), ("plain loop", plain.timed_epoch)):
+                seconds = epoch()
+                if number:
+                    times[name].append(seconds)
+    rows = {name: quartiles(values) for name, values in times.items()}
+    lines = [f"{name}: {median:.2f} s ({low:.2f} to {high:.2f})" for name, (low, median, high) in rows.items()]
+    ratio = rows["harness"][1] / rows["plain loop"][1]
+    steps = len(splits.train) // run.train.batch_size
+    return "\n".join(
+        [f"{run.label}, {steps} steps of {run.train.batch_size} images, {device}", *lines, f"ratio: {ratio:.3f}"]
+    )
+
+
+class _Plain:
+    """What a tutorial would write."""
+
+    def __init__(self, run: Run, splits: Splits, device: torch.device) -> None:
+        self._device = device
+        self._model = build_model(run, splits.info).to(device)
+        self._optimizer = build_optimizer(self._model, run.train)
+        self._loader = DataLoader(
+            splits.train, run.train.batch_size, shuffle=True, drop_last=True, num_workers=run.train.num_workers
+        )
+
+    def timed_epoch(self) -> float:
+        self._model.train()
+        start = time.perf_counter()
+        for images, labels in self._loader:
+            images, labels = images.to(self._device), labels.to(self._device)
+            self._optimizer.zero_grad()
+            F.cross_entropy(logits_of(self._model(images)), labels).backward()
+            self._optimizer.step()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start

@@ -1,0 +1,116 @@
+"""What a recipe asks for: before it runs, with an estimate, and while it does."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from metric_zoo.benchmarks import measure
+from metric_zoo.benchmarks.checkpoint import last_position
+from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.launch import preflight
+from metric_zoo.benchmarks.model import build_model
+from metric_zoo.benchmarks.optimization import build_optimizer
+from metric_zoo.benchmarks.recipe import MeasureConfig, Run, expand, load_recipe
+from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.sweep import CHECKPOINTS, is_claimed
+from metric_zoo.benchmarks.tasks.classification import logits_of
+from metric_zoo.text import columns
+
+_FEW = MeasureConfig(warmup=1, repeats=3, seconds=0)
+
+
+def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = False, estimate: bool = True) -> str:
+    """The runs of a recipe as a table: parameters, GFLOPs and, from a few training steps, hours and memory.
+
+    An estimate is that of ONE process of this machine with its share of the batch; it counts the training steps alone,
+    no loading, no evaluation and no measuring.
+
+    Raises:
+        MetricZooError: if the recipe is wrong or the data are missing.
+    """
+    runs = _runs(recipe, processes, cpu)
+    preflight(runs)
+    rows = [["run", "state", "steps", "parameters", "GFLOPs"] + (["hours", "memory, MiB"] if estimate else [])]
+    known: dict[str, list[str]] = {}
+    hours = 0.0
+    for run in runs:
+        key = json.dumps([run.data.model_dump(), run.model.model_dump(), run.kind.model_dump()], sort_keys=True)
+        splits = load_data(run.data)
+        steps = len(splits.train) // run.train.batch_size * run.train.epochs
+        if key not in known:
+            known[key] = _figures(run, splits, steps, processes, estimate)
+        state = _state(run, folder)
+        hours += float(known[key][2]) if estimate and state == "to do" else 0.0
+        rows.append([run.label, state, f"{steps:,}", *known[key]])
+    left = f", about {hours:.2f} hours of training steps left" if estimate else ""
+    return f"{columns(rows)}\n\n{len(runs)} runs{left}"
+
+
+def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: bool) -> list[str]:
+    model = build_model(run, splits.info)
+    count = max(1, run.train.batch_size // processes // run.train.accumulate)
+    rows = [splits.train[i] for i in range(min(count, len(splits.train)))]
+    device = torch.device(run.device)
+    model = model.to(device)
+    images = torch.stack([image for image, _ in rows]).to(device)
+    labels = torch.as_tensor([int(label) for _, label in rows], device=device)
+    figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, images[:1]):.4g}"]
+    if estimate:
+        seconds, memory = _step(run, model, images, labels)
+        figures += [f"{seconds * run.train.accumulate * steps / 3600:.2f}", f"{memory:,.0f}"]
+    return figures
+
+
+def _step(run: Run, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Seconds of one step, and MiB of weights, gradients, the optimiser's state and activations."""
+    kept = measure.activation_memory_mib(model, images, labels)
+    optimizer = build_optimizer(model, run.train)
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(logits_of(model(images)), labels).backward()
+        optimizer.step()
+
+    seconds = statistics.median(measure.seconds(step, images, _FEW))
+    state = sum(t.nbytes for group in optimizer.state.values() for t in group.values() if isinstance(t, torch.Tensor))
+    weights = sum(2 * p.nbytes for p in model.parameters())
+    return seconds, kept + (state + weights) / 2**20
+
+
+def show_status(recipe: Path, folder: Path, processes: int = 1, cpu: bool = False, gpu: bool = False) -> str:
+    """Every run and its state, and how many are in each.
+
+    Args:
+        recipe, folder, processes, cpu: as they were launched.
+        gpu: the runs are on GPUs, which this machine need not have.
+
+    Raises:
+        MetricZooError: if the recipe is wrong.
+    """
+    states = [(run, _state(run, folder)) for run in _runs(recipe, processes, cpu, gpu)]
+    counts = Counter(state.split(":")[0] for _, state in states)
+    table = columns([["run", "state"], *([run.label, state] for run, state in states)])
+    return f"{table}\n\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _runs(recipe: Path, processes: int, cpu: bool, gpu: bool = False) -> list[Run]:
+    device = "cuda" if gpu or (not cpu and torch.cuda.is_available()) else "cpu"
+    return expand(load_recipe(recipe), processes, device)
+
+
+def _state(run: Run, folder: Path) -> str:
+    """``done``, ``failed: why``, ``running: how far``, ``stopped: how far`` or ``to do``."""
+    path = run.path(folder)
+    if path.exists():
+        record = read_record(path)
+        return "done" if record.failure is None else f"failed: {record.failure.type}: {record.failure.message[:80]}"
+    position = last_position(folder / CHECKPOINTS / run.id)
+    word = "running" if is_claimed(run, folder) else "stopped" if position else "to do"
+    return f"{word}: {position}" if position else word

@@ -1,0 +1,75 @@
+"""A record for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from metric_zoo.benchmarks.record import Record, Scores, Throughput, read_record
+from metric_zoo.text import columns
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def show_record(path: Path) -> str:
+    """Figures, curves and provenance of one record.
+
+    Raises:
+        RecordError: if it is none.
+    """
+    record = read_record(path)
+    title = f"{record.model} ({record.source}), {record.kind}, seed {record.seed}: {record.status}"
+    return "\n".join([title, "", columns([list(line) for line in _lines(record)])])
+
+
+def _lines(record: Record) -> Iterator[tuple[str, str]]:
+    if record.failure is not None:
+        yield "failure", f"{record.failure.type}: {record.failure.message}"
+    if record.dataset is not None:
+        yield "data", f"{record.dataset.name}, {record.dataset.train_size:,} + {record.dataset.test_size:,} images"
+    for name, scores in (("train", record.train), ("test", record.test)):
+        if scores is not None:
+            yield name, _scores(scores)
+    if record.generalization_gap is not None:
+        yield "generalization gap", f"{100 * record.generalization_gap:.2f} points of top-1"
+    for name, accuracy in record.robustness.items():
+        yield f"test with {name}", f"top-1 {100 * accuracy:.2f}%"
+    if record.parameters is not None:
+        heads = f", {record.parameters.heads:,} in sampling heads" if record.parameters.heads else ""
+        yield "parameters", f"{record.parameters.total:,}{heads}"
+    if record.gflops is not None:
+        yield "GFLOPs", f"{record.gflops:.3f}"
+    for name, throughput in (("inference", record.inference), ("training", record.training)):
+        if throughput is not None:
+            yield name, _throughput(throughput)
+    if record.latency_ms is not None:
+        p99 = "" if record.latency_ms.p99 is None else f", p99 {record.latency_ms.p99:.2f}"
+        yield "latency, ms", f"p50 {record.latency_ms.p50:.2f}, p90 {record.latency_ms.p90:.2f}{p99}"
+    for name, memory in (("peak memory", record.peak_memory_mib), ("activations", record.activation_memory_mib)):
+        if memory is not None:
+            yield name, f"{memory:,.1f} MiB"
+    if record.epochs:
+        yield "training loss", _curve([epoch.train_loss for epoch in record.epochs])
+        yield "test top-1", _curve([epoch.test_top1 for epoch in record.epochs])
+    yield "took", f"{record.wall_seconds:,.0f} s on {record.device}, {record.world_size} processes"
+    yield "versions", ", ".join(f"{name} {version}" for name, version in record.provenance.versions.items())
+    dirty = " and changes" if record.provenance.git_dirty else ""
+    yield "commit", f"{record.provenance.git_sha or 'unknown'}{dirty}"
+    yield "command", record.provenance.command
+
+
+def _scores(scores: Scores) -> str:
+    calibration = "" if scores.calibration_error is None else f", calibration error {scores.calibration_error:.3f}"
+    return f"top-1 {100 * scores.top1:.2f}%, top-5 {100 * scores.top5:.2f}%, loss {scores.loss:.3f}{calibration}"
+
+
+def _throughput(throughput: Throughput) -> str:
+    quartiles = f"{throughput.lower_quartile:,.0f} to {throughput.upper_quartile:,.0f}"
+    return f"{throughput.median:,.0f} images/s ({quartiles}), batches of {throughput.batch_size}, {throughput.dtype}"
+
+
+def _curve(values: list[float]) -> str:
+    """A bar for every epoch between the lowest and the highest, and the two ends."""
+    low, high = min(values), max(values)
+    step = (high - low) / (len(_BARS) - 1) or 1.0
+    return f"{''.join(_BARS[round((v - low) / step)] for v in values)}  {values[0]:.3f} to {values[-1]:.3f}"
