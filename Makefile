@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sweep bench-ops gpu-check sanitize lint clean
+.PHONY: demo test test-slow sweep bench-ops gpu-check sanitize lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -11,11 +11,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+# What would take the tests beyond a quarter of an hour, about three minutes.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
 # Every registered architecture, about three hours on 2 cores; it goes on where it was interrupted.
 sweep: $(VENV)/.installed
 	$(BIN)/metric-zoo conversion sweep --out docs
 
-# The operators beside a dense convolution and torchvision's deformable one, about ten minutes on 2 cores.
+# The operators beside a dense convolution and torchvision's deformable one, about twenty minutes on 2 cores.
 bench-ops: $(VENV)/.installed
 	$(BIN)/metric-zoo ops bench --out docs
 

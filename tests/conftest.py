@@ -11,6 +11,8 @@ import torch
 
 # The compiler's cache on disk does not see how an operator is registered, so a change of ours could go untested.
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+# Before anything imports triton, or the package, which asks for it: kernels run in triton's interpreter, on CPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

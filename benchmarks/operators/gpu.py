@@ -61,7 +61,7 @@ def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = CASES, 
         from metric_zoo.ops.triton import configs
         from metric_zoo.ops.triton.launch import blocks_from
 
-        for blocks, todo in ((configs.small, cases_of(where)), (configs.tiled, TILED)):
+        for blocks, todo in ((configs.fixed, cases_of(where)), (configs.tiled, TILED)):
             with blocks_from(blocks):
                 for check in checks(where, todo):
                     report["checks"].append({**check, "blocks": blocks.__name__})

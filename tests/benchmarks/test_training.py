@@ -101,6 +101,7 @@ def test_accumulation_leaves_the_trajectory(write_recipe, tmp_path):
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_machines(write_recipe, tmp_path):
     """Both on this one: each starts its share of the processes and they find each other."""
@@ -134,7 +135,12 @@ def test_numbers_that_do_not_fit(processes, message):
 
 
 @pytest.mark.parametrize(
-    "train", [{"layout": "channels_last", "optimizer": "sgd"}, {"compile": True}, {"precision": "bf16", "ema": 0.5}]
+    "train",
+    [
+        {"layout": "channels_last", "optimizer": "sgd"},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+        {"precision": "bf16", "ema": 0.5},
+    ],
 )
 def test_options_of_training_run(write_recipe, tmp_path, monkeypatch, train):
     compile_module = torch.nn.Module.compile  # without inductor, whose compiling would take most of the tests' time
@@ -169,6 +175,7 @@ def test_trackers_that_are_not_there(write_recipe, tmp_path, name, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_overhead_is_measured_in_turns(write_recipe):
     from metric_zoo.benchmarks.overhead import measure_overhead
 
@@ -178,6 +185,7 @@ def test_overhead_is_measured_in_turns(write_recipe):
     assert 0.3 < float(lines[3].removeprefix("ratio: ")) < 3
 
 
+@pytest.mark.slow
 def test_jobs_share_the_runs_of_a_recipe(write_recipe, tmp_path):
     """On submitit's local executor."""
     from metric_zoo.benchmarks.submit import submit_recipe

@@ -45,8 +45,11 @@ def test_every_family_converts(turn, tmp_path):
 
 
 def test_the_committed_table_promises_what_the_readme_says():
-    """Everything that was tried passed, and nothing moved."""
+    """Everything passed but the one architecture that the README names, and nothing moved."""
     table = pd.read_csv(TABLE)
-    assert set(table["status"]) == {"ok", "nothing to swap"}
+    left = table[~table["status"].isin(["ok", "nothing to swap"])]
+    assert set(left["model"]) <= {"maxvit_xlarge_tf_512"} and set(left["status"]) <= {"timed out", "out of memory"}
+    tried = table.groupby(["source", "kind"])["model"].nunique()
+    assert (tried["timm"] == 1371).all() and (tried["torchvision"] == 121).all()
     assert not table.duplicated(["source", "model", "kind"]).any()
     assert (table["difference"].dropna() <= 1e-5).all() and (table["layer_difference"].dropna() <= 1e-5).all()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-
-# Before anything imports triton: the interpreter replaces its functions as they are defined.
-os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from metric_zoo import ops
 from metric_zoo.ops.native import library

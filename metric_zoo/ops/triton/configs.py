@@ -56,11 +56,6 @@ def fixed(name: str) -> dict[str, int]:
     return dict(_FIXED[name])
 
 
-def small(name: str) -> dict[str, int]:
-    """`fixed`, asked for by name: nothing is measured."""
-    return fixed(name)
-
-
 def tiled(name: str) -> dict[str, int]:
     """As `fixed`, with gradients to the input gathered in tiles."""
     return {**fixed(name), **({"BLOCK_M": 64, "COLUMNS": 8, "TILE": 16} if name.startswith("backward_samples") else {})}

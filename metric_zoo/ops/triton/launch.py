@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -128,7 +127,7 @@ class _Call:
                 tuned = _tuned(kernel, name, self.input.device.index)
                 tuned[lambda blocks: (programs(blocks),)](self.problem, self._tuning(), **arguments)
             else:
-                blocks = _chooser.get()(name)
+                blocks = (_chooser or configs.fixed)(name)
                 kernel[(programs(blocks),)](self.problem, self._tuning(), **arguments, **blocks)
 
     def _tuning(self) -> tuple[int, ...]:
@@ -308,22 +307,24 @@ def _table(
     return torch.cat((samples.displacement, samples.direction), dim=1).float().to(device), samples.eps
 
 
-_chooser: ContextVar[Callable[[str], configs.Blocks]] = ContextVar("blocks", default=configs.fixed)
+# Of the process, not of a context: backward passes on a GPU run in threads of the framework's.
+_chooser: Callable[[str], configs.Blocks] | None = None
 
 
 @contextmanager
 def blocks_from(chooser: Callable[[str], configs.Blocks]) -> Iterator[None]:
     """Run kernels with the blocks that ``chooser`` gives for a kernel's name, without measuring."""
-    token = _chooser.set(chooser)
+    global _chooser
+    before, _chooser = _chooser, chooser
     try:
         yield
     finally:
-        _chooser.reset(token)
+        _chooser = before
 
 
 def _measures() -> bool:
     """Not where nothing may run twice: while a CUDA graph is recorded, or in deterministic mode."""
-    if INTERPRETED or torch.are_deterministic_algorithms_enabled() or _chooser.get() is not configs.fixed:
+    if INTERPRETED or torch.are_deterministic_algorithms_enabled() or _chooser is not None:
         return False
     return not torch.cuda.is_current_stream_capturing()
 
