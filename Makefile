@@ -23,7 +23,7 @@ sweep: $(VENV)/.installed
 bench-ops: $(VENV)/.installed
 	$(BIN)/metric-zoo ops bench --out docs
 
-# The triton backend on a CUDA device: right, and how fast; one JSON, under eight minutes.
+# The triton backend on a CUDA device: right, and how fast; one JSON. It is meant to take less than eight minutes.
 gpu-check: $(VENV)/.installed
 	$(BIN)/metric-zoo ops gpu-check
 

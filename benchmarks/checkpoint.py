@@ -31,12 +31,10 @@ class Checkpoints:
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self._folder, self._accelerator = folder, accelerator
 
-    def save(self, step: int, progress: dict[str, Any]) -> bool:
+    def save(self, step: int, progress: dict[str, Any]) -> None:
         """Keep the state after so many steps; called by every process.
 
-        Returns:
-            Whether it was kept. If not (a full disk), that is said, nothing half-written stays, and the last
-            checkpoint still holds.
+        If that is impossible (a full disk), it is said, nothing half-written stays, and the last checkpoint holds.
         """
         main, unfinished = self._accelerator.is_main_process, self._folder / _UNFINISHED
         # All processes learn of a problem before the next step that they take together.
@@ -45,11 +43,10 @@ class Checkpoints:
             problems = [problem for problem in gather_object([self._write(unfinished)]) if problem]
         if main and not problems:
             problems = self._finish(unfinished, step, progress)
-        problems = broadcast_object_list([problems])[0]
-        if problems and main:
+        if main and problems:
             shutil.rmtree(unfinished, ignore_errors=True)
             print(f"no checkpoint after step {step} ({problems[0]}); going on", file=sys.stderr, flush=True)
-        return not problems
+        self._accelerator.wait_for_everyone()  # a process that ended now would have the main one stopped, too
 
     @staticmethod
     def _begin(unfinished: Path) -> list[str]:
@@ -137,13 +134,8 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
-
-
-def _slowly(file) -> str:
-    """Python 3.10 has no file_digest."""
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with path.open("rb") as file:  # hashlib.file_digest came with Python 3.11
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.data import load_data
+from metric_zoo.benchmarks.figures import measured
 from metric_zoo.benchmarks.log import RunLog
-from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Record, write_record
@@ -62,8 +61,9 @@ def execute(run: Run, accelerator: Accelerator, path: Path, checkpoints: Path, l
             robustness=robustness,
             generalization_gap=train.scores.top1 - test.scores.top1,
             epochs=epochs,
+            micro_batches=trainer.micro_batches,
             peak_memory_mib=peak,
-            **_measure(run, accelerator, plain, splits, log),
+            **measured(run, accelerator.device, plain, splits.train_clean, log),
             wall_seconds=before + clock.seconds(),
             provenance=provenance(clock.started),
         )
@@ -89,29 +89,3 @@ def identity(run: Run) -> dict:
         "device": torch.cuda.get_device_name() if run.device == "cuda" else run.device,
         "config": run.config,
     }
-
-
-def _measure(run: Run, accelerator: Accelerator, model: nn.Module, splits: Splits, log: RunLog) -> dict:
-    """What one process measures alone, while the others wait; a figure that cannot be had (memory, often) is missing,
-    and the log says why. It ends with training steps."""
-    count = min(run.measure.batch_size, len(splits.train_clean))
-    rows = [splits.train_clean[i] for i in range(count)]
-    layout = torch.channels_last if run.train.layout == "channels_last" else torch.contiguous_format
-    images = torch.stack([image for image, _ in rows]).to(accelerator.device).contiguous(memory_format=layout)
-    labels = torch.as_tensor([int(label) for _, label in rows], device=accelerator.device)
-    dtype = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}[run.train.precision]
-    optimizer = build_optimizer(model, run.train)
-    figures = {
-        "gflops": lambda: measure.gflops(model, images[:1]),
-        "inference": lambda: measure.inference_throughput(model, images, run.measure, dtype),
-        "latency_ms": lambda: measure.latency(model, images, run.measure),
-        "activation_memory_mib": lambda: measure.activation_memory_mib(model, images, labels),
-        "training": lambda: measure.training_throughput(model, images, labels, optimizer, run.measure, dtype),
-    }
-    found = {}
-    for name, figure in figures.items():
-        try:
-            found[name] = figure()
-        except Exception as error:
-            log.failure(error)
-    return found

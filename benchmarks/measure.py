@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from metric_zoo.benchmarks.energy import gpu_joules
 from metric_zoo.benchmarks.recipe import MeasureConfig
 from metric_zoo.benchmarks.record import Latency, Parameters, Throughput
 from metric_zoo.benchmarks.tasks.classification import logits_of
@@ -36,34 +38,32 @@ def gflops(model: nn.Module, image: Tensor) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def inference_throughput(model: nn.Module, images: Tensor, config: MeasureConfig, dtype: str) -> Throughput:
-    """Images per second of the forward pass in evaluation mode; ``dtype`` is what the model computes in."""
+def inference_step(model: nn.Module) -> Callable[[Tensor], None]:
+    """A forward pass on images ``(B, C, H, W)`` in evaluation mode."""
     model.eval()
 
     @torch.no_grad()
-    def step() -> None:
+    def step(images: Tensor) -> None:
         model(images)
 
-    return _throughput(step, images, config, dtype, is_compiled(model))
+    return step
 
 
-def training_throughput(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: torch.optim.Optimizer,
-    config: MeasureConfig,
-    dtype: str,
-) -> Throughput:
-    """Images per second of a whole training step. It trains: measure last."""
+def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[Tensor], None]:
+    """A whole training step on images ``(B, C, H, W)``, all of class 0. It trains: measure last."""
     model.train()
 
-    def step() -> None:
+    def step(images: Tensor) -> None:
         optimizer.zero_grad()
-        F.cross_entropy(logits_of(model(images)), labels).backward()
+        _loss(model, images).backward()
         optimizer.step()
 
-    return _throughput(step, images, config, dtype, is_compiled(model))
+    return step
+
+
+def _loss(model: nn.Module, images: Tensor) -> Tensor:
+    logits = logits_of(model(images)).float()
+    return F.cross_entropy(logits, logits.new_zeros(len(images), dtype=torch.int64))
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -71,20 +71,9 @@ def is_compiled(model: nn.Module) -> bool:
     return model._compiled_call_impl is not None
 
 
-def latency(model: nn.Module, image: Tensor, config: MeasureConfig) -> Latency:
-    """Milliseconds of one forward pass at batch size 1."""
-    model.eval()
-
-    @torch.no_grad()
-    def step() -> None:
-        model(image[:1])
-
-    cuts = statistics.quantiles(seconds(step, image, config), n=100, method="inclusive")
-    return Latency(p50=cuts[49] * 1e3, p90=cuts[89] * 1e3, p99=cuts[98] * 1e3)
-
-
-def activation_memory_mib(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """What one training step keeps for its backward pass, parameters aside: every storage once."""
+def activation_memory_mib(model: nn.Module, images: Tensor) -> float:
+    """What one training step on images ``(B, C, H, W)`` keeps for its backward pass, parameters aside: every storage
+    once."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -96,16 +85,45 @@ def activation_memory_mib(model: nn.Module, images: Tensor, labels: Tensor) -> f
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = F.cross_entropy(logits_of(model(images)), labels)
+        loss = _loss(model, images)
     total = sum(kept.values()) / 2**20
     del loss
     return total
 
 
-def _throughput(
-    step: Callable[[], None], images: Tensor, config: MeasureConfig, dtype: str, compiled: bool
-) -> Throughput:
-    rates = [len(images) / time for time in seconds(step, images, config)]
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of every step, and the joules that the GPU took for all of them; None where it cannot say."""
+
+    seconds: list[float]
+    joules: float | None
+
+
+def timed(step: Callable[[Tensor], None], images: Tensor, config: MeasureConfig) -> Timed:
+    """Repeat a step on the same images, after some that do not count, as often and as long as ``config`` says."""
+    wait = torch.cuda.synchronize if images.is_cuda else (lambda: None)
+    for _ in range(config.warmup):
+        step(images)
+    wait()
+    before, times = gpu_joules(images.device), []
+    while len(times) < config.repeats or sum(times) < config.seconds:
+        start = time.perf_counter()
+        step(images)
+        wait()
+        times.append(time.perf_counter() - start)
+    after = gpu_joules(images.device)
+    return Timed(times, after - before if before is not None and after is not None else None)
+
+
+def latency(timed: Timed) -> Latency:
+    """Milliseconds of one step: that of one image, usually."""
+    cuts = statistics.quantiles(timed.seconds, n=100, method="inclusive")
+    return Latency(p50=cuts[49] * 1e3, p90=cuts[89] * 1e3, p99=cuts[98] * 1e3)
+
+
+def throughput(timed: Timed, images: Tensor, dtype: str, compiled: bool) -> Throughput:
+    """Images per second; ``dtype`` is what the model computes in."""
+    rates = [len(images) / seconds for seconds in timed.seconds]
     lower, median, upper = statistics.quantiles(rates, n=4, method="inclusive")
     return Throughput(
         median=median,
@@ -117,25 +135,12 @@ def _throughput(
         layout="channels_last" if _is_channels_last(images) else "contiguous",
         compiled=compiled,
         threads=torch.get_num_threads(),
+        joules_per_image=None if timed.joules is None else timed.joules / (len(rates) * len(images)),
     )
 
 
 def _is_channels_last(images: Tensor) -> bool:
     return not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-
-
-def seconds(step: Callable[[], None], like: Tensor, config: MeasureConfig) -> list[float]:
-    wait = torch.cuda.synchronize if like.is_cuda else (lambda: None)
-    for _ in range(config.warmup):
-        step()
-    times: list[float] = []
-    while len(times) < config.repeats or sum(times) < config.seconds:
-        wait()
-        start = time.perf_counter()
-        step()
-        wait()
-        times.append(time.perf_counter() - start)
-    return times
 
 
 def reset_peak_memory() -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.checkpoint import last_position
@@ -19,7 +18,6 @@ from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import MeasureConfig, Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, is_claimed
-from metric_zoo.benchmarks.tasks.classification import logits_of
 from metric_zoo.text import columns
 
 _FEW = MeasureConfig(warmup=1, repeats=3, seconds=0)
@@ -37,7 +35,7 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
     runs = _runs(recipe, processes, cpu)
     preflight(runs)
     rows = [["run", "state", "steps", "parameters", "GFLOPs"] + (["hours", "memory, MiB"] if estimate else [])]
-    known: dict[str, list[str]] = {}
+    known: dict[str, tuple[list[str], float]] = {}
     hours = 0.0
     for run in runs:
         key = json.dumps([run.data.model_dump(), run.model.model_dump(), run.kind.model_dump()], sort_keys=True)
@@ -46,39 +44,34 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
         if key not in known:
             known[key] = _figures(run, splits, steps, processes, estimate)
         state = _state(run, folder)
-        hours += float(known[key][2]) if estimate and state == "to do" else 0.0
-        rows.append([run.label, state, f"{steps:,}", *known[key]])
-    left = f", about {hours:.2f} hours of training steps left" if estimate else ""
+        figures, taken = known[key]
+        hours += 0.0 if state.startswith(("done", "failed")) else taken
+        rows.append([run.label, state, f"{steps:,}", *figures])
+    left = f", about {hours:.2f} hours of training steps for what is not done" if estimate else ""
     return f"{columns(rows)}\n\n{len(runs)} runs{left}"
 
 
-def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: bool) -> list[str]:
+def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: bool) -> tuple[list[str], float]:
+    """The cells of a run's row, and its hours; 0 without an estimate."""
     model = build_model(run, splits.info)
-    count = max(1, run.train.batch_size // processes // run.train.accumulate)
-    rows = [splits.train[i] for i in range(min(count, len(splits.train)))]
+    parts = 1 if run.train.accumulate == "auto" else run.train.accumulate
+    count = max(1, run.train.batch_size // processes // parts)
     device = torch.device(run.device)
     model = model.to(device)
-    images = torch.stack([image for image, _ in rows]).to(device)
-    labels = torch.as_tensor([int(label) for _, label in rows], device=device)
+    images = torch.stack([splits.train[i][0] for i in range(min(count, len(splits.train)))]).to(device)
     figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, images[:1]):.4g}"]
-    if estimate:
-        seconds, memory = _step(run, model, images, labels)
-        figures += [f"{seconds * run.train.accumulate * steps / 3600:.2f}", f"{memory:,.0f}"]
-    return figures
+    if not estimate:
+        return figures, 0.0
+    seconds, memory = _step(run, model, images)
+    hours = seconds * parts * steps / 3600
+    return [*figures, f"{hours:.2f}", f"{memory:,.0f}"], hours
 
 
-def _step(run: Run, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+def _step(run: Run, model: torch.nn.Module, images: torch.Tensor) -> tuple[float, float]:
     """Seconds of one step, and MiB of weights, gradients, the optimiser's state and activations."""
-    kept = measure.activation_memory_mib(model, images, labels)
+    kept = measure.activation_memory_mib(model, images)
     optimizer = build_optimizer(model, run.train)
-    model.train()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(logits_of(model(images)), labels).backward()
-        optimizer.step()
-
-    seconds = statistics.median(measure.seconds(step, images, _FEW))
+    seconds = statistics.median(measure.timed(measure.training_step(model, optimizer), images, _FEW).seconds)
     state = sum(t.nbytes for group in optimizer.state.values() for t in group.values() if isinstance(t, torch.Tensor))
     weights = sum(2 * p.nbytes for p in model.parameters())
     return seconds, kept + (state + weights) / 2**20

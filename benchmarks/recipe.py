@@ -75,7 +75,9 @@ class TrainConfig(_Strict):
     Attributes:
         epochs: passes over the training images.
         batch_size: images of one step, on all processes together.
-        accumulate: parts that every process computes a step's gradient in, one after the other, to save memory.
+        accumulate: parts that every process computes a step's gradient in, one after the other, to save memory; or
+            ``auto``: the fewest that fit. The images of a step, and so the training, stay the same; only batch
+            normalisation sees smaller parts.
         optimizer: ``adamw``, ``adam`` or ``sgd`` (momentum 0.9).
         lr: of all but the sampling heads, which learn at ``head_lr_scale`` of it.
         head_regularization: factor of `metric_zoo.nn.head_regularization` (5000 in the published runs).
@@ -95,7 +97,7 @@ class TrainConfig(_Strict):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)
-    accumulate: int = Field(1, ge=1)
+    accumulate: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     head_lr_scale: float = Field(0.1, ge=0)
@@ -124,7 +126,8 @@ class MeasureConfig(_Strict):
     """What is measured beside accuracy.
 
     Attributes:
-        batch_size: of the throughput.
+        batch_size: of the throughput; one image, and on a GPU as many as fit, are measured too.
+        largest_batch_size: where to stop looking for what fits.
         warmup: untimed batches, at first.
         repeats: timed batches at least, and as many more as ``seconds`` hold.
         seconds: that every figure is measured for at least.
@@ -132,6 +135,7 @@ class MeasureConfig(_Strict):
     """
 
     batch_size: int = Field(64, ge=1)
+    largest_batch_size: int = Field(4096, ge=1)
     warmup: int = Field(3, ge=0)
     repeats: int = Field(30, ge=3)
     seconds: float = Field(10.0, ge=0)
@@ -286,11 +290,12 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
             get_kind(entry.kind).config.from_options(entry.kind, entry.options)
         except ValueError as error:
             raise RecipeError(f"recipe {recipe.name!r}: {error}") from None
-    parts = processes * recipe.train.accumulate
+    accumulate = 1 if recipe.train.accumulate == "auto" else recipe.train.accumulate
+    parts = processes * accumulate
     if recipe.train.batch_size % parts:
         raise RecipeError(
             f"recipe {recipe.name!r}: train.batch_size={recipe.train.batch_size} cannot be shared out over "
-            f"{processes} processes" + (f" in {recipe.train.accumulate} parts each" if parts > processes else "")
+            f"{processes} processes" + (f" in {accumulate} parts each" if parts > processes else "")
         )
     if recipe.train.precision == "fp16" and device == "cpu":
         raise RecipeError(f"recipe {recipe.name!r}: train.precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'")

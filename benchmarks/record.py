@@ -74,7 +74,10 @@ class Epoch(_Part):
 
 
 class Throughput(_Part):
-    """Images per second over ``repeats`` timed batches on one process: median and quartiles."""
+    """Images per second over ``repeats`` timed batches on one process: median and quartiles.
+
+    ``joules_per_image`` is what the GPU took, by its own counter (NVML), idle parts of it included.
+    """
 
     median: NonNegative
     lower_quartile: NonNegative
@@ -85,6 +88,7 @@ class Throughput(_Part):
     layout: str
     compiled: bool
     threads: Count
+    joules_per_image: NonNegative | None = None
 
 
 class Latency(_Part):
@@ -122,6 +126,11 @@ class Record(_Part):
     by `torch.utils.flop_counter`; the interpolation of sampled layers is not counted. ``device`` is the accelerator's
     name, or ``"cpu"``. ``config`` is the whole configuration, for reading; its hash is ``id``.
 
+    ``inference`` and ``training`` are measured with batches of ``measure.batch_size`` images; ``inference_single`` with
+    one image, as ``latency_ms``; the ``_largest`` with as many as fit a GPU's memory (powers of two, at most
+    ``measure.largest_batch_size``), and on no CPU. ``micro_batches`` says in how many parts each process computed its
+    share of a step.
+
     ``test_hits`` holds one bit for every test image, whether its top-1 answer was right, base64; ``robustness`` the
     top-1 accuracy on the test images after each corruption; ``activation_memory_mib`` what a training step of
     ``measure.batch_size`` images keeps for its backward pass; ``wall_seconds`` counts all processes that worked on the
@@ -152,9 +161,13 @@ class Record(_Part):
     generalization_gap: Finite | None = None
     test_hits: str | None = None
     robustness: dict[str, Share] = {}
+    micro_batches: Count | None = None
     epochs: list[Epoch] = []
     inference: Throughput | None = None
+    inference_single: Throughput | None = None
+    inference_largest: Throughput | None = None
     training: Throughput | None = None
+    training_largest: Throughput | None = None
     latency_ms: Latency | None = None
     peak_memory_mib: NonNegative | None = None
     activation_memory_mib: NonNegative | None = None

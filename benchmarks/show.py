@@ -39,9 +39,10 @@ def _lines(record: Record) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{record.parameters.total:,}{heads}"
     if record.gflops is not None:
         yield "GFLOPs", f"{record.gflops:.3f}"
-    for name, throughput in (("inference", record.inference), ("training", record.training)):
+    for name in ("inference", "inference_single", "inference_largest", "training", "training_largest"):
+        throughput = getattr(record, name)
         if throughput is not None:
-            yield name, _throughput(throughput)
+            yield name.replace("_", ", "), _throughput(throughput)
     if record.latency_ms is not None:
         p99 = "" if record.latency_ms.p99 is None else f", p99 {record.latency_ms.p99:.2f}"
         yield "latency, ms", f"p50 {record.latency_ms.p50:.2f}, p90 {record.latency_ms.p90:.2f}{p99}"
@@ -65,7 +66,9 @@ def _scores(scores: Scores) -> str:
 
 def _throughput(throughput: Throughput) -> str:
     quartiles = f"{throughput.lower_quartile:,.0f} to {throughput.upper_quartile:,.0f}"
-    return f"{throughput.median:,.0f} images/s ({quartiles}), batches of {throughput.batch_size}, {throughput.dtype}"
+    energy = "" if throughput.joules_per_image is None else f", {throughput.joules_per_image:.3g} J each"
+    how = f"batches of {throughput.batch_size}, {throughput.dtype}{energy}"
+    return f"{throughput.median:,.0f} images/s ({quartiles}), {how}"
 
 
 def _curve(values: list[float]) -> str:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from metric_zoo.benchmarks.checkpoint import Checkpoints
 from metric_zoo.benchmarks.data import Augmented, Splits
 from metric_zoo.benchmarks.data.batches import TrainingBatches
+from metric_zoo.benchmarks.fit import micro_batches
 from metric_zoo.benchmarks.interruption import RESUMABLE, SIGNALS, Interruption
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
@@ -32,7 +33,7 @@ from metric_zoo.benchmarks.tasks.classification import evaluate, hits, logits_of
 from metric_zoo.errors import DataError
 from metric_zoo.nn.groups import head_regularization
 
-EVAL_BATCH = 256
+_EVAL_BATCH = 256
 _STEPS_BETWEEN_LOOKS = 20
 
 
@@ -76,6 +77,7 @@ class Trainer:
     ) -> None:
         self.run, self.accelerator, self._splits, self._log = run, accelerator, splits, log
         self._label = f"[{position}] {run.label}" if position else run.label
+        self.micro_batches = micro_batches(run, accelerator, splits.info)
         set_seed(run.seed)
         model = build_model(run, splits.info)
         if run.train.layout == "channels_last":
@@ -87,7 +89,7 @@ class Trainer:
             run.seed,
             accelerator.process_index,
             accelerator.num_processes,
-            run.train.accumulate,
+            self.micro_batches,
         )
         self._loader = DataLoader(self._data, batch_sampler=self._batches, **self._workers())
         self.model, self._optimizer = accelerator.prepare(model, build_optimizer(model, run.train))
@@ -125,7 +127,7 @@ class Trainer:
 
     def loader(self, dataset) -> DataLoader:
         """Of this process's share of a split to evaluate."""
-        batch_size = max(1, EVAL_BATCH // self.accelerator.num_processes)
+        batch_size = max(1, _EVAL_BATCH // self.accelerator.num_processes)
         return self.accelerator.prepare(DataLoader(dataset, batch_size, **self._workers()))
 
     def train(self) -> list[Epoch]:
@@ -187,14 +189,14 @@ class Trainer:
         return self.progress.seconds + time.monotonic() - self._started
 
     def _epoch(self, bar: tqdm, interruption: Interruption) -> None:
-        progress, config = self.progress, self.run.train
+        progress = self.progress
         self._data.set_epoch(progress.epoch)
         self._batches.set_position(progress.epoch, progress.step)
         self.model.train()
         sums, began, parts = self._sums(), time.monotonic() - progress.epoch_seconds, []
         for batch in self._loader:
             parts.append(batch)
-            if len(parts) < config.accumulate:
+            if len(parts) < self.micro_batches:
                 continue
             sums += self._step(parts)
             parts = []
@@ -271,8 +273,9 @@ class Trainer:
         if not math.isfinite(loss):
             raise FloatingPointError(f"the training loss is {loss} after step {self._global_step}: lower train.lr")
         start = time.monotonic()
-        for network in {id(n): n for n in (self.model, self.scored)}.values():
-            synchronize_buffers(network, self.accelerator)
+        synchronize_buffers(self.model, self.accelerator)
+        if self._average is not None:
+            synchronize_buffers(self.scored, self.accelerator)
         test = evaluate(self.accelerator, self.scored, self.test, self._splits.info.test_size).scores
         figures = {"loss": loss / images, "accuracy": right / images, "test": test.top1}
         bar.set_postfix(epoch=progress.epoch + 1, **{name: f"{value:.3f}" for name, value in figures.items()})

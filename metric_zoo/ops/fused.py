@@ -27,7 +27,7 @@ def call(
     sampling: str,
     window: Window,
 ) -> Tensor:
-    """`metric_zoo.ops.dispatch.sampled`, for tensors of one dtype."""
+    """`metric_zoo.ops.dispatch.sampled`; input, weight and bias of one dtype, field and mask of at least float32."""
     (top, bottom), (left, right) = window.pads
     return sampled_conv2d(
         input,
@@ -116,9 +116,9 @@ def _checked(
     window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
     check_sample_field(field, mask, sampling, input, window)
     precise = torch.promote_types(input.dtype, torch.float32)
-    for name, tensor, dtype in (("field", field, precise), ("mask", mask, precise)):
-        if tensor is not None and tensor.dtype != dtype:
-            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {dtype} for an input in {input.dtype}")
+    for name, tensor in (("field", field), ("mask", mask)):
+        if tensor is not None and tensor.dtype != precise:
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {precise} for an input in {input.dtype}")
     return window
 
 

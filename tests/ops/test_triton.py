@@ -14,14 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, ops
 from metric_zoo.benchmarks.operators import gpu
 from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
 from metric_zoo.benchmarks.operators.cases import Case
 from metric_zoo.benchmarks.operators.check import TOLERANCES, is_repeatable, relative_errors
-from metric_zoo.geometry import RandersMetric
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -120,25 +118,6 @@ def test_deterministic_mode(shape):
         torch.use_deterministic_algorithms(False)
     assert_alike(found, call.outcome("torch"), 2e-5)
     assert is_repeatable(Call(kind="modulated", batch=1, size=(5, 5)), CPU)
-
-
-def test_identity_samples_lie_exactly_on_the_grid():
-    """conv2d is the oracle; infinity beside a pixel that is read exactly does not matter."""
-    x, weight = torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)
-    x[0, 1, 4, 4] = torch.inf
-    ours = ops.metric_conv2d(x, weight, RandersMetric.identity(1, 1, 8, 8), padding=1)
-    theirs = F.conv2d(x, weight, padding=1)
-    torch.testing.assert_close(ours.isfinite(), theirs.isfinite())
-    finite = theirs.isfinite()
-    torch.testing.assert_close(ours[finite], theirs[finite], rtol=1e-5, atol=1e-5)
-
-
-def test_nan_metric_spoils_its_pixel_only():
-    x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
-    packed = RandersMetric.identity(2, 1, 6, 6).packed
-    packed[1, 0, 2, 5] = torch.nan
-    spoiled = ops.metric_conv2d(x, weight, packed, padding=1).isnan()
-    assert spoiled[1, :, 2, 5].all() and spoiled.sum() == 4
 
 
 def test_a_bias_that_is_no_array_of_its_own():

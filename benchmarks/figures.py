@@ -1,0 +1,108 @@
+"""The figures of a record that one process measures alone, while the others wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from metric_zoo.benchmarks import measure
+from metric_zoo.benchmarks.fit import largest_batch
+from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.optimization import build_optimizer
+from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.record import Throughput
+
+_DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, log: RunLog) -> dict[str, Any]:
+    """Fields of a record, by name. It ends with training steps.
+
+    A figure that cannot be had (memory, often) is missing, and the log says why.
+
+    Args:
+        run: says how to measure.
+        device: of the model.
+        model: trained.
+        data: items are ``(image (C, H, W), label)``; the first images are what is measured on.
+        log: of the run.
+    """
+    figures = _Figures(run, device, model, data)
+    found = {}
+    for name in (
+        "gflops",
+        "inference",
+        "single",
+        "inference_largest",
+        "activation_memory_mib",
+        "training",
+        "training_largest",
+    ):
+        try:
+            found |= getattr(figures, name)()
+        except Exception as error:
+            log.failure(error)
+    return found
+
+
+class _Figures:
+    """Every method yields fields of a record."""
+
+    def __init__(self, run: Run, device: torch.device, model: nn.Module, data: Dataset) -> None:
+        self._config, self._model, self._data, self._device = run.measure, model, data, device
+        self._layout = torch.channels_last if run.train.layout == "channels_last" else torch.contiguous_format
+        self._dtype = _DTYPES[run.train.precision]
+        self._images = self._batch(min(run.measure.batch_size, len(data)))
+        self._optimizer = build_optimizer(model, run.train)
+
+    def gflops(self) -> dict[str, Any]:
+        return {"gflops": measure.gflops(self._model, self._images[:1])}
+
+    def inference(self) -> dict[str, Any]:
+        return {"inference": self._throughput(self._inference_step(), self._images)}
+
+    def single(self) -> dict[str, Any]:
+        image = self._batch(1)
+        timed = measure.timed(self._inference_step(), image, self._config)
+        return {
+            "inference_single": measure.throughput(timed, image, self._dtype, measure.is_compiled(self._model)),
+            "latency_ms": measure.latency(timed),
+        }
+
+    def inference_largest(self) -> dict[str, Any]:
+        return {"inference_largest": self._largest(self._inference_step())}
+
+    def activation_memory_mib(self) -> dict[str, Any]:
+        return {"activation_memory_mib": measure.activation_memory_mib(self._model, self._images)}
+
+    def training(self) -> dict[str, Any]:
+        return {"training": self._throughput(self._training_step(), self._images)}
+
+    def training_largest(self) -> dict[str, Any]:
+        return {"training_largest": self._largest(self._training_step())}
+
+    def _inference_step(self) -> Callable[[Tensor], None]:
+        return measure.inference_step(self._model)
+
+    def _training_step(self) -> Callable[[Tensor], None]:
+        return measure.training_step(self._model, self._optimizer)
+
+    def _throughput(self, step: Callable[[Tensor], None], images: Tensor) -> Throughput:
+        timed = measure.timed(step, images, self._config)
+        return measure.throughput(timed, images, self._dtype, measure.is_compiled(self._model))
+
+    def _largest(self, step: Callable[[Tensor], None]) -> Throughput | None:
+        """On a GPU: a CPU's memory is another's business, too, and no batch is fast there for being large."""
+        if self._device.type == "cpu":
+            return None
+        count = largest_batch(lambda images: step(self._batch(images)), self._config.largest_batch_size)
+        return None if count is None else self._throughput(step, self._batch(count))
+
+    def _batch(self, count: int) -> Tensor:
+        """``(B, C, H, W)``: the first images, again and again if there are fewer."""
+        rows = [self._data[i % len(self._data)][0] for i in range(count)]
+        return torch.stack(rows).to(self._device).contiguous(memory_format=self._layout)
