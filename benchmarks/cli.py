@@ -34,6 +34,7 @@ def run(
     tracker: Annotated[
         str | None, typer.Option(help="Of accelerate's, such as tensorboard: curves in OUT/logs.")
     ] = None,
+    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Trained networks go to OUT/weights.")] = False,
 ) -> None:
     """Run a recipe: every model, kind and seed leaves one record.
 
@@ -44,7 +45,7 @@ def run(
     from metric_zoo.benchmarks.recipe import find_recipe
 
     processes = Processes(num_processes, num_machines, machine_rank, main_process_ip, main_process_port)
-    outcome = run_recipe(find_recipe(recipe), out, processes, cpu, retry_failed, tracker)
+    outcome = run_recipe(find_recipe(recipe), out, processes, cpu, retry_failed, tracker, keep_weights)
     elsewhere = f", {outcome['elsewhere']} in another launch" if outcome["elsewhere"] else ""
     typer.echo(
         f"{outcome['ok']} runs ok, {outcome['failed']} failed, {outcome['skipped']} of them done before{elsewhere}; "

@@ -17,10 +17,19 @@ from metric_zoo.benchmarks.record import Record, write_record
 from metric_zoo.benchmarks.tasks.classification import evaluate
 from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
 from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.benchmarks.weights import keep_weights
 from metric_zoo.nn.base import SampledConv2d
 
 
-def execute(run: Run, accelerator: Accelerator, path: Path, checkpoints: Path, log: RunLog, position: str = "") -> None:
+def execute(
+    run: Run,
+    accelerator: Accelerator,
+    path: Path,
+    checkpoints: Path,
+    log: RunLog,
+    position: str = "",
+    weights: bool = False,
+) -> None:
     """Train, evaluate and measure one run; the main process writes its record, and the checkpoints go.
 
     Args:
@@ -30,6 +39,7 @@ def execute(run: Run, accelerator: Accelerator, path: Path, checkpoints: Path, l
         checkpoints: folder for those of this run.
         log: of this run; the main process writes to it.
         position: for the progress bar, such as ``"3/8"``.
+        weights: keep those of the trained network beside the record.
 
     Raises:
         MetricZooError: if data or model cannot be had; FloatingPointError if the loss is not finite.
@@ -49,6 +59,8 @@ def execute(run: Run, accelerator: Accelerator, path: Path, checkpoints: Path, l
         robustness[name] = evaluate(accelerator, trainer.scored, loader, splits.info.test_size).scores.top1
     plain = trainer.plain
     if accelerator.is_main_process:
+        if weights:
+            keep_weights(path, accelerator.unwrap_model(trainer.scored))
         record = Record(
             **identity(run),
             status="ok",

@@ -57,6 +57,7 @@ def run_recipe(
     cpu: bool = False,
     retry_failed: bool = False,
     tracker: str | None = None,
+    weights: bool = False,
 ) -> Counter[str]:
     """Bring a recipe's records up to date in ``folder``.
 
@@ -68,6 +69,7 @@ def run_recipe(
         retry_failed: run again what failed before.
         tracker: one that accelerate knows and that is installed, such as ``"tensorboard"``; it gets every epoch's
             figures.
+        weights: keep every trained network in ``folder/weights``; `metric_zoo.benchmarks.weights` reads them.
 
     Returns:
         How many runs are ``"ok"``, ``"failed"``, were ``"skipped"``, and are ``"elsewhere"``: in another launch.
@@ -94,7 +96,7 @@ def run_recipe(
             pass
     if todo:
         with tempfile.TemporaryDirectory(prefix="metric-zoo-") as own:
-            plan = Plan(runs=runs, folder=folder, running=Path(own) / "running", tracker=tracker)
+            plan = Plan(runs=runs, folder=folder, running=Path(own) / "running", tracker=tracker, weights=weights)
             if processes.count == 1:
                 run_pending(plan)
             else:

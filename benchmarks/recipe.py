@@ -26,6 +26,7 @@ class DataConfig(_Strict):
         name: ``digits`` (scikit-learn's, embedded), ``fashion-mnist``, ``cifar10``, ``cifar100`` or ``folder``.
         root: folder of the data; None is ``$METRIC_ZOO_DATA``, else the platform's cache folder. Not part of a run's
             identity: the data's fingerprint is in the record.
+        label: what to call a ``folder`` in records and tables; None is ``folder:`` and its name.
         image_size: pixels a side that images are resized to; None keeps them.
         channels: 1 or 3; None keeps the data's own.
         augment: ``none``; ``crop-flip`` (random crop from a 12.5% border, random horizontal flip); or
@@ -35,6 +36,7 @@ class DataConfig(_Strict):
 
     name: str = "digits"
     root: str | None = None
+    label: str | None = None
     image_size: int | None = Field(None, ge=1)
     channels: Literal[1, 3] | None = None
     augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"

@@ -45,6 +45,8 @@ class Plan(BaseModel):
     """Names the run in progress, for the launcher to blame if its workers die."""
     tracker: str | None = None
     """One that accelerate knows, such as ``tensorboard``."""
+    weights: bool = False
+    """Whether to keep those of every trained network."""
 
 
 def pending(runs: list[Run], folder: Path) -> list[Run]:
@@ -121,7 +123,7 @@ def run_pending(plan: Plan) -> None:
             accelerator = _accelerator(run, cpu, plan)
             if main:
                 plan.running.write_text(run.id, encoding="utf-8")
-            _run_one(run, accelerator, folder, f"{number}/{len(runs)}")
+            _run_one(run, accelerator, plan, f"{number}/{len(runs)}")
     if main:
         plan.running.unlink(missing_ok=True)
         _tidy(runs, folder)
@@ -146,12 +148,13 @@ def _told() -> Iterator[None]:
     yield None
 
 
-def _run_one(run: Run, accelerator, folder: Path, position: str) -> None:
+def _run_one(run: Run, accelerator, plan: Plan, position: str) -> None:
     from metric_zoo.benchmarks.execute import execute
 
-    clock, log = Clock(), RunLog(folder / LOGS / f"{run.path(folder).stem}.log")
+    folder, clock = plan.folder, Clock()
+    log = RunLog(folder / LOGS / f"{run.path(folder).stem}.log")
     try:
-        execute(run, accelerator, run.path(folder), folder / CHECKPOINTS / run.id, log, position)
+        execute(run, accelerator, run.path(folder), folder / CHECKPOINTS / run.id, log, position, plan.weights)
     except Exception as error:
         log.failure(error)
         if run.processes == 1 or not run.path(folder).exists():  # one process's end is the next one's lost connection

@@ -42,7 +42,7 @@ def load_folder(config: DataConfig) -> Splits:
     if len(splits[0].classes) < 2:
         raise DataError(f"{train} has one class, {splits[0].classes[0]!r}: there is nothing to tell apart")
     info = DatasetInfo(
-        name=f"folder:{root.name}",
+        name=config.label or f"folder:{root.name}",
         train_size=len(splits[0]),
         test_size=len(splits[2]),
         classes=len(splits[0].classes),
