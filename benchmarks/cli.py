@@ -56,6 +56,9 @@ def run(
         raise typer.Exit(1)
 
 
+app.command("launch", help="The same as run, by the name that users of accelerate know.")(run)
+
+
 @app.command()
 def submit(
     recipe: RecipeName,
@@ -126,6 +129,19 @@ def curves(
 
     draw_curves(records, out)
     typer.echo(f"curves: {out}")
+
+
+@app.command()
+def measure(
+    records: Annotated[list[Path], typer.Argument(help="Records, JSON, of runs with --keep-weights.")],
+    rounds: Annotated[int, typer.Option(help="In which every network has its turn.")] = 5,
+    cpu: Cpu = False,
+) -> None:
+    """Time trained networks again, in turns, on a quiet machine; their records get the figures."""
+    from metric_zoo.benchmarks.remeasure import remeasure
+
+    remeasure(records, rounds, cpu)
+    typer.echo(f"{len(records)} records measured again")
 
 
 @app.command()

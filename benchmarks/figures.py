@@ -16,7 +16,10 @@ from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Throughput
 
-_DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""What a model computes in, by the recipe's precision."""
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, log: RunLog) -> dict[str, Any]:
@@ -53,10 +56,8 @@ class _Figures:
     """Every method yields fields of a record."""
 
     def __init__(self, run: Run, device: torch.device, model: nn.Module, data: Dataset) -> None:
-        self._config, self._model, self._data, self._device = run.measure, model, data, device
-        self._layout = torch.channels_last if run.train.layout == "channels_last" else torch.contiguous_format
-        self._dtype = _DTYPES[run.train.precision]
-        self._images = self._batch(min(run.measure.batch_size, len(data)))
+        self._run, self._model, self._data, self._device = run, model, data, device
+        self._images = self._batch(run.measure.batch_size)
         self._optimizer = build_optimizer(model, run.train)
 
     def gflops(self) -> dict[str, Any]:
@@ -66,12 +67,9 @@ class _Figures:
         return {"inference": self._throughput(self._inference_step(), self._images)}
 
     def single(self) -> dict[str, Any]:
-        image = self._batch(1)
-        timed = measure.timed(self._inference_step(), image, self._config)
-        return {
-            "inference_single": measure.throughput(timed, image, self._dtype, measure.is_compiled(self._model)),
-            "latency_ms": measure.latency(timed),
-        }
+        timed = measure.timed(self._inference_step(), self._batch(1), self._run.measure)
+        single = throughput_of(timed, 1, self._run, self._model)
+        return {"inference_single": single, "latency_ms": measure.latency(timed)}
 
     def inference_largest(self) -> dict[str, Any]:
         return {"inference_largest": self._largest(self._inference_step())}
@@ -92,17 +90,26 @@ class _Figures:
         return measure.training_step(self._model, self._optimizer)
 
     def _throughput(self, step: Callable[[Tensor], None], images: Tensor) -> Throughput:
-        timed = measure.timed(step, images, self._config)
-        return measure.throughput(timed, images, self._dtype, measure.is_compiled(self._model))
+        return throughput_of(measure.timed(step, images, self._run.measure), len(images), self._run, self._model)
 
     def _largest(self, step: Callable[[Tensor], None]) -> Throughput | None:
         """On a GPU: a CPU's memory is another's business, too, and no batch is fast there for being large."""
         if self._device.type == "cpu":
             return None
-        count = largest_batch(lambda images: step(self._batch(images)), self._config.largest_batch_size)
+        count = largest_batch(lambda images: step(self._batch(images)), self._run.measure.largest_batch_size)
         return None if count is None else self._throughput(step, self._batch(count))
 
     def _batch(self, count: int) -> Tensor:
-        """``(B, C, H, W)``: the first images, again and again if there are fewer."""
-        rows = [self._data[i % len(self._data)][0] for i in range(count)]
-        return torch.stack(rows).to(self._device).contiguous(memory_format=self._layout)
+        return first_images(self._data, count, self._device, LAYOUTS[self._run.train.layout])
+
+
+def first_images(data: Dataset, count: int, device: torch.device, layout: torch.memory_format) -> Tensor:
+    """``(B, C, H, W)``: the first ``count`` images of a data set, again and again if it has fewer."""
+    rows = [data[i % len(data)][0] for i in range(count)]
+    return torch.stack(rows).to(device).contiguous(memory_format=layout)
+
+
+def throughput_of(timed: measure.Timed, batch_size: int, run: Run, model: nn.Module) -> Throughput:
+    """Of steps of a run's model."""
+    dtype = str(DTYPES[run.train.precision]).removeprefix("torch.")
+    return measure.throughput(timed, batch_size, dtype, run.train.layout, measure.is_compiled(model))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 RESUMABLE = 75
 """Exit status of a launch that was asked to stop (EX_TEMPFAIL): the same command goes on where it stopped."""
@@ -35,3 +38,25 @@ class Interruption:
 
     def _note(self, *_: object) -> None:
         self.noted = True
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Where there is nothing to save: a request to stop ends the process at once, with `RESUMABLE`.
+
+    `Interruption` takes requests over while it is entered.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        print("stopped; the same command goes on", file=sys.stderr, flush=True)
+        sys.exit(RESUMABLE)
+
+    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

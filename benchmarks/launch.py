@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,15 @@ from pathlib import Path
 import torch
 
 from metric_zoo.benchmarks.data import load_data
-from metric_zoo.benchmarks.interruption import RESUMABLE
+from metric_zoo.benchmarks.interruption import RESUMABLE, resumable
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record, write_record
 from metric_zoo.benchmarks.sweep import Plan, claimed, failed, failed_record, is_claimed, pending, run_pending
 from metric_zoo.errors import MetricZooError, RecipeError, suggest
+
+_SECONDS_TO_BLAME = 120
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Processes:
             raise MetricZooError(f"machine-rank is {self.rank}, expected 0 to {self.machines - 1}")
 
 
+@resumable()
 def run_recipe(
     recipe: Path,
     folder: Path,
@@ -155,7 +159,7 @@ def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
         left = pending(plan.runs, plan.folder)
         if code == 0 and all(is_claimed(run, plan.folder) for run in left):
             return
-        if len(left) < len(todo):
+        if len(left) < len(todo) or (processes.rank and _blamed_elsewhere(plan, len(todo))):
             continue
         running = plan.running.read_text(encoding="utf-8") if plan.running.exists() else None
         victim = next((run for run in todo if run.id == running), None)
@@ -163,6 +167,16 @@ def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
             raise MetricZooError(f"the {processes.count} worker processes did not start (exit code {code}); see above")
         message = f"the worker processes ended with exit code {code} and left no word"
         write_record(victim.path(plan.folder), failed_record(victim, clock, "WorkerDied", message))
+
+
+def _blamed_elsewhere(plan: Plan, todo: int) -> bool:
+    """Whether another machine, whose launcher knows the run in progress, writes its record soon."""
+    deadline = time.monotonic() + _SECONDS_TO_BLAME
+    while time.monotonic() < deadline:
+        if len(pending(plan.runs, plan.folder)) < todo:
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def _wait_for(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:

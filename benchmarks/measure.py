@@ -121,26 +121,23 @@ def latency(timed: Timed) -> Latency:
     return Latency(p50=cuts[49] * 1e3, p90=cuts[89] * 1e3, p99=cuts[98] * 1e3)
 
 
-def throughput(timed: Timed, images: Tensor, dtype: str, compiled: bool) -> Throughput:
-    """Images per second; ``dtype`` is what the model computes in."""
-    rates = [len(images) / seconds for seconds in timed.seconds]
+def throughput(timed: Timed, batch_size: int, dtype: str, layout: str, compiled: bool) -> Throughput:
+    """Images per second of steps of ``batch_size`` images; ``dtype`` is what the model computes in, ``layout`` the
+    images' memory format."""
+    rates = [batch_size / seconds for seconds in timed.seconds]
     lower, median, upper = statistics.quantiles(rates, n=4, method="inclusive")
     return Throughput(
         median=median,
         lower_quartile=lower,
         upper_quartile=upper,
         repeats=len(rates),
-        batch_size=len(images),
+        batch_size=batch_size,
         dtype=dtype,
-        layout="channels_last" if _is_channels_last(images) else "contiguous",
+        layout=layout,
         compiled=compiled,
         threads=torch.get_num_threads(),
-        joules_per_image=None if timed.joules is None else timed.joules / (len(rates) * len(images)),
+        joules_per_image=None if timed.joules is None else timed.joules / (len(rates) * batch_size),
     )
-
-
-def _is_channels_last(images: Tensor) -> bool:
-    return not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
 
 
 def reset_peak_memory() -> None:

@@ -25,6 +25,8 @@ from metric_zoo.errors import MetricZooError
 def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
     """Seconds of an epoch's steps of a recipe's first run, in the harness and in a plain loop with the same loading.
 
+    And how many images a second the loading alone yields.
+
     Args:
         recipe: its data set decides how long it takes.
         rounds: epochs of each, one after the other; one more before does not count.
@@ -42,9 +44,10 @@ def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(run, accelerator, splits, Path(folder), RunLog(Path(folder) / "log"))
         plain = _Plain(run, splits, accelerator.device)
-        times: dict[str, list[float]] = {"harness": [], "plain loop": []}
+        epochs = {"harness": trainer.timed_epoch, "plain loop": plain.timed_epoch, "loading alone": plain.timed_loading}
+        times: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(rounds + 1):
-            for name, epoch in (("harness", trainer.timed_epoch), ("plain loop", plain.timed_epoch)):
+            for name, epoch in epochs.items():
                 seconds = epoch()
                 if number:
                     times[name].append(seconds)
@@ -52,9 +55,9 @@ def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
     lines = [f"{name}: {median:.2f} s ({low:.2f} to {high:.2f})" for name, (low, median, high) in rows.items()]
     ratio = rows["harness"][1] / rows["plain loop"][1]
     steps = len(splits.train) // run.train.batch_size
-    return "\n".join(
-        [f"{run.label}, {steps} steps of {run.train.batch_size} images, {device}", *lines, f"ratio: {ratio:.3f}"]
-    )
+    rate = steps * run.train.batch_size / rows["loading alone"][1]
+    title = f"{run.label}, {steps} steps of {run.train.batch_size} images, {device}"
+    return "\n".join([title, *lines, f"ratio: {ratio:.3f}", f"loading: {rate:,.0f} images/s"])
 
 
 class _Plain:
@@ -67,6 +70,12 @@ class _Plain:
         self._loader = DataLoader(
             splits.train, run.train.batch_size, shuffle=True, drop_last=True, num_workers=run.train.num_workers
         )
+
+    def timed_loading(self) -> float:
+        start = time.perf_counter()
+        for _ in self._loader:
+            pass
+        return time.perf_counter() - start
 
     def timed_epoch(self) -> float:
         self._model.train()

@@ -23,10 +23,11 @@ class DataConfig(_Strict):
     """The data set.
 
     Attributes:
-        name: ``digits`` (scikit-learn's, embedded), ``fashion-mnist``, ``cifar10``, ``cifar100`` or ``folder``.
+        name: ``digits`` (scikit-learn's, embedded), ``fashion-mnist``, ``cifar10``, ``cifar100``, ``folder`` or
+            ``huggingface`` (a data set on disk).
         root: folder of the data; None is ``$METRIC_ZOO_DATA``, else the platform's cache folder. Not part of a run's
             identity: the data's fingerprint is in the record.
-        label: what to call a ``folder`` in records and tables; None is ``folder:`` and its name.
+        label: what to call a ``folder`` or ``huggingface`` data set in tables; None is that word and its folder's name.
         image_size: pixels a side that images are resized to; None keeps them.
         channels: 1 or 3; None keeps the data's own.
         augment: ``none``; ``crop-flip`` (random crop from a 12.5% border, random horizontal flip); or

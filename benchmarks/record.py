@@ -134,7 +134,8 @@ class Record(_Part):
     ``test_hits`` holds one bit for every test image, whether its top-1 answer was right, base64; ``robustness`` the
     top-1 accuracy on the test images after each corruption; ``activation_memory_mib`` what a training step of
     ``measure.batch_size`` images keeps for its backward pass; ``wall_seconds`` counts all processes that worked on the
-    run one after the other.
+    run one after the other. ``timing`` says where throughput and latency come from if they were measured again after
+    the run (``bench measure``).
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -173,6 +174,7 @@ class Record(_Part):
     activation_memory_mib: NonNegative | None = None
     wall_seconds: NonNegative
     provenance: Provenance
+    timing: Provenance | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Record:

@@ -13,7 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from metric_zoo.benchmarks.interruption import resumable
 from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.progress import Tally
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Failure, Record, read_record, write_record
@@ -115,7 +117,7 @@ def run_pending(plan: Plan) -> None:
     given = accelerator.num_processes, accelerator.device.type
     if given != asked:
         raise MetricZooError(f"asked for {asked[0]} processes on {asked[1]}, the environment provides {given}")
-    main = accelerator.is_main_process
+    main, tally = accelerator.is_main_process, Tally(len(pending(runs, folder)))
     for number, run in enumerate(runs, 1):
         with claimed(run, folder) if main else _told() as mine:
             if not broadcast_object_list([mine])[0]:
@@ -123,7 +125,9 @@ def run_pending(plan: Plan) -> None:
             accelerator = _accelerator(run, cpu, plan)
             if main:
                 plan.running.write_text(run.id, encoding="utf-8")
-            _run_one(run, accelerator, plan, f"{number}/{len(runs)}")
+            ok = _run_one(run, accelerator, plan, f"{number}/{len(runs)}")
+            if main:
+                print(tally.after(ok), file=sys.stderr, flush=True)
     if main:
         plan.running.unlink(missing_ok=True)
         _tidy(runs, folder)
@@ -148,13 +152,15 @@ def _told() -> Iterator[None]:
     yield None
 
 
-def _run_one(run: Run, accelerator, plan: Plan, position: str) -> None:
+def _run_one(run: Run, accelerator, plan: Plan, position: str) -> bool:
+    """Whether it went well."""
     from metric_zoo.benchmarks.execute import execute
 
     folder, clock = plan.folder, Clock()
     log = RunLog(folder / LOGS / f"{run.path(folder).stem}.log")
     try:
         execute(run, accelerator, run.path(folder), folder / CHECKPOINTS / run.id, log, position, plan.weights)
+        return True
     except Exception as error:
         log.failure(error)
         if run.processes == 1 or not run.path(folder).exists():  # one process's end is the next one's lost connection
@@ -162,6 +168,7 @@ def _run_one(run: Run, accelerator, plan: Plan, position: str) -> None:
         print(f"[{position}] {run.label} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         if run.processes > 1:
             sys.exit(1)
+        return False
     finally:
         _release(accelerator)
 
@@ -202,6 +209,7 @@ def failed_record(run: Run, clock: Clock, kind: str, message: str) -> Record:
     )
 
 
+@resumable()
 def main() -> None:
     """Entry point of one worker process; its argument is the plan's file."""
     run_pending(Plan.model_validate_json(Path(sys.argv[1]).read_bytes()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from metric_zoo.benchmarks.data.folder import load_folder
+from metric_zoo.benchmarks.data.huggingface import load_huggingface
 from metric_zoo.benchmarks.data.memory import load_digits, load_torchvision
 from metric_zoo.benchmarks.data.splits import Augmented, Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.errors import DataError, suggest
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-NAMES = ("digits", *TORCHVISION, "folder")
+NAMES = ("digits", *TORCHVISION, "folder", "huggingface")
 
 
 def load_data(config: DataConfig) -> Splits:
@@ -24,6 +25,8 @@ def load_data(config: DataConfig) -> Splits:
         return load_torchvision(config, TORCHVISION[config.name])
     if config.name == "folder":
         return load_folder(config)
+    if config.name == "huggingface":
+        return load_huggingface(config)
     raise DataError(f"unknown data set {config.name!r}{suggest(config.name, NAMES)}; known: {', '.join(NAMES)}")
 
 

@@ -7,13 +7,12 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms import v2
 
-from metric_zoo.benchmarks.data.splits import Splits, augmentation, data_root
+from metric_zoo.benchmarks.data.pictures import Preparation
+from metric_zoo.benchmarks.data.splits import Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError
@@ -25,16 +24,14 @@ def load_folder(config: DataConfig) -> Splits:
     Raises:
         DataError: if the folders are missing, hold no images, or disagree on the classes.
     """
-    if config.image_size is None:
-        raise DataError("data set 'folder' needs data.image_size: its images may differ in size")
+    clean = Preparation(config, augmented=False)
     root = data_root(config)
     train, test = _subfolder(root, "train"), _subfolder(root, "test", "val")
-    channels = config.channels or 3
     unreadable = [] if not config.skip_unreadable else [*_unreadable(train), *_unreadable(test)]
     splits = [
-        _read(train, _transform(config, channels, augmented=True), unreadable),
-        _read(train, _transform(config, channels, augmented=False), unreadable),
-        _read(test, _transform(config, channels, augmented=False), unreadable),
+        _read(train, Preparation(config, augmented=True), unreadable),
+        _read(train, clean, unreadable),
+        _read(test, clean, unreadable),
     ]
     if splits[0].classes != splits[2].classes:
         different = sorted(set(splits[0].classes) ^ set(splits[2].classes))
@@ -46,7 +43,7 @@ def load_folder(config: DataConfig) -> Splits:
         train_size=len(splits[0]),
         test_size=len(splits[2]),
         classes=len(splits[0].classes),
-        image_shape=(channels, config.image_size, config.image_size),
+        image_shape=clean.shape,
         fingerprint=_fingerprint(root, splits),
         unreadable=len(unreadable),
     )
@@ -61,7 +58,7 @@ def _subfolder(root: Path, *names: str) -> Path:
     raise DataError(f"{root} has no folder {wanted}: name another by data.root or METRIC_ZOO_DATA")
 
 
-def _read(folder: Path, transform: v2.Transform, unreadable: Collection[str]) -> ImageFolder:
+def _read(folder: Path, transform: Preparation, unreadable: Collection[str]) -> ImageFolder:
     left_out = {"is_valid_file": lambda path: _is_image(path) and path not in unreadable} if unreadable else {}
     try:
         return ImageFolder(str(folder), transform, loader=_load, **left_out)
@@ -101,17 +98,6 @@ def _is_readable(path: str) -> bool:
     except DataError:
         return False
     return True
-
-
-def _transform(config: DataConfig, channels: int, augmented: bool) -> v2.Transform:
-    size = config.image_size
-    steps: list[v2.Transform] = [v2.ToImage(), v2.Grayscale(1) if channels == 1 else v2.RGB()]
-    if not augmented or config.augment != "resized-crop-flip":  # which crops the picture as it is
-        steps.append(v2.Resize((size, size), antialias=True))
-    if augmented:
-        steps.append(augmentation(config, size))
-    half = [0.5] * channels
-    return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(half, half), v2.ToPureTensor()])
 
 
 def _fingerprint(root: Path, splits: list[ImageFolder]) -> str:

@@ -100,7 +100,7 @@ def test_energy_is_the_counter_of_that_gpu(monkeypatch):
     assert gpu_joules(torch.device("cuda", 1)) is None  # cannot be asked
     assert gpu_joules(torch.device("cpu")) is None
     timed = Timed(seconds=[0.1] * 4, joules=2.0)
-    assert throughput(timed, torch.zeros(5, 1, 2, 2), "float32", False).joules_per_image == pytest.approx(0.1)
+    assert throughput(timed, 5, "float32", "contiguous", False).joules_per_image == pytest.approx(0.1)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpu_joules(torch.device("cuda", 0)) is None  # not installed
 
@@ -131,7 +131,7 @@ def test_only_a_lack_of_memory_means_that_it_does_not_fit():
 def test_throughput_is_that_of_the_times():
     """Quartiles by numpy."""
     seconds = [0.1, 0.4, 0.2, 0.5, 0.25]
-    found = throughput(Timed(seconds, None), torch.zeros(10, 1, 2, 2), "float32", False)
+    found = throughput(Timed(seconds, None), 10, "float32", "contiguous", False)
     expected = np.quantile(10 / np.array(seconds), [0.25, 0.5, 0.75])
     np.testing.assert_allclose([found.lower_quartile, found.median, found.upper_quartile], expected)
     milliseconds = np.quantile(1e3 * np.array(seconds), [0.5, 0.9, 0.99])

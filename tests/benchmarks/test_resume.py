@@ -103,6 +103,23 @@ def test_asked_to_stop_and_the_last_checkpoint_damaged(write_recipe, tmp_path, u
     assert figures(only_record(folder)) == undisturbed
 
 
+def test_asked_to_stop_while_measuring(write_recipe, tmp_path):
+    """After the last epoch there is nothing to save: the next launch measures again what it trained."""
+    measure = {"batch_size": 16, "warmup": 1, "repeats": 3, "seconds": 3, "corruptions": False}
+    recipe, folder = write_recipe(kinds=["standard"], train={"epochs": 1}, measure=measure), tmp_path / "out"
+    process = launch(recipe, folder)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any("epoch 1 of 1" in p.read_text() for p in folder.glob("logs/*.log")):
+        time.sleep(0.05)
+    time.sleep(1)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == RESUMABLE and "the same command goes on" in said and "Traceback" not in said
+    assert not list(folder.glob("*.json"))
+    assert run_recipe(recipe, folder, cpu=True) == {"ok": 1, "skipped": 0}
+    assert len(only_record(folder).epochs) == 1
+
+
 def test_a_full_disk_costs_the_checkpoint_not_the_run(write_recipe, tmp_path, undisturbed, monkeypatch, capfd):
     def full(*_: object) -> dict:
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""Trained networks outlive their runs."""
+"""Trained networks outlive their runs, and can be timed again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.remeasure import remeasure
 from metric_zoo.benchmarks.weights import trained_model, weights_path
-from metric_zoo.errors import RecordError
+from metric_zoo.errors import MetricZooError, RecordError
 
 
 @torch.no_grad()
@@ -41,3 +42,42 @@ def test_missing_and_foreign_weights(write_recipe, tmp_path):
     weights_path(path).write_bytes(b"no tensors")
     with pytest.raises(RecordError, match="does not hold the weights"):
         trained_model(path)
+
+
+def test_measuring_again_changes_the_speed_alone(write_recipe, tmp_path):
+    train = {"epochs": 1, "batch_size": 64, "precision": "bf16", "layout": "channels_last"}
+    out = tmp_path / "out"
+    run_recipe(write_recipe(train=train), out, cpu=True, weights=True)
+    paths = sorted(out.glob("*.json"))
+    before = [read_record(path).model_dump() for path in paths]
+    remeasure(paths, rounds=3, cpu=True)
+    for path, old in zip(paths, before, strict=True):
+        new = read_record(path).model_dump()
+        changed = {name for name in new if new[name] != old[name]}
+        assert changed == {"inference", "inference_single", "training", "latency_ms", "timing"}
+        for name, images in (("inference", 16), ("inference_single", 1), ("training", 16)):
+            figure = new[name]
+            assert figure["repeats"] == 3 * 3 and figure["batch_size"] == images  # at least three in a round
+            assert {**figure, "layout": "", "dtype": ""}.keys() == old[name].keys()
+            assert (figure["dtype"], figure["compiled"]) == ("bfloat16", False)
+        assert new["inference"]["layout"] == "channels_last"
+        assert new["latency_ms"]["p50"] == pytest.approx(1e3 / new["inference_single"]["median"], rel=1e-9)
+        assert new["timing"]["started"] >= old["provenance"]["finished"]
+
+
+def test_what_cannot_be_measured_again_leaves_all_records(write_recipe, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_recipe(write_recipe(), out, cpu=True, weights=True)
+    paths = sorted(out.glob("*.json"))
+    before = [path.read_bytes() for path in paths]
+    with pytest.raises(MetricZooError, match="rounds=0"):
+        remeasure(paths, rounds=0)
+    elsewhere = read_record(paths[1]).model_copy(update={"device": "Some GPU"})
+    paths[1].write_text(elsewhere.model_dump_json())
+    with pytest.raises(MetricZooError, match="is of a run on 'Some GPU', this machine offers 'cpu'"):
+        remeasure(paths, cpu=True)
+    paths[1].write_bytes(before[1])
+    weights_path(paths[1]).unlink()
+    with pytest.raises(RecordError, match="--keep-weights"):
+        remeasure(paths, cpu=True)
+    assert [path.read_bytes() for path in paths] == before
