@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sweep bench-ops gpu-check sanitize lint clean
+.PHONY: demo test test-slow sweep board bench-ops gpu-check sanitize lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -18,6 +18,11 @@ test-slow: $(VENV)/.installed
 # Every registered architecture, about three hours on 2 cores; it goes on where it was interrupted.
 sweep: $(VENV)/.installed
 	$(BIN)/metric-zoo conversion sweep --out docs
+
+# The published leaderboard, from the committed records.
+board: $(VENV)/.installed
+	$(BIN)/metric-zoo leaderboard publish leaderboards/results --to leaderboards/published \
+		--operators docs/operators.json --conversion docs/conversion.csv --strict
 
 # The operators beside a dense convolution and torchvision's deformable one, about twenty minutes on 2 cores.
 bench-ops: $(VENV)/.installed

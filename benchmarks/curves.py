@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from metric_zoo.benchmarks.record import Record, read_record
 from metric_zoo.errors import MetricZooError, RecordError
 
@@ -17,13 +19,8 @@ def draw_curves(records: list[Path], out: Path) -> None:
         out: the picture; its ending says the format, such as ``.svg`` or ``.png``.
 
     Raises:
-        RecordError: if one is no record, or none has an epoch; MetricZooError if matplotlib is not installed or cannot
-            write such a file.
+        RecordError: if one is no record, or none has an epoch; MetricZooError if such a file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MetricZooError("matplotlib is not installed: pip install 'metric-zoo[plots]'") from None
     found = [record for record in map(read_record, records) if record.epochs]
     if not found:
         raise RecordError(f"none of {len(records)} records has an epoch to draw")

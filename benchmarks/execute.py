@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.figures import measured
+from metric_zoo.benchmarks.hits import pack_hits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
@@ -69,7 +70,7 @@ def execute(
             parameters=measure.count_parameters(plain),
             train=train.scores,
             test=test.scores,
-            test_hits=test.packed_hits(),
+            test_hits=pack_hits(test.hits),
             robustness=robustness,
             generalization_gap=train.scores.top1 - test.scores.top1,
             epochs=epochs,

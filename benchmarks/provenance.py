@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from metric_zoo.benchmarks.record import Provenance
+from metric_zoo.benchmarks.record import MAX_TEXT, Provenance
 
 _PACKAGES = ("metric-zoo", "torch", "torchvision", "timm", "accelerate", "numpy")
 
@@ -45,7 +45,7 @@ def provenance(started: str) -> Provenance:
         git_dirty=dirty,
         hardware=hardware(),
         driver=_driver(),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:MAX_TEXT],
         started=started,
         finished=_now(),
     )

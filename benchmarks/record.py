@@ -19,6 +19,13 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+# A record may be a stranger's: what is shown has an end, and what names a file is a name.
+Word = Annotated[str, Field(max_length=200)]
+MAX_TEXT = 4000
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+MAX_BYTES = 16 * 2**20
+"""Of a record's file."""
 
 
 class _Part(BaseModel):
@@ -34,12 +41,12 @@ class DatasetInfo(_Part):
     ``unreadable`` images were left out.
     """
 
-    name: str
+    name: Word
     train_size: Count
     test_size: Count
     classes: Count
     image_shape: tuple[int, int, int]
-    fingerprint: str
+    fingerprint: Word
     unreadable: Count = 0
 
 
@@ -84,8 +91,8 @@ class Throughput(_Part):
     upper_quartile: NonNegative
     repeats: Count
     batch_size: Count
-    dtype: str
-    layout: str
+    dtype: Word
+    layout: Word
     compiled: bool
     threads: Count
     joules_per_image: NonNegative | None = None
@@ -102,21 +109,21 @@ class Latency(_Part):
 class Failure(_Part):
     """Why a run has no figures."""
 
-    type: str
-    message: str
+    type: Word
+    message: Text
 
 
 class Provenance(_Part):
     """Where the figures come from."""
 
-    versions: dict[str, str]
-    git_sha: str | None
+    versions: Annotated[dict[Word, Word], Field(max_length=100)]
+    git_sha: Word | None
     git_dirty: bool | None
-    hardware: dict[str, Any]
-    driver: str | None
-    command: str
-    started: str
-    finished: str
+    hardware: dict[Word, Any]
+    driver: Word | None
+    command: Text
+    started: Word
+    finished: Word
 
 
 class Record(_Part):
@@ -139,19 +146,19 @@ class Record(_Part):
     """
 
     schema_version: int = SCHEMA_VERSION
-    id: str
+    id: Identity
     status: Literal["ok", "failed"]
     failure: Failure | None = None
-    recipe: str
-    task: str
-    model: str
-    source: str
-    weights: str | None = None
-    kind: str
-    options: dict[str, Any]
+    recipe: Word
+    task: Word
+    model: Word
+    source: Word
+    weights: Word | None = None
+    kind: Word
+    options: dict[Word, Any]
     seed: int
     world_size: Count
-    device: str
+    device: Word
     config: dict[str, Any]
     dataset: DatasetInfo | None = None
     converted_layers: Count | None = None
@@ -161,9 +168,9 @@ class Record(_Part):
     test: Scores | None = None
     generalization_gap: Finite | None = None
     test_hits: str | None = None
-    robustness: dict[str, Share] = {}
+    robustness: Annotated[dict[Word, Share], Field(max_length=100)] = {}
     micro_batches: Count | None = None
-    epochs: list[Epoch] = []
+    epochs: Annotated[list[Epoch], Field(max_length=100_000)] = []
     inference: Throughput | None = None
     inference_single: Throughput | None = None
     inference_largest: Throughput | None = None
@@ -215,8 +222,10 @@ def read_record(path: Path) -> Record:
         RecordError: naming the file and what is wrong with it.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"its {path.stat().st_size:,} bytes are more than {MAX_BYTES:,}")
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as JSON: {error}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):

@@ -18,7 +18,7 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.progress import Tally
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Failure, Record, read_record, write_record
+from metric_zoo.benchmarks.record import MAX_TEXT, Failure, Record, read_record, write_record
 from metric_zoo.errors import MetricZooError
 
 CHECKPOINTS = ".checkpoints"
@@ -203,7 +203,7 @@ def failed_record(run: Run, clock: Clock, kind: str, message: str) -> Record:
     return Record(
         **identity(run),
         status="failed",
-        failure=Failure(type=kind, message=message[:2000]),
+        failure=Failure(type=kind, message=message[:MAX_TEXT]),
         wall_seconds=clock.seconds(),
         provenance=provenance(clock.started),
     )

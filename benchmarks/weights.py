@@ -10,7 +10,7 @@ from torch import nn
 
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record import Record, read_record
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
 
@@ -31,6 +31,17 @@ def keep_weights(record: Path, model: nn.Module) -> None:
         save_model(model, str(temporary))
 
 
+def network_of(record: Record) -> nn.Module:
+    """The network of a run that went well as it was built, with random weights, on the CPU.
+
+    Raises:
+        ValueError: if the record's configuration is none.
+    """
+    run = Run.model_validate(record.config)
+    run = run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})})
+    return build_model(run, record.dataset)
+
+
 def trained_model(record: Path) -> nn.Module:
     """The network of a run as it was evaluated, in evaluation mode, on the CPU.
 
@@ -45,9 +56,7 @@ def trained_model(record: Path) -> nn.Module:
         raise RecordError(f"{record} is of a run that failed: there is no trained network")
     if not path.exists():
         raise RecordError(f"{path} does not exist: launch the run with --keep-weights")
-    run = Run.model_validate(found.config)
-    run = run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})})
-    model = build_model(run, found.dataset)
+    model = network_of(found)
     try:
         load_model(model, path)
     except (RuntimeError, SafetensorError) as error:

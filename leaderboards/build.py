@@ -2,44 +2,99 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from metric_zoo.errors import MetricZooError, RecordError
-from metric_zoo.files import replacing
-from metric_zoo.leaderboards.collect import collect
-from metric_zoo.leaderboards.site import render
+from metric_zoo.leaderboards.collect import Collection, collect
+from metric_zoo.leaderboards.site import render_site
+from metric_zoo.leaderboards.site.views import Board
 from metric_zoo.leaderboards.statistics import leaderboard
-from metric_zoo.leaderboards.tables import to_csv, to_markdown
+from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet
+
+_MARKER = "leaderboard.json"
+"""A folder that holds it is a leaderboard, and may be replaced by a newer one."""
 
 
-def build(records: Path, out: Path) -> pd.DataFrame:
-    """Write ``leaderboard.csv``, ``leaderboard.md`` and ``index.html`` into ``out``.
+@dataclass(frozen=True)
+class Built:
+    """A leaderboard, one row per cell, and what it was built from."""
 
-    Nothing is written unless every record is sound and every file could be made.
+    board: pd.DataFrame
+    collection: Collection
+
+
+def build(records: Path, out: Path, more: Sequence[Board] = (), extra: Mapping[str, str] | None = None) -> Built:
+    """Write tables (CSV, Parquet, JSON, Markdown, LaTeX) and a site into ``out``; the same records, the same bytes.
+
+    The folder appears whole or stays as it was. Files that are no sound records are left out, and listed on the site.
 
     Args:
         records: folder of records, searched below too.
-        out: made if missing.
-
-    Returns:
-        The board, one row per configuration.
+        out: new, empty, or an older leaderboard, which is replaced.
+        more: further boards for the site.
+        extra: further files, text by path.
 
     Raises:
-        RecordError: if there are no records, some are damaged, or all runs failed.
+        RecordError: if there is no sound record of a run that went well.
+        MetricZooError: if ``out`` holds something else or cannot be written.
     """
-    found = collect(records)
-    board = leaderboard(found)
+    collection = collect(records)
+    board = leaderboard(collection.records)
     if board.empty:
-        failure = found[0].failure
-        raise RecordError(f"all {len(found)} runs in {records} failed, the first by {failure.type}: {failure.message}")
-    files = {"leaderboard.csv": to_csv(board), "leaderboard.md": to_markdown(board), "index.html": render(board, found)}
+        raise RecordError(_nothing(records, collection))
+    files: dict[str, str | bytes] = {
+        "leaderboard.csv": to_csv(board),
+        "leaderboard.parquet": to_parquet(board),
+        _MARKER: to_json(board),
+        "leaderboard.md": to_markdown(board),
+        "leaderboard.tex": to_latex(board),
+        **render_site(board, collection, more),
+        **(extra or {}),
+    }
+    write_folder(out, files)
+    return Built(board, collection)
+
+
+def _nothing(records: Path, collection: Collection) -> str:
+    if collection.problems:
+        named = [f"{problem.file}: {problem.reason}" for problem in collection.problems[:3]]
+        more = f"; and {len(collection.problems) - 3} more" if len(collection.problems) > 3 else ""
+        return f"{records} holds no sound record: {'; '.join(named)}{more}"
+    failure = collection.records[0].failure
+    count = len(collection.records)
+    return f"all {count} runs in {records} failed, the first by {failure.type}: {failure.message}"
+
+
+def write_folder(out: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write all files beside ``out``, then let them take its place.
+
+    Raises:
+        MetricZooError: if ``out`` is a file or holds something else than a leaderboard, or cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / _MARKER).exists())):
+        raise MetricZooError(f"{out} exists and is no leaderboard: name another folder")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            with replacing(out / name) as path:
-                path.write_text(text, encoding="utf-8", newline="")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as own:
+            new, old = Path(own) / "new", Path(own) / "old"
+            for name, content in files.items():
+                path = new / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            if out.exists():
+                out.rename(old)
+            try:
+                new.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise MetricZooError(f"the leaderboard cannot be written to {out}: {error.strerror or error}") from None
-    return board

@@ -2,26 +2,109 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Tables and a page from records.")
+app = typer.Typer(no_args_is_help=True, help="Tables and a site from records.")
+
+Records = Annotated[Path, typer.Argument(help="Folder of records.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit code 1 if a file had to be left out.")]
+Operators = Annotated[
+    Path | None, typer.Option(help="operators.json of 'metric-zoo ops bench', for a board of its own.")
+]
+Conversion = Annotated[
+    Path | None, typer.Option(help="conversion.csv of 'metric-zoo conversion sweep', for a board of its own.")
+]
 
 
 @app.callback()
 def _leaderboard() -> None:
-    """Tables and a page from records."""
+    """Tables and a site from records."""
 
 
 @app.command()
 def build(
-    records: Annotated[Path, typer.Argument(help="Folder of records.")],
-    out: Annotated[Path, typer.Option(help="Folder for leaderboard.csv, leaderboard.md and index.html.")],
+    records: Records,
+    out: Annotated[Path, typer.Option(help="Folder of the leaderboard; an older one is replaced.")],
+    operators: Operators = None,
+    conversion: Conversion = None,
+    strict: Strict = False,
 ) -> None:
-    """Build leaderboard.csv, leaderboard.md and a self-contained index.html."""
-    from metric_zoo.leaderboards.build import build as build_leaderboard
+    """Build tables (CSV, Parquet, JSON, Markdown, LaTeX) and a site that opens from disk."""
+    _build(records, out, operators, conversion, strict, {})
 
-    board = build_leaderboard(records, out)
-    typer.echo(f"{len(board)} configurations; open {out / 'index.html'}")
+
+@app.command()
+def publish(
+    records: Records,
+    to: Annotated[Path, typer.Option(help="Folder for a static host; an older one is replaced.")],
+    operators: Operators = None,
+    conversion: Conversion = None,
+    strict: Strict = False,
+) -> None:
+    """Build a folder that any static host can serve as it is."""
+    # Hosts that run Jekyll would otherwise leave files out.
+    _build(records, to, operators, conversion, strict, {".nojekyll": ""})
+
+
+def _build(
+    records: Path, out: Path, operators: Path | None, conversion: Path | None, strict: bool, extra: dict[str, str]
+) -> None:
+    from metric_zoo.leaderboards.build import build as build_leaderboard
+    from metric_zoo.leaderboards.site import measurements
+
+    more = [measurements.operators(operators)] if operators else []
+    more += [measurements.conversion(conversion)] if conversion else []
+    built = build_leaderboard(records, out, more, extra)
+    typer.echo(f"{len(built.board)} configurations; open {out / 'index.html'}")
+    _report([f"{problem.file} left out: {problem.reason}" for problem in built.collection.problems], strict)
+
+
+@app.command()
+def check(records: Records) -> None:
+    """Read every record of a folder and say which cannot be true; exit code 1 if there is one."""
+    from metric_zoo.leaderboards.collect import collect
+    from metric_zoo.leaderboards.soundness import contradictions
+
+    found = collect(records)
+    problems = [f"{problem.file}: {problem.reason}" for problem in found.problems]
+    problems += [f"{record.id}: {problem}" for record in found.records for problem in contradictions(record)]
+    typer.echo(f"{len(found.records)} records, {len(problems)} problems")
+    _report(problems, strict=True)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="Folder of records.")],
+    new: Annotated[Path, typer.Argument(help="Folder of records.")],
+) -> None:
+    """What changed from one folder of records to another."""
+    from metric_zoo.leaderboards.difference import difference
+
+    typer.echo(difference(old, new))
+
+
+@app.command()
+def submit(
+    records: Annotated[list[Path], typer.Argument(help="Records, JSON.")],
+    to: Annotated[Path, typer.Option(help="Folder of results.")] = Path("leaderboards/results"),
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Take records whose source was not a clean commit; boards mark them."),
+    ] = False,
+) -> None:
+    """Check records, count their networks' parameters and GFLOPs again, and copy them; all of them or none."""
+    from metric_zoo.leaderboards.submit import submit as submit_records
+
+    new = submit_records(records, to, allow_changed)
+    typer.echo(f"{len(new)} records are new in {to}, {len(records) - len(new)} were there")
+
+
+def _report(problems: list[str], strict: bool) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems and strict:
+        raise typer.Exit(1)

@@ -1,37 +1,58 @@
-"""Read a folder of records."""
+"""Read a folder of records: what is sound, and what is not and why."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from metric_zoo.benchmarks.record import Record, read_record
 from metric_zoo.errors import RecordError
 
+_LONGEST = 300
 
-def collect(folder: Path) -> list[Record]:
-    """All records in ``folder`` and below, in the order of their paths. Hidden folders are none of ours to read: there
-    the harness keeps checkpoints.
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is left out: its path below the folder, and the reason."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The sound records of a folder in the order of their paths, and its problems."""
+
+    records: list[Record]
+    problems: list[Problem]
+
+
+def collect(folder: Path) -> Collection:
+    """All records in ``folder`` and below.
+
+    Hidden folders are none of ours to read: there the harness keeps checkpoints.
+    Of several records of one run the first counts, the others are problems.
 
     Raises:
-        RecordError: if there are none, if some are damaged (each is named), or if two are of the same run.
+        RecordError: if there is no file that could be one.
     """
     paths = sorted(p for p in folder.rglob("*.json") if p.is_file() and not _is_hidden(p, folder))
     if not paths:
         raise RecordError(f"{folder} holds no records (*.json): make some with 'metric-zoo bench run digits --out DIR'")
-    records: dict[str, tuple[Path, Record]] = {}
+    found: dict[str, tuple[str, Record]] = {}
     problems = []
     for path in paths:
+        name = path.relative_to(folder).as_posix()
         try:
             record = read_record(path)
         except RecordError as error:
-            problems.append(str(error))
+            problems.append(Problem(name, str(error).replace(str(path), "it")[:_LONGEST]))
             continue
-        if record.id in records:
-            problems.append(f"{path} and {records[record.id][0]} are records of the same run {record.id}")
-        records[record.id] = path, record
-    if problems:
-        raise RecordError("; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""))
-    return [record for _, record in records.values()]
+        if record.id in found:
+            problems.append(Problem(name, f"is of the same run as {found[record.id][0]}"))
+        else:
+            found[record.id] = name, record
+    return Collection([record for _, record in found.values()], problems)
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

@@ -1,118 +1,183 @@
-"""From runs to rows: mean and sample standard deviation over seeds."""
+"""From runs to rows: means, intervals, differences to the standard convolution, ranks, Pareto fronts."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from metric_zoo.benchmarks.record import Record, config_id
+from metric_zoo.benchmarks.hits import unpack_hits
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.leaderboards.cells import cell_of, printable
+from metric_zoo.leaderboards.published import published_for
 
-STATISTICS = ("test_top1", "generalization_gap")
-"""Columns with a mean and a sample standard deviation; the others are means."""
+CONFIDENCE = 0.95
+BASELINE = "standard"
 
-_MEANS = ("train_top1", "inference", "training", "latency_ms", "peak_memory_mib", "parameters", "heads", "gflops")
+_MEANS = ("train_top1", "test_top5", "calibration_error", "inference", "inference_single", "training", "latency_ms",
+          "peak_memory_mib", "activation_memory_mib", "parameters", "heads", "gflops")  # fmt: skip
+_RESAMPLES = 2000
+
+FRONTS = {"inference": 1, "parameters": -1, "generalization_gap": -1}
+"""Columns that test accuracy is traded against: 1 where more is better."""
 
 
-def run_frame(records: list[Record]) -> pd.DataFrame:
+def run_frame(records: Sequence[Record]) -> pd.DataFrame:
     """One row per successful run, accuracies and gap in percent, throughput in images per second."""
     return pd.DataFrame([_run_row(record) for record in records if record.status == "ok"])
 
 
-def leaderboard(records: list[Record]) -> pd.DataFrame:
-    """One row per configuration and machine, best first within a data set and model.
-
-    Runs count together when everything but the seed is equal: data (by fingerprint), model, kind, options, protocol,
-    hardware and number of processes. Columns with ``_std`` are sample standard deviations, NaN for a single run.
-    """
-    runs = run_frame(records)
-    if runs.empty:
-        return runs
-    groups = runs.groupby("cell", sort=False)
-    text = ["task", "dataset", "model", "weights", "kind", "options", "architecture", "hardware", "protocol"]
-    board = groups[text].first()
-    board["runs"] = groups.size()
-    for name in STATISTICS:
-        board[name], board[f"{name}_std"] = groups[name].mean(), groups[name].std(ddof=1)
-    for name in _MEANS:
-        board[name] = groups[name].mean()
-    order = ["task", "dataset", "model", "architecture", "test_top1", "kind"]
-    return board.sort_values(order, ascending=[True, True, True, True, False, True]).reset_index(drop=True)
-
-
 def _run_row(record: Record) -> dict:
-    hardware = _hardware(record)
-    protocol = {key: value for key, value in record.config.items() if key != "seed"}
-    cell = config_id({**protocol, "data": record.dataset.fingerprint, "hardware": hardware})
+    cell = asdict(cell_of(record))
+    published = published_for(record)
+    corrupted = {f"test_{name}": 100 * share for name, share in record.robustness.items()}
     return {
-        "cell": cell,
-        "task": record.task,
-        "dataset": record.dataset.name,
-        "model": record.model,
-        "architecture": _architecture(record),
-        "weights": record.weights or "from scratch",
-        "kind": record.kind,
-        "options": _options(record),
-        "hardware": hardware,
-        "protocol": _protocol(record),
+        **{("cell" if name == "id" else name): value for name, value in cell.items()},
+        "run": record.id,
+        "recipe": printable(record.recipe),
         "seed": record.seed,
         "test_top1": 100 * record.test.top1,
+        "test_top5": 100 * record.test.top5,
         "train_top1": 100 * record.train.top1,
         "generalization_gap": 100 * record.generalization_gap,
+        "calibration_error": _percent(record.test.calibration_error),
+        "robustness": float(np.mean([*corrupted.values()])) if corrupted else None,
         "parameters": record.parameters.total,
         "heads": record.parameters.heads,
         "gflops": record.gflops,
         "inference": record.inference.median if record.inference else None,
+        "inference_single": record.inference_single.median if record.inference_single else None,
         "training": record.training.median if record.training else None,
         "latency_ms": record.latency_ms.p50 if record.latency_ms else None,
         "peak_memory_mib": record.peak_memory_mib,
+        "activation_memory_mib": record.activation_memory_mib,
+        "published": published.mean if published else None,
+        "changed": record.provenance.git_dirty is not False,
+        "hits": unpack_hits(record.test_hits, record.test.images) if record.test_hits else None,
     }
 
 
-def _section(record: Record, name: str) -> dict:
-    """A part of the configuration; empty where a record's is of another form."""
-    section = record.config.get(name)
-    return section if isinstance(section, dict) else {}
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
-def _pairs(values: dict) -> str:
-    return ", ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sorted(values.items())
-    )
+def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per cell, best first within its group.
+
+    Columns beside those of `metric_zoo.leaderboards.cells.Cell`: ``runs`` (how many), ``seeds``, ``ids``;
+    ``test_top1``, ``generalization_gap`` and ``robustness`` (mean accuracy over the corruptions) with ``_std`` (sample
+    standard deviation) and ``_low``, ``_high`` (95% bootstrap interval of the mean), NaN for a single run;
+    ``difference`` to the standard convolution in the same setting, paired by seed, with its interval, and ``mcnemar``
+    (the largest of the seeds' p-values); ``rank`` within the group, where overlapping intervals are ties; ``per_gflop``
+    and ``per_ms``; ``front_...`` for every key of `FRONTS`; ``published`` and the ``published_difference``;
+    ``changed``: whether a run's source was not a clean commit; and means of everything else.
+    """
+    runs = run_frame(records)
+    if runs.empty:
+        return runs
+    board = pd.DataFrame([_cell_row(cell) for _, cell in runs.groupby("cell", sort=False)])
+    board = board.join(_differences(board, runs))
+    board["per_gflop"] = board["test_top1"] / board["gflops"]
+    board["per_ms"] = board["test_top1"] / board["latency_ms"]
+    board["published_difference"] = board["test_top1"] - board["published"]
+    for column, statistic in {"rank": ranks, **{f"front_{name}": _front(name) for name in FRONTS}}.items():
+        board[column] = pd.concat([statistic(group) for _, group in board.groupby("group")])
+    order = ["task", "dataset", "version", "protocol", "setting", "group", "test_top1", "kind", "cell"]
+    return board.sort_values(order, ascending=[name != "test_top1" for name in order], ignore_index=True)
 
 
-def _architecture(record: Record) -> str:
-    """What the model's name does not tell: its registry, if not timm, and its constructor's options."""
-    section = _section(record, "model")
-    options = section.get("options")
-    parts = [record.source] if record.source != "timm" else []
-    parts += ["small stem"] if section.get("small_image_stem") else []
-    parts += [_pairs(options)] if isinstance(options, dict) and options else []
-    return ", ".join(parts)
+def _cell_row(runs: pd.DataFrame) -> dict:
+    runs = runs.sort_values(["seed", "run"])
+    row = runs.iloc[0][["cell", *_TEXT]].to_dict()
+    row |= {"runs": len(runs), "seeds": runs["seed"].tolist(), "ids": runs["run"].tolist()}
+    for name in ("test_top1", "generalization_gap", "robustness"):
+        values = runs[name].dropna().to_numpy(float)
+        low, high = interval(values)
+        row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
+        row[f"{name}_std"] = values.std(ddof=1) if len(values) > 1 else np.nan
+    row |= {name: runs[name].astype(float).mean() for name in _MEANS}
+    published = runs["published"].astype(float).mean()
+    return {**row, "published": published, "changed": bool(runs["changed"].any())}
 
 
-def _hardware(record: Record) -> str:
-    device = record.device
-    if device == "cpu":
-        device = str(record.provenance.hardware.get("cpu", "CPU"))
-        threads = record.inference.threads if record.inference else 0
-        device += f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
-    return f"{record.world_size} x {device}"
+_TEXT = ("group", "baseline", "task", "dataset", "version", "model", "architecture", "weights", "kind", "options",
+         "recipe", "hardware", "precision", "setting", "protocol")  # fmt: skip
 
 
-def _options(record: Record) -> str:
-    """The kind's options and placement, as a reader would write them."""
-    kind = _section(record, "kind")
-    placement = {"where": kind.get("where")} if kind.get("where") is not None else {}
-    start = {"init": kind["init"]} if kind.get("init", "pretrained") != "pretrained" else {}
-    frozen = {"freeze_kernels": True} if kind.get("freeze_kernels") else {}
-    return _pairs({**record.options, **placement, **start, **frozen})
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95% percentile-bootstrap interval of the mean, the same for the same values; NaN for less than two."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    found = stats.bootstrap(
+        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, method="percentile", rng=0
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
-def _protocol(record: Record) -> str:
-    """The recipe and how it trains, with every value that sets rows apart."""
-    train, data = _section(record, "train"), _section(record, "data")
-    size = {"image_size": data["image_size"]} if data.get("image_size") else {}
-    augment = {"augment": data["augment"]} if data.get("augment", "none") != "none" else {}
-    text = _pairs({key: value for key, value in {**train, **size, **augment}.items() if value != 0})
-    return f"{record.recipe}: {text}" if text else record.recipe
+def _differences(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Columns ``difference``, its interval, ``pairs`` and ``mcnemar`` for every row of the board."""
+    standard = runs[runs["kind"] == BASELINE]
+    baselines = {key: part.drop_duplicates("seed").set_index("seed") for key, part in standard.groupby("baseline")}
+    cells = dict(list(runs.groupby("cell")))
+    rows = []
+    for cell, kind, baseline in zip(board["cell"], board["kind"], board["baseline"], strict=True):
+        base = baselines.get(baseline) if kind != BASELINE else None
+        rows.append({} if base is None else _difference(cells[cell].drop_duplicates("seed").set_index("seed"), base))
+    columns = ["difference", "difference_low", "difference_high", "pairs", "mcnemar"]
+    return pd.DataFrame(rows, index=board.index, columns=columns).astype(float)
+
+
+def _difference(ours: pd.DataFrame, standard: pd.DataFrame) -> dict:
+    seeds = ours.index.intersection(standard.index)
+    if seeds.empty:
+        return {}
+    differences = (ours.loc[seeds, "test_top1"] - standard.loc[seeds, "test_top1"]).to_numpy(float)
+    low, high = interval(differences)
+    row = {"difference": differences.mean(), "difference_low": low, "difference_high": high, "pairs": len(seeds)}
+    pairs = [(ours.at[seed, "hits"], standard.at[seed, "hits"]) for seed in seeds]
+    if all(a is not None and b is not None and len(a) == len(b) for a, b in pairs):
+        row["mcnemar"] = max(mcnemar(a, b) for a, b in pairs)
+    return row
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The exact two-sided p-value of McNemar's test that two networks are right equally often.
+
+    Only images count that one answers right and the other does not; if the networks are equally good, each of these
+    falls to either with probability 1/2.
+
+    Args:
+        ours, theirs: ``(images,)`` bool, which of the same images were right.
+    """
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    if only_ours + only_theirs == 0:
+        return 1.0
+    return float(stats.binomtest(only_ours, only_ours + only_theirs, 0.5).pvalue)
+
+
+def ranks(group: pd.DataFrame) -> pd.Series:
+    """One plus the number of cells that are better beyond doubt: whose interval lies above the whole of this one's.
+
+    A single run has no interval and no rank.
+    """
+    low, high = group["test_top1_low"].to_numpy(), group["test_top1_high"].to_numpy()
+    better = (low[None, :] > high[:, None]).sum(1)
+    return pd.Series(np.where(np.isnan(low), np.nan, 1.0 + better), index=group.index)
+
+
+def _front(name: str):
+    def front(group: pd.DataFrame) -> pd.Series:
+        return pd.Series(pareto_front(FRONTS[name] * group[name], group["test_top1"]), index=group.index)
+
+    return front
+
+
+def pareto_front(gain: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
+    """Which points no other one beats: at least as good in both, and better in one. A point with a NaN is not on it."""
+    gain, accuracy = np.asarray(gain, float), np.asarray(accuracy, float)
+    as_good = (gain[None, :] >= gain[:, None]) & (accuracy[None, :] >= accuracy[:, None])
+    better = (gain[None, :] > gain[:, None]) | (accuracy[None, :] > accuracy[:, None])
+    return ~(as_good & better).any(1) & ~np.isnan(gain) & ~np.isnan(accuracy)

@@ -1,50 +1,116 @@
-"""The leaderboard as CSV and Markdown."""
+"""The leaderboard as CSV, Parquet, JSON, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from metric_zoo.text import markdown
+from metric_zoo.text import markdown, plain
 
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is shown: its heading, unit included, and the text of a row."""
+    """How a column is shown: its heading, unit included, the text of a row, and what else than ``name`` sorts it."""
 
     name: str
     heading: str
     text: Callable[[Any], str]
     numeric: bool = True
+    order: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """For who reads the heading and wonders; often empty."""
+        return _MEANINGS.get(self.name, "")
+
+    def key(self, row: Any) -> Any:
+        """What rows are sorted by; None where there is nothing."""
+        value = row[self.order or self.name]
+        return None if pd.isna(value) else value
 
 
-def _number(name: str, digits: int, scale: float = 1.0) -> Callable[[Any], str]:
-    return lambda row: "" if pd.isna(row[name]) else f"{row[name] * scale:,.{digits}f}"
+def _number(name: str, digits: int, scale: float = 1.0, sign: str = "") -> Callable[[Any], str]:
+    return lambda row: "" if pd.isna(row[name]) else f"{row[name] * scale:{sign},.{digits}f}"
 
 
 def _spread(name: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
         deviation = row[f"{name}_std"]
+        if math.isnan(row[name]):
+            return ""
         return f"{row[name]:.2f}" + ("" if math.isnan(deviation) else f" ± {deviation:.2f}")
 
     return text
+
+
+def _interval(name: str) -> Callable[[Any], str]:
+    def text(row: Any) -> str:
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        return "" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+
+    return text
+
+
+def _p_value(row: Any) -> str:
+    value = row["mcnemar"]
+    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _word(name: str) -> Callable[[Any], str]:
     return lambda row: str(row[name])
 
 
+def _kind(row: Any) -> str:
+    return f"{row['kind']}{' †' if row['changed'] else ''}"
+
+
+_MEANINGS = {
+    "rank": "One plus the number of rows of the same table whose 95% interval lies above this one's: overlapping "
+    "intervals are ties. A single run has no rank.",
+    "kind": "† A run's source was not a clean commit.",
+    "test_top1": "Accuracy on the test split in evaluation mode, mean ± sample standard deviation over seeds.",
+    "interval": "Of the mean of test top-1: percentile bootstrap over the seeds. With few seeds it is too narrow.",
+    "difference": "Points of test top-1 more than the standard convolution in the same setting, paired by seed.",
+    "difference_interval": "95% bootstrap interval of that mean.",
+    "mcnemar": "Exact McNemar test against the standard convolution on the same test images; the largest p-value of "
+    "the seeds.",
+    "generalization_gap": "Generalization gap: training minus test top-1 accuracy, both in evaluation mode and without "
+    "augmentation.",
+    "robustness": "Mean test top-1 under noise, blur, rotation and scaling.",
+    "calibration_error": "Expected calibration error on the test split, 15 bins.",
+    "published": "Test top-1 that the paper publishes for this setting: not measured here.",
+    "heads": "Parameters of the convolutions that predict where a layer samples; part of the total.",
+    "gflops": "Of one image's forward pass, two for each multiply-add of a convolution or product; interpolation is "
+    "not counted.",
+    "inference": "Median, on one process.",
+    "training": "Of whole training steps; median, on one process.",
+    "latency_ms": "Median of one image's forward pass.",
+    "per_gflop": "Test top-1 over GFLOPs.",
+    "per_ms": "Test top-1 over latency.",
+    "peak_memory_mib": "Of the device while training, or of the whole process where there is no accelerator.",
+}
+
 COLUMNS = (
-    Column("dataset", "Data", _word("dataset"), numeric=False),
+    Column("rank", "Rank", _number("rank", 0)),
     Column("model", "Model", _word("model"), numeric=False),
-    Column("kind", "Convolution", _word("kind"), numeric=False),
+    Column("kind", "Convolution", _kind, numeric=False),
     Column("options", "Options", _word("options"), numeric=False),
     Column("test_top1", "Test top-1, %", _spread("test_top1")),
+    Column("interval", "95% interval", _interval("test_top1"), order="test_top1_low"),
+    Column("difference", "Against standard", _number("difference", 2, sign="+")),
+    Column("difference_interval", "Its interval", _interval("difference"), order="difference_low"),
+    Column("mcnemar", "McNemar p", _p_value),
     Column("generalization_gap", "Gap, points", _spread("generalization_gap")),
+    Column("robustness", "Corrupted, %", _spread("robustness")),
+    Column("calibration_error", "Calibration error, %", _number("calibration_error", 2)),
+    Column("published", "Published, %", _number("published", 2)),
+    Column("published_difference", "Against published", _number("published_difference", 2, sign="+")),
     Column("runs", "Seeds", _number("runs", 0)),
     Column("parameters", "Parameters, k", _number("parameters", 1, 1e-3)),
     Column("heads", "Heads, k", _number("heads", 1, 1e-3)),
@@ -52,31 +118,121 @@ COLUMNS = (
     Column("inference", "Inference, img/s", _number("inference", 0)),
     Column("training", "Training, img/s", _number("training", 0)),
     Column("latency_ms", "Latency, ms", _number("latency_ms", 2)),
+    Column("per_gflop", "Points per GFLOP", _number("per_gflop", 1)),
+    Column("per_ms", "Points per ms", _number("per_ms", 1)),
     Column("peak_memory_mib", "Peak memory, MiB", _number("peak_memory_mib", 0)),
     Column("weights", "Start", _word("weights"), numeric=False),
     Column("architecture", "Architecture", _word("architecture"), numeric=False),
-    Column("hardware", "Hardware", _word("hardware"), numeric=False),
-    Column("protocol", "Protocol", _word("protocol"), numeric=False),
 )
+
+_GROUP = ("task", "dataset", "version", "protocol", "setting")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that may be compared: the same task, data, protocol, hardware and precision."""
+
+    id: str
+    task: str
+    dataset: str
+    version: str
+    protocol: str
+    setting: str
+    rows: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """``fashion-mnist, recipe fashion-mnist-small, on 1 x AMD EPYC, 1 thread, float32``"""
+        return f"{self.dataset}, recipe {self.rows['recipe'].iloc[0]}, on {self.setting}"
+
+
+def groups_of(board: pd.DataFrame) -> list[Group]:
+    """In the order of the board."""
+    found = []
+    for identity, rows in board.groupby("group", sort=False):
+        words = {name: str(rows[name].iloc[0]) for name in _GROUP}
+        found.append(Group(identity, rows=rows, **words))
+    return found
 
 
 def shown_columns(board: pd.DataFrame) -> list[Column]:
     """The columns that say something about at least one row."""
-    return [column for column in COLUMNS if any(column.text(row) for _, row in board.iterrows())]
+    rows = board.to_dict("records")
+    return [column for column in COLUMNS if any(column.text(row) for row in rows)]
 
 
 def to_csv(board: pd.DataFrame) -> str:
     """All columns at full precision. Text that a spreadsheet would run as a formula is quoted by an apostrophe."""
-    text = board.select_dtypes(exclude="number").columns
-    return board.assign(**{name: board[name].map(_no_formula) for name in text}).to_csv(index=False)
+    flat = _flat(board)
+    text = flat.select_dtypes(exclude=["number", "bool"]).columns
+    return flat.assign(**{name: flat[name].map(no_formula) for name in text}).to_csv(index=False)
+
+
+def to_parquet(board: pd.DataFrame) -> bytes:
+    """The same columns."""
+    buffer = io.BytesIO()
+    _flat(board).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def to_json(board: pd.DataFrame) -> str:
+    """A list of rows; what is not known is null."""
+    rows = board.astype(object).where(board.notna(), None).to_dict("records")
+    return json.dumps(rows, indent=1, default=lambda value: value.item()) + "\n"
 
 
 def to_markdown(board: pd.DataFrame) -> str:
-    """The columns a reader compares, rounded."""
-    columns = shown_columns(board)
-    rows = ([column.text(row) for column in columns] for _, row in board.iterrows())
-    return markdown([column.heading for column in columns], rows, [column.numeric for column in columns])
+    """A table for every group: the columns a reader compares, rounded."""
+    parts = []
+    for group in groups_of(board):
+        headings, rows, numeric = _cells(group)
+        parts.append(f"## {plain(group.title)}\n\n{plain(group.protocol)}\n\n{markdown(headings, rows, numeric)}")
+    return "\n".join(parts)
 
 
-def _no_formula(value: Any) -> Any:
+def to_latex(board: pd.DataFrame) -> str:
+    r"""A table for every group, for ``\usepackage{booktabs}``."""
+    return "\n".join(_latex_tables(board))
+
+
+def _latex_tables(board: pd.DataFrame) -> Iterator[str]:
+    for group in groups_of(board):
+        headings, rows, numeric = _cells(group)
+        escaped = [[latex(cell) for cell in row] for row in rows]
+        styler = pd.DataFrame(escaped, columns=[latex(heading) for heading in headings]).style.hide(axis="index")
+        yield styler.to_latex(
+            hrules=True,
+            column_format="".join("r" if right else "l" for right in numeric),
+            caption=latex(f"{group.title}. {group.protocol}"),
+            position="t",
+            position_float="centering",
+        )
+
+
+def _cells(group: Group) -> tuple[list[str], list[list[str]], list[bool]]:
+    columns = shown_columns(group.rows)
+    rows = [[column.text(row) for column in columns] for row in group.rows.to_dict("records")]
+    return [column.heading for column in columns], rows, [column.numeric for column in columns]
+
+
+def _flat(board: pd.DataFrame) -> pd.DataFrame:
+    """Lists as text."""
+    lists = {name: board[name].map(lambda values: " ".join(map(str, values))) for name in ("seeds", "ids")}
+    return board.assign(**lists)
+
+
+def no_formula(value: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet runs."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "†": r"$\dagger$",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX prints as it is, on one line; control characters are left out."""
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()) if c.isprintable())

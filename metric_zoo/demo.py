@@ -33,10 +33,10 @@ def run_demo(out: Path) -> None:
     outcome = run_recipe(find_recipe("digits"), out / "records", Processes(_PROCESSES), cpu=True)
     if outcome["failed"]:
         raise MetricZooError(f"{outcome['failed']} runs failed; see 'failure' in {out / 'records'}/*.json")
-    board = build(out / "records", out / "leaderboard")
+    board = build(out / "records", out / "leaderboard").board
     columns = [column for column in COLUMNS if column.name in _SHOWN]
     cells = [[column.heading for column in columns]]
-    cells += [[column.text(row) for column in columns] for _, row in board.iterrows()]
+    cells += [[column.text(row) for column in columns] for row in board.to_dict("records")]
     print(f"\n{columns_text(cells)}\n\nLeaderboard: {(out / 'leaderboard' / 'index.html').resolve()}")
 
 

@@ -24,10 +24,10 @@ def markdown(headings: Sequence[str], rows: Iterable[Iterable[str]], numeric: Se
 
 
 def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_plain, cells)) + " |"
+    return "| " + " | ".join(map(plain, cells)) + " |"
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
     """Markdown's and HTML's special characters escaped, on one line."""
     for character in "\\|<>`*_[]":
         cell = cell.replace(character, f"\\{character}")

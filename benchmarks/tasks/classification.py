@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -36,22 +35,6 @@ class Evaluation:
 
     scores: Scores
     hits: np.ndarray
-
-    def packed_hits(self) -> str:
-        """One bit an image, base64; `unpack_hits` reads it."""
-        return base64.b64encode(np.packbits(self.hits).tobytes()).decode("ascii")
-
-
-def unpack_hits(packed: str, images: int) -> np.ndarray:
-    """``(images,)`` bool from `Evaluation.packed_hits`.
-
-    Raises:
-        ValueError: if it is no base64 or holds another number of images.
-    """
-    data = np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.uint8)
-    if len(data) != (images + 7) // 8:
-        raise ValueError(f"{len(data)} bytes do not hold one bit for each of {images} images")
-    return np.unpackbits(data, count=images).astype(bool)
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
-"""One self-contained page."""
+"""A static site that opens from disk and fetches nothing."""
 
-from metric_zoo.leaderboards.site.page import render
+from metric_zoo.leaderboards.site.pages import render_site
 
-__all__ = ["render"]
+__all__ = ["render_site"]

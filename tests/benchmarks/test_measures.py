@@ -13,8 +13,9 @@ from torch import nn
 
 from metric_zoo.benchmarks.energy import gpu_joules
 from metric_zoo.benchmarks.fit import largest_batch
+from metric_zoo.benchmarks.hits import pack_hits, unpack_hits
 from metric_zoo.benchmarks.measure import Timed, activation_memory_mib, latency, throughput
-from metric_zoo.benchmarks.tasks.classification import Evaluation, calibration_error, unpack_hits
+from metric_zoo.benchmarks.tasks.classification import calibration_error
 from metric_zoo.benchmarks.tasks.corruptions import BLUR, CORRUPTIONS, NOISE, Corrupted
 
 
@@ -34,7 +35,7 @@ def test_calibration_error_is_the_formula():
 @pytest.mark.parametrize("size", [1, 8, 13])
 def test_hits_survive_packing(size):
     hits = np.random.default_rng(size).integers(0, 2, size).astype(bool)
-    packed = Evaluation(None, hits).packed_hits()
+    packed = pack_hits(hits)
     assert (unpack_hits(packed, size) == hits).all()
     with pytest.raises(ValueError, match="do not hold one bit"):
         unpack_hits(packed, size + 8)

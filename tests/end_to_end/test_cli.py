@@ -25,7 +25,7 @@ def test_from_recipe_to_leaderboard(tmp_path):
     assert "loss=" in first.stderr and "accuracy=" in first.stderr and "[1/1]" in first.stderr
     second = run("leaderboard", "build", "records", "--out", "board", cwd=tmp_path)
     assert second.returncode == 0, second.stderr
-    assert "1 configurations" in second.stdout and (tmp_path / "board/index.html").stat().st_size > 100_000
+    assert "1 configurations" in second.stdout and "1 runs" in (tmp_path / "board/index.html").read_text()
 
 
 def write_bad_record(folder):
@@ -53,7 +53,7 @@ BAD = [
     (["bench", "run", "nodata.yaml"], "data set 'cifar10' is not in nowhere"),
     (["bench", "run", "digits", "--num-processes", "0"], "num-processes is 0"),
     (["leaderboard", "build", "nowhere", "--out", "o"], "nowhere holds no records"),
-    (["leaderboard", "build", "bad", "--out", "o"], "r.json breaks the schema"),
+    (["leaderboard", "build", "bad", "--out", "o"], "bad holds no sound record: r.json: it breaks the schema"),
     (["bench", "run"], "Missing argument"),
     (["bench", "walk"], "No such command"),
 ]

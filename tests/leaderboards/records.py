@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from metric_zoo.benchmarks.record import Record, config_id
+from pathlib import Path
+
+import numpy as np
+
+from metric_zoo.benchmarks.hits import pack_hits
+from metric_zoo.benchmarks.record import Record, config_id, write_record
+
+
+def make_config(kind: str = "metric", seed: int = 0, model: str = "resnet18", **changes) -> dict:
+    return {
+        "recipe": "tiny",
+        "task": "classification",
+        "data": {"name": "digits"},
+        "model": {"name": model, "source": "timm"},
+        "kind": {"kind": kind, "options": {}},
+        "seed": seed,
+        "train": {"epochs": 3, "precision": "no"},
+        "processes": 1,
+        "device": "cpu",
+        **changes,
+    }
 
 
 def make_record(
     kind: str = "metric", seed: int = 0, test: float = 0.9, train: float = 0.95, model: str = "resnet18", **changes
 ) -> Record:
-    config = {"model": {"name": model}, "kind": {"kind": kind}, "seed": seed, "train": {"epochs": 3, "precision": "no"}}
-    rate = {"lower_quartile": 90.0, "upper_quartile": 110.0, "repeats": 20, "batch_size": 64, "dtype": "float32"}
+    config = changes.pop("config", None) or make_config(kind, seed, model)
+    rate = {"lower_quartile": 40.0, "upper_quartile": 110.0 + seed, "repeats": 20, "batch_size": 64, "dtype": "float32"}
     rate |= {"layout": "contiguous", "compiled": False, "threads": 2}
     data = {
         "id": config_id(config),
@@ -33,14 +53,33 @@ def make_record(
         "train": {"top1": train, "top5": 1.0, "loss": 0.1, "images": 100},
         "test": {"top1": test, "top5": 1.0, "loss": 0.2, "images": 50},
         "generalization_gap": train - test,
+        "epochs": [
+            {"epoch": e, "lr": 0.1, "train_loss": 1 / e, "train_top1": 0.5, "test_top1": test * e / 3, "seconds": 1.0}
+            for e in (1, 2, 3)
+        ],
         "inference": {"median": 100.0 + seed, **rate},
         "training": {"median": 50.0, **rate},
         "latency_ms": {"p50": 3.0, "p90": 4.0},
         "wall_seconds": 1.0,
         "provenance": {
-            "versions": {}, "git_sha": None, "git_dirty": None, "hardware": {"cpu": "test", "gpus": []},
+            "versions": {}, "git_sha": "c0ffee", "git_dirty": False, "hardware": {"cpu": "test", "gpus": []},
             "driver": None, "command": "test", "started": "2026-01-01T00:00:00+00:00",
             "finished": "2026-01-01T00:00:01+00:00",
         },
     }  # fmt: skip
     return Record.model_validate({**data, **changes})
+
+
+def with_hits(record: Record, hits: np.ndarray) -> Record:
+    """A record whose test images were right or not, as told."""
+    test = record.test.model_copy(update={"top1": float(hits.mean()), "images": len(hits)})
+    dataset = record.dataset.model_copy(update={"test_size": len(hits)})
+    gap = record.train.top1 - test.top1
+    changes = {"test": test, "dataset": dataset, "test_hits": pack_hits(hits), "generalization_gap": gap}
+    return record.model_copy(update=changes)
+
+
+def write(folder: Path, *records: Record) -> Path:
+    for index, record in enumerate(records):
+        write_record(folder / f"{index}.json", record)
+    return folder

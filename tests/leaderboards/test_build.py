@@ -1,158 +1,209 @@
-"""Tables and page: statistics against the standard library, hostile text, and all-or-nothing writing."""
+"""Tables and folders: files agree, hostile text is inert, what is damaged is left out, nothing is half-written."""
 
 from __future__ import annotations
 
 import csv
-import html
-import html.parser
+import io
 import json
-import statistics
+import re
+import shutil
+import subprocess
 
+import pandas as pd
 import pytest
 
-from metric_zoo import RecordError
-from metric_zoo.benchmarks.record import write_record
+from metric_zoo import MetricZooError, RecordError
+from metric_zoo.benchmarks.record import MAX_BYTES
 from metric_zoo.leaderboards.build import build
+from metric_zoo.leaderboards.difference import difference
 from metric_zoo.leaderboards.statistics import leaderboard
-from tests.leaderboards.records import make_record
+from metric_zoo.leaderboards.tables import latex, to_latex
+from tests.leaderboards.records import make_record, write
+
+EVIL = "=<script>alert(1)</script>|`*\u202e\x07$x$\\input{/etc/passwd}%"
 
 
-def write(folder, *records):
-    for index, record in enumerate(records):
-        write_record(folder / f"{index}.json", record)
-    return folder
-
-
-def test_mean_and_sample_standard_deviation():
-    scores = [0.90, 0.94, 0.91]
-    board = leaderboard([make_record(seed=s, test=t) for s, t in enumerate(scores)] + [make_record("shifted")])
-    assert list(board.kind) == ["metric", "shifted"] and list(board.runs) == [3, 1]
-    assert board.test_top1[0] == pytest.approx(100 * statistics.mean(scores))
-    assert board.test_top1_std[0] == pytest.approx(100 * statistics.stdev(scores))
-    gaps = [0.95 - t for t in scores]
-    assert board.generalization_gap[0] == pytest.approx(100 * statistics.mean(gaps))
-    assert board.generalization_gap_std[0] == pytest.approx(100 * statistics.stdev(gaps))
-    assert board.inference[0] == pytest.approx(101)
-    assert board.test_top1_std.isna()[1]
-
-
-def test_machines_and_data_are_not_mixed():
-    data = make_record().dataset.model_copy(update={"fingerprint": "g"})
-    records = [make_record(), make_record(seed=1, device="H200"), make_record(seed=2, dataset=data)]
-    board = leaderboard(records)
-    assert list(board.runs) == [1, 1, 1]
-    assert sorted(board.hardware) == ["1 x H200", "1 x test, 2 threads", "1 x test, 2 threads"]
-
-
-def test_a_run_measured_twice_is_no_second_seed():
-    config = {**make_record().config, "measure": {"repeats": 99}}
-    board = leaderboard([make_record(), make_record(config=config, id="x"), make_record(seed=1)])
-    assert sorted(board.runs) == [1, 2]
-
-
-def test_rows_that_differ_read_differently():
-    def variant(**train):
-        config = make_record().config
-        return make_record(config={**config, "train": {**config["train"], **train}})
-
-    other_model = {**make_record().config, "model": {"name": "resnet18", "options": {"channels": [8, 8]}}}
-    records = [variant(), variant(lr=0.1), variant(precision="bf16"), make_record(config=other_model)]
-    records.append(make_record(source="torchvision", config={**make_record().config, "source": "torchvision"}))
-    board = leaderboard(records)
-    assert len(board) == 5
-    assert len(set(zip(board.model, board.architecture, board.options, board.protocol, strict=True))) == 5
-
-
-@pytest.mark.parametrize("config", [{"train": None}, {"kind": "x"}, {"model": 3, "data": [], "train": 1}, {}], ids=str)
-def test_odd_configurations_do_not_break_the_board(config):
-    assert len(leaderboard([make_record(config=config)])) == 1
-
-
-class Table(html.parser.HTMLParser):
-    """Cells of the page's table, and every attribute that could fetch something."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows, self.links, self.inside = [], [], None
-
-    def handle_starttag(self, tag, attrs):
-        self.links += [value for name, value in attrs if name in ("src", "href", "action")]
-        if tag == "tr":
-            self.rows.append([])
-        self.inside = tag if tag in ("td", "th") else None
-        if self.inside:
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        self.inside = None
-
-    def handle_data(self, data):
-        if self.inside:
-            self.rows[-1][-1] += data
-
-
-def test_three_files_agree(tmp_path):
-    records = [make_record(seed=s, test=0.9 + s / 100) for s in range(2)] + [make_record("shifted", test=0.8)]
-    board = build(write(tmp_path / "records", *records), tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["index.html", "leaderboard.csv", "leaderboard.md"]
+def test_all_forms_agree(tmp_path):
+    records = [make_record(seed=s, test=0.9 + s / 50) for s in range(2)] + [make_record("standard", test=0.8)]
+    board = build(write(tmp_path / "records", *records), tmp_path / "out").board
+    assert list(board.test_top1) == pytest.approx([91, 80])
     rows = list(csv.DictReader((tmp_path / "out/leaderboard.csv").open()))
-    assert [float(row["test_top1"]) for row in rows] == pytest.approx([90.5, 80])
-    assert list(board.test_top1) == pytest.approx([90.5, 80])
-    markdown = (tmp_path / "out/leaderboard.md").read_text().splitlines()
-    assert len(markdown) == 4 and "90.50 ± 0.71" in markdown[2] and "| 80.00 |" in markdown[3]
-    page = Table()
-    page.feed((tmp_path / "out/index.html").read_text())
-    assert page.rows[1][page.rows[0].index("Test top-1, %")] == "90.50 ± 0.71"
-    assert page.links == [], "the page must fetch nothing"
-    assert "Options" not in page.rows[0], "a column without a value says nothing"
+    parquet = pd.read_parquet(tmp_path / "out/leaderboard.parquet")
+    data = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    for name in ("test_top1", "test_top1_std", "runs", "inference", "kind", "group"):
+        assert [str(row[name]) for row in data] == [row[name] or "None" for row in rows]
+        assert parquet[name].equals(board[name])
+    markdown = (tmp_path / "out/leaderboard.md").read_text()
+    assert "| 91.00 ± 1.41 |" in markdown and "| 80.00 |" in markdown and "| +10.00 |" in markdown
+    table = (tmp_path / "out/leaderboard.tex").read_text()
+    assert r"\toprule" in table and r"91.00 $\pm$ 1.41" in table and r"Test top-1, \%" in table
+    assert "Options" not in markdown, "a column without a value says nothing"
 
 
-def test_page_forbids_foreign_sources(tmp_path):
-    build(write(tmp_path / "records", make_record()), tmp_path / "out")
-    page = (tmp_path / "out/index.html").read_text()
-    policy = html.unescape(page.split('http-equiv="Content-Security-Policy" content="')[1].split('"')[0])
-    assert policy.startswith("default-src 'none'") and "http" not in policy and "script-src 'sha256-" in policy
+def test_tables_of_what_may_not_be_compared_are_apart():
+    text = to_latex(leaderboard([make_record(), make_record(seed=1, device="H200")]))
+    assert text.count(r"\begin{table}") == 2 and text.count("H200") == 1
 
 
 def test_hostile_text_is_inert(tmp_path):
-    evil = "=<script>alert(1)</script>|`*"
-    failed = make_record("shifted", status="failed", failure={"type": "E", "message": evil})
-    build(write(tmp_path / "records", make_record(model=evil), failed), tmp_path / "out")
-    page = (tmp_path / "out/index.html").read_text()
-    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page and "Failed runs" in page
+    failed = make_record("shifted", status="failed", failure={"type": "E", "message": EVIL})
+    build(write(tmp_path / "records", make_record(model=EVIL, kind=EVIL), failed), tmp_path / "out")
+    for page in (tmp_path / "out").rglob("*.html"):
+        text = page.read_text()
+        assert "<script>alert" not in text and "\u202e" not in text and "\x07" not in text
+    for picture in (tmp_path / "out").rglob("*.svg"):
+        assert "<script" not in picture.read_text()
     row = next(csv.DictReader((tmp_path / "out/leaderboard.csv").open()))
-    assert row["model"] == f"'{evil}"
-    assert "\\<script\\>alert(1)\\</script\\>\\|\\`\\*" in (tmp_path / "out/leaderboard.md").read_text()
+    assert row["model"].startswith("'=<script>") and row["kind"].startswith("'=")
+    markdown = (tmp_path / "out/leaderboard.md").read_text()
+    assert "\\<script\\>alert(1)\\</script\\>\\|\\`\\*" in markdown
+    table = (tmp_path / "out/leaderboard.tex").read_text()
+    assert r"\textbackslash{}input\{/etc/passwd\}\%" in table and r"\input" not in table
+    names = {path.name for path in (tmp_path / "out").rglob("*")}
+    assert all(re.fullmatch(r"\.?[A-Za-z0-9_.-]+", name) for name in names)
+
+
+@pytest.mark.skipif(shutil.which("xelatex") is None, reason="xelatex is not installed")
+def test_latex_compiles(tmp_path):
+    text = to_latex(leaderboard([make_record(model=EVIL), make_record("standard")]))
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + text + r"\end{document}"
+    (tmp_path / "t.tex").write_text(document)
+    subprocess.run(["xelatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
+
+
+def test_latex_has_no_bare_special_character():
+    """Whatever is printable: no unescaped character that means something to LaTeX."""
+    text = latex("".join(map(chr, range(32, 127))))
+    bare = re.sub(
+        r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar)\{\}|\\[&%$#_{}]", "", text
+    )
+    assert not set(bare) & set("\\&%$#_{}~^<>|")
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
-    write(tmp_path / "records", make_record(), make_record("shifted"))
+    write(tmp_path / "records", make_record(), make_record("shifted"), make_record("standard", seed=4))
     for name in ("a", "b"):
         build(tmp_path / "records", tmp_path / name)
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    files = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert len(files) > 12
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
-def damaged(folder):
-    (folder / "9.json").write_text(json.dumps({"schema_version": 1}))
+def truncated(folder):
+    (folder / "9.json").write_text((folder / "0.json").read_text()[:500])
+
+
+def from_the_future(folder):
+    (folder / "9.json").write_text(
+        (folder / "0.json").read_text().replace('"schema_version": 1', '"schema_version": 2')
+    )
+
+
+def twice(folder):
+    shutil.copy(folder / "0.json", folder / "9.json")
+
+
+def endless(folder):
+    with (folder / "9.json").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+
+
+def nested(folder):
+    (folder / "9.json").write_text("[" * 100_000)
+
+
+def no_number(folder):
+    (folder / "9.json").write_text((folder / "0.json").read_text().replace('"p50": 3.0', '"p50": NaN'))
+
+
+def path_for_an_id(folder):
+    data = json.loads((folder / "0.json").read_text())
+    (folder / "9.json").write_text(json.dumps({**data, "id": "../../x"}))
+
+
+def long_name(folder):
+    data = json.loads((folder / "0.json").read_text())
+    (folder / "9.json").write_text(json.dumps({**data, "id": "0" * 12, "model": "x" * 10_000}))
 
 
 PROBLEMS = [
-    (lambda f: None, [], "holds no records .*bench run"),
-    (damaged, [make_record()], r"9.json breaks the schema"),
-    (lambda f: None, [make_record(), make_record()], "records of the same run"),
-    (lambda f: None, [make_record(status="failed", failure={"type": "E", "message": "no"})], "all 1 runs .* failed"),
+    (truncated, "cannot be read as JSON"),
+    (from_the_future, "schema version 2, this program reads up to 1: upgrade"),
+    (twice, "is of the same run as 0.json"),
+    (endless, "bytes are more than"),
+    (nested, "cannot be read as JSON"),
+    (no_number, "latency_ms.p50: Input should be a finite number"),
+    (path_for_an_id, "id: String should match pattern"),
+    (long_name, "model: String should have at most 200 characters"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "records", "message"), PROBLEMS, ids=["empty", "damaged", "twice", "all-failed"])
-def test_problems_are_named_and_nothing_is_written(tmp_path, damage, records, message):
-    folder = tmp_path / "records"
-    folder.mkdir()
-    damage(write(folder, *records))
+@pytest.mark.parametrize(("damage", "reason"), PROBLEMS, ids=[damage.__name__ for damage, _ in PROBLEMS])
+def test_what_is_no_sound_record_is_left_out_and_listed(tmp_path, damage, reason):
+    folder = write(tmp_path / "records", make_record())
+    damage(folder)
+    built = build(folder, tmp_path / "out")
+    assert [problem.file for problem in built.collection.problems] == ["9.json"]
+    assert reason in built.collection.problems[0].reason and str(tmp_path) not in built.collection.problems[0].reason
+    assert len(built.board) == 1
+    page = (tmp_path / "out/index.html").read_text()
+    assert "Files left out" in page and "9.json" in page and str(tmp_path) not in page
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([], "holds no records .*bench run"),
+        (
+            [make_record(status="failed", failure={"type": "E", "message": "no"})],
+            "all 1 runs .* failed, the first by E: no",
+        ),
+    ],
+    ids=["empty", "all failed"],
+)
+def test_where_nothing_can_be_shown_nothing_is_written(tmp_path, records, message):
+    (tmp_path / "records").mkdir()
+    write(tmp_path / "records", *records)
     with pytest.raises(RecordError, match=message):
-        build(folder, tmp_path / "out")
+        build(tmp_path / "records", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_older_board_is_replaced_whole_and_nothing_else(tmp_path):
+    write(tmp_path / "records", make_record("shifted"))
+    build(tmp_path / "records", tmp_path / "out")
+    stale = tmp_path / "out" / "runs" / "stale.html"
+    stale.write_text("")
+    build(tmp_path / "records", tmp_path / "out")
+    assert not stale.exists() and (tmp_path / "out" / "index.html").exists()
+    precious = tmp_path / "home"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("x")
+    with pytest.raises(MetricZooError, match="exists and is no leaderboard"):
+        build(tmp_path / "records", precious)
+    assert [path.name for path in precious.iterdir()] == ["thesis.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out", "records"], "nothing temporary is left"
+
+
+def test_a_board_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    write(tmp_path / "records", make_record())
+    build(tmp_path / "records", tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    genuine = Path.write_bytes
+
+    def full(path, content):
+        if path.name == "index.html":
+            raise OSError(28, "No space left on device")
+        return genuine(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(MetricZooError, match="No space left on device"):
+        build(tmp_path / "records", tmp_path / "out")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "records"]
 
 
 def test_checkpoints_are_no_records(tmp_path):
@@ -161,4 +212,22 @@ def test_checkpoints_are_no_records(tmp_path):
     hidden = folder / ".checkpoints" / "abc" / "step-000000001"
     hidden.mkdir(parents=True)
     (hidden / "manifest.json").write_text("{}")
-    assert len(build(folder, tmp_path / "out")) == 1
+    assert len(build(folder, tmp_path / "out").board) == 1
+
+
+def test_difference_of_two_folders(tmp_path):
+    old = write(tmp_path / "old", make_record(), make_record("shifted"), make_record("standard"))
+    changed = make_record(seed=1, test=0.96)
+    new = write(tmp_path / "new", make_record(), changed, make_record("standard"), make_record("deformable"))
+    words = [line.split() for line in difference(old, new).splitlines()[1:]]
+    assert sorted((line[0], line[3]) for line in words) == [
+        ("changed", "metric"), ("gone", "shifted"), ("new", "deformable"),
+    ]  # fmt: skip
+    assert "1 -> 2" in difference(old, new) and "90.00 -> 93.00" in difference(old, new)
+    assert difference(old, old) == "no difference"
+
+
+def test_csv_reads_back(tmp_path):
+    build(write(tmp_path / "records", make_record(options={"eps_omega": 0.5, "x": 'a,\n"b'})), tmp_path / "out")
+    frame = pd.read_csv(io.StringIO((tmp_path / "out/leaderboard.csv").read_text()))
+    assert len(frame) == 1 and frame["test_top1"][0] == 90

@@ -1,1 +1,1 @@
-"""DataTables (MIT licence, beside it), inlined into the page so that nothing is fetched."""
+"""DataTables (MIT licence, beside it), copied into the site so that nothing is fetched."""

@@ -1,0 +1,140 @@
+"""Which runs belong together: repetitions in a cell, comparable cells in a group."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from metric_zoo.benchmarks.recipe import DataConfig, TrainConfig
+from metric_zoo.benchmarks.record import Record, config_id
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that differ in their seed alone, and everything that tells them from others.
+
+    Attributes:
+        id: equal for the same configuration, data (by fingerprint) and hardware.
+        group: equal where accuracy and speed may be compared: data, protocol, hardware, precision.
+        baseline: equal for cells that differ in the kind of convolution alone.
+        setting: hardware, precision and batch of throughput and latency.
+        version: beginning of the data's fingerprint.
+    """
+
+    id: str
+    group: str
+    baseline: str
+    task: str
+    dataset: str
+    version: str
+    model: str
+    architecture: str
+    weights: str
+    kind: str
+    options: str
+    hardware: str
+    precision: str
+    setting: str
+    protocol: str
+
+
+def cell_of(record: Record) -> Cell:
+    """The cell of a successful run."""
+    config = {key: value for key, value in record.config.items() if key != "seed"}
+    data = {"task": record.task, "dataset": record.dataset.name, "fingerprint": record.dataset.fingerprint}
+    hardware, precision, protocol = _hardware(record), _precision(record), _protocol(record)
+    setting = ", ".join([hardware, precision, *_batch(record)])
+    whole = {**config, **data, "setting": setting}
+    alike = {key: value for key, value in whole.items() if key != "kind"}
+    trained = {name: config.get(name) for name in ("recipe", "data", "train")}
+    identities = {
+        "id": config_id(whole),
+        "group": config_id({**trained, **data, "setting": setting}),
+        "baseline": config_id(alike),
+    }
+    words = {
+        "task": record.task,
+        "dataset": record.dataset.name,
+        "version": record.dataset.fingerprint[:8],
+        "model": record.model,
+        "architecture": _architecture(record),
+        "weights": record.weights or "from scratch",
+        "kind": record.kind,
+        "options": _options(record),
+        "hardware": hardware,
+        "precision": precision,
+        "setting": setting,
+        "protocol": protocol,
+    }
+    return Cell(**identities, **{name: printable(text) for name, text in words.items()})
+
+
+def printable(text: str, most: int = 400) -> str:
+    """A record's text on one line, without characters that cannot be seen or that turn the reading direction."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def section(record: Record, name: str) -> dict[str, Any]:
+    """A part of the configuration; empty where a record's is of another form."""
+    found = record.config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _pairs(values: dict) -> str:
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sorted(values.items())
+    )
+
+
+def _architecture(record: Record) -> str:
+    """What the model's name does not tell: its registry, if not timm, and its constructor's options."""
+    model = section(record, "model")
+    options = model.get("options")
+    parts = [record.source] if record.source != "timm" else []
+    parts += ["small stem"] if model.get("small_image_stem") else []
+    parts += [_pairs(options)] if isinstance(options, dict) and options else []
+    return ", ".join(parts)
+
+
+def _hardware(record: Record) -> str:
+    device = record.device
+    if device == "cpu":
+        measured = record.timing or record.provenance
+        device = str(measured.hardware.get("cpu", "CPU"))[:100]
+        threads = record.inference.threads if record.inference else 0
+        device += f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
+    return f"{record.world_size} x {device}"
+
+
+def _precision(record: Record) -> str:
+    if record.inference is None:
+        return "float32"
+    layout = [] if record.inference.layout == "contiguous" else [record.inference.layout]
+    return ", ".join([record.inference.dtype, *layout, *(["compiled"] if record.inference.compiled else [])])
+
+
+def _batch(record: Record) -> list[str]:
+    return [] if record.inference is None else [f"batches of {record.inference.batch_size}"]
+
+
+def _options(record: Record) -> str:
+    """The kind's options and placement, as a reader would write them."""
+    kind = section(record, "kind")
+    placement = {"where": kind.get("where")} if kind.get("where") is not None else {}
+    start = {"init": kind["init"]} if kind.get("init", "pretrained") != "pretrained" else {}
+    flags = {name: True for name in ("freeze_kernels", "batch_mixed") if kind.get(name)}
+    return _pairs({**record.options, **placement, **start, **flags})
+
+
+_ALWAYS = ("epochs", "batch_size", "optimizer", "lr", "schedule")
+_USUAL = {**TrainConfig().model_dump(), **DataConfig().model_dump()}
+
+
+def _protocol(record: Record) -> str:
+    """How it trains: what everybody asks first, and everything that is not as usual."""
+    told = {**section(record, "data"), **section(record, "train")}
+    for name in ("name", "root", "label"):  # of the data: said elsewhere
+        told.pop(name, None)
+    return _pairs({key: value for key, value in told.items() if key in _ALWAYS or value != _USUAL.get(key)})

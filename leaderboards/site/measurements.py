@@ -1,0 +1,110 @@
+"""The boards of what is measured without training: operators and conversion coverage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metric_zoo.errors import RecordError
+from metric_zoo.leaderboards.cells import printable
+from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
+
+_NUMBERS = {"parameters": ("Parameters, M", 1e-6, ".1f"), "convolutions": ("Convolutions", 1, ".0f"),
+            "swapped": ("Swapped", 1, ".0f")}  # fmt: skip
+
+
+def operators(path: Path) -> Board:
+    """The board of ``metric-zoo ops bench``'s ``operators.json``: a table for every number of threads and pass.
+
+    Raises:
+        RecordError: if it is not such a file.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        results = pd.DataFrame(report["results"])
+        hardware = report["device"] if report["device"] != "cpu" else report["provenance"]["hardware"]["cpu"]
+        setting = f"{hardware}, {report['dtype']}, backend {report['backend']}"
+        tables = [
+            _operator_table(part, printable(setting), threads, direction)
+            for (threads, direction), part in results.groupby(["threads", "pass"], sort=False)
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is not what 'metric-zoo ops bench' writes: {error!r:.200}") from None
+    about = (
+        "Milliseconds of one call, median over alternating runs and half the interquartile range. "
+        "conv2d is torch's dense convolution, torchvision its deformable one."
+    )
+    return Board("operators", "Operators", about, tables)
+
+
+def _operator_table(part: pd.DataFrame, setting: str, threads: int, direction: str) -> Table:
+    names = list(dict.fromkeys(part["operator"]))
+    times = {(row["case"], row["operator"]): row["milliseconds"] for row in part.to_dict("records")}
+    headings = [Heading("Case", False, "Images x channels x height x width, channels out, kernel.")]
+    headings += [Heading(f"{name}, ms", True) for name in map(printable, names)]
+    headings += [Heading("metric / conv2d", True, "The price of sampling: below 2 is good.")]
+    headings += [Heading("torchvision / metric", True, "How many times faster than torchvision's deform_conv2d.")]
+    rows = []
+    for case in dict.fromkeys(part["case"]):
+        cells = [_milliseconds(times.get((case, name))) for name in names]
+        metric = times.get((case, "metric"))
+        cells += [_ratio(metric, times.get((case, "conv2d"))), _ratio(times.get((case, "torchvision")), metric)]
+        rows.append(Row([Cell(printable(case)), *cells]))
+    filters = {"threads": str(threads), "pass": direction}
+    return Table(f"{direction}, {threads} thread{'s' if threads != 1 else ''}", setting, headings, rows, filters)
+
+
+def _milliseconds(time: dict[str, float] | None) -> Cell:
+    if time is None:
+        return Cell("")
+    half = (time["upper_quartile"] - time["lower_quartile"]) / 2
+    return Cell(f"{time['median']:.1f} ± {half:.1f}", time["median"])
+
+
+def _ratio(over: dict[str, float] | None, under: dict[str, float] | None) -> Cell:
+    if over is None or under is None:
+        return Cell("")
+    ratio = over["median"] / under["median"]
+    return Cell(f"{ratio:.2f}", ratio)
+
+
+def conversion(path: Path) -> Board:
+    """The board of ``metric-zoo conversion sweep``'s ``conversion.csv``: every architecture and what became of it.
+
+    Raises:
+        RecordError: if it is not such a file.
+    """
+    try:
+        frame = pd.read_csv(path, keep_default_na=False)
+        kinds = sorted(set(frame["kind"]))
+        rows = [_architecture(part.to_dict("records"), kinds) for _, part in frame.groupby(["source", "model"])]
+    except (OSError, ValueError, KeyError) as error:
+        raise RecordError(f"{path} is not what 'metric-zoo conversion sweep' writes: {error!r:.200}") from None
+    headings = [Heading("Source", False), Heading("Model", False), Heading("Family", False)]
+    headings += [Heading(heading, True) for heading, *_ in _NUMBERS.values()]
+    headings += [Heading(printable(kind), False) for kind in kinds]
+    headings.append(Heading("Output moved", True, "Largest change of an output, as a share of its largest magnitude."))
+    passed = (frame["status"] == "ok").sum()
+    eligible = passed + (~frame["status"].isin(["ok", "nothing to swap"])).sum()
+    note = f"{passed:,} of {eligible:,} conversions of architectures with an eligible convolution pass every check."
+    about = "Every registered architecture of timm and torchvision with random weights, converted and checked."
+    return Board("conversion", "Conversion", about, [Table("Architectures", note, headings, rows)])
+
+
+def _architecture(results: list[dict[str, Any]], kinds: list[str]) -> Row:
+    first = max(results, key=lambda result: int(result["swapped"]))
+    status = {result["kind"]: result["status"] for result in results}
+    cells = [Cell(printable(first[name])) for name in ("source", "model", "family")]
+    for name, (_, scale, form) in _NUMBERS.items():
+        value = max(int(result[name]) for result in results)
+        cells.append(Cell(format(value * scale, form), value))
+    cells += [Cell(printable(status.get(kind, ""))) for kind in kinds]
+    moved = max((float(result["difference"]) for result in results if result["difference"] != ""), default=None)
+    cells.append(Cell("" if moved is None else f"{moved:.1e}", moved))
+    outcome = "passed" if set(status.values()) <= {"ok", "nothing to swap"} else "not passed"
+    if set(status.values()) == {"nothing to swap"}:
+        outcome = "nothing to swap"
+    return Row(cells, {"source": first["source"], "family": first["family"], "outcome": outcome})

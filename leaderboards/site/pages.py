@@ -1,0 +1,174 @@
+"""From a leaderboard to the files of its site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.leaderboards import plots
+from metric_zoo.leaderboards.cells import cell_of, printable
+from metric_zoo.leaderboards.collect import Collection
+from metric_zoo.leaderboards.published import PUBLISHED
+from metric_zoo.leaderboards.site.views import (
+    TRADEOFFS,
+    Board,
+    classification,
+    model_path,
+    plot_path,
+    run_path,
+    table_of,
+)  # fmt: skip
+from metric_zoo.leaderboards.tables import groups_of
+
+_HERE = Path(__file__).parent
+_ASSETS = (
+    *("assets/site.css", "assets/all-rows.css", "assets/site.js"),
+    *("vendor/dataTables.min.js", "vendor/dataTables.dataTables.min.css", "vendor/dataTables.LICENSE.txt"),
+)
+DOWNLOADS = ("leaderboard.csv", "leaderboard.parquet", "leaderboard.json", "leaderboard.md", "leaderboard.tex")
+
+
+def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Board] = ()) -> dict[str, str]:
+    """Every file of the site by its path. Everything that comes from a record is escaped, and no path follows from one
+    but those of `model_path` and of a run's hash.
+
+    Args:
+        board: from `leaderboard`, one row per cell; may be empty.
+        collection: whose records the board is of, for the runs' pages, the failures and the problems.
+        more: further boards.
+    """
+    site = _Site(board, collection, more)
+    files = {f"assets/{Path(name).name}": (_HERE / name).read_text(encoding="utf-8") for name in _ASSETS}
+    files["index.html"] = site.overview()
+    for view in site.boards:
+        files[f"{view.name}.html"] = site.page("board.html", view.title, "", view.name, board=view)
+    for group in groups_of(board) if len(board) else []:
+        files[plot_path(group)] = plots.tradeoffs(group.rows)
+    for model in sorted(set(board["model"])) if len(board) else []:
+        files |= site.model(model)
+    for record in site.runs.values():
+        files[run_path(record.id)] = site.run(record)
+    return files
+
+
+class _Site:
+    def __init__(self, board: pd.DataFrame, collection: Collection, more: Sequence[Board]) -> None:
+        self._board, self._collection = board, collection
+        self.runs = {record.id: record for record in collection.records}
+        self.boards = [*([classification(board)] if len(board) else []), *more]
+        loader = jinja2.FileSystemLoader(_HERE / "templates")
+        self._templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        self._templates.filters["printable"] = printable
+        self._templates.globals |= {"boards": self.boards, "run_path": run_path, "model_path": model_path}
+
+    def page(self, template: str, title: str, root: str, current: str = "", **values: Any) -> str:
+        """One page; ``root`` leads from it to the site's folder, ``current`` is the board that it is part of."""
+        return self._templates.get_template(template).render(title=title, root=root, current=current, **values)
+
+    def overview(self) -> str:
+        records = self._collection.records
+        groups = groups_of(self._board) if len(self._board) else []
+        return self.page(
+            "overview.html",
+            "Overview",
+            "",
+            groups=[(group, _leaders(group.rows), plot_path(group)) for group in groups],
+            configurations=len(self._board),
+            runs=sum(record.status == "ok" for record in records),
+            failed=[record for record in records if record.status == "failed"],
+            problems=self._collection.problems,
+            newest=max((record.provenance.finished for record in records), default=""),
+            models=sorted(set(self._board["model"])) if len(groups) else [],
+            downloads=DOWNLOADS if len(groups) else (),
+            published=PUBLISHED,
+            tradeoffs=TRADEOFFS,
+        )
+
+    def model(self, model: str) -> dict[str, str]:
+        """A model's page and its pictures."""
+        path = model_path(model)
+        files, parts = {}, []
+        for group in groups_of(self._board[self._board["model"] == model]):
+            runs = [[self.runs[i] for i in ids] for ids in group.rows["ids"]]
+            trained = [run for cell in runs for run in cell if run.epochs]
+            curves = f"plots/{Path(path).stem}-{group.id}.svg" if trained else None
+            if curves:
+                files[curves] = plots.learning_curves(trained)
+            parts.append((group, table_of(group), list(zip(group.rows.to_dict("records"), runs, strict=True)), curves))
+        files[path] = self.page("model.html", model, "../", "classification", parts=parts)
+        return files
+
+    def run(self, record: Record) -> str:
+        title = f"{record.model}, {record.kind}, seed {record.seed}"
+        cell = cell_of(record) if record.status == "ok" else None
+        return self.page(
+            "run.html",
+            printable(title),
+            "../",
+            "classification",
+            record=record,
+            cell=cell,
+            facts=_facts(record),
+            recipe=printable_lines(recipe_of(record)),
+            curve=_sparkline([epoch.test_top1 for epoch in record.epochs]),
+        )
+
+
+def _leaders(rows: pd.DataFrame) -> list[str]:
+    """The kinds of the best rank, or of the best mean where nothing has a rank."""
+    best = rows[rows["rank"] == 1] if rows["rank"].notna().any() else rows.head(1)
+    return [f"{row['kind']} ({row['model']}), {row['test_top1']:.2f}%" for row in best.to_dict("records")][:6]
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    """The figures of one run, for reading, in the words of the board's columns."""
+    facts = []
+    if record.test is not None and record.train is not None:
+        facts.append(("Test top-1, top-5", f"{100 * record.test.top1:.2f}%, {100 * record.test.top5:.2f}%"))
+        facts.append(("Training top-1", f"{100 * record.train.top1:.2f}%"))
+        facts.append(("Generalization gap", f"{100 * record.generalization_gap:.2f} points"))
+    facts += [(f"Test top-1 with {name}", f"{100 * share:.2f}%") for name, share in record.robustness.items()]
+    if record.parameters is not None:
+        facts.append(("Parameters, of them heads", f"{record.parameters.total:,}, {record.parameters.heads:,}"))
+    speeds = {"Inference": record.inference, "Inference, one image": record.inference_single,
+              "Inference, largest batch": record.inference_largest, "Training": record.training,
+              "Training, largest batch": record.training_largest}  # fmt: skip
+    for name, speed in speeds.items():
+        if speed is not None:
+            spread = f"{speed.lower_quartile:,.0f} to {speed.upper_quartile:,.0f}"
+            facts.append((name, f"{speed.median:,.0f} images/s ({spread}), batches of {speed.batch_size}"))
+    if record.latency_ms is not None:
+        facts.append(("Latency, p50 and p90", f"{record.latency_ms.p50:.2f} and {record.latency_ms.p90:.2f} ms"))
+    facts.append(("Took", f"{record.wall_seconds:,.0f} s"))
+    return facts
+
+
+def recipe_of(record: Record) -> str:
+    """A recipe (YAML) of this run alone, from its configuration."""
+    config = record.config
+    single = {"models": "model", "kinds": "kind", "seeds": "seed"}
+    recipe: dict[str, Any] = {"name": config.get("recipe", record.recipe)}
+    recipe |= {name: config[name] for name in ("task", "data") if name in config}
+    recipe |= {plural: [config[name]] for plural, name in single.items() if name in config}
+    recipe |= {name: config[name] for name in ("train", "measure") if name in config}
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+
+
+def printable_lines(text: str, most: int = 6000) -> str:
+    """A record's text of several lines, without characters that cannot be seen."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:most])
+
+
+def _sparkline(values: list[float], width: int = 240, height: int = 48) -> str:
+    """Points of a polyline from the lowest value to the highest; empty for less than two."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    step, scale = (width - 4) / (len(values) - 1), (height - 4) / ((high - low) or 1)
+    return " ".join(f"{2 + i * step:.1f},{height - 2 - (v - low) * scale:.1f}" for i, v in enumerate(values))

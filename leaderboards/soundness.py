@@ -1,0 +1,96 @@
+"""Whether a record can be true: what follows from its own figures. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime
+
+from metric_zoo.benchmarks.hits import unpack_hits
+from metric_zoo.benchmarks.record import Record, Scores, Throughput, config_id
+
+
+def contradictions(record: Record) -> list[str]:
+    """What cannot be, in words; empty for a record that may be true."""
+    return [*_identity(record), *_provenance(record), *(_figures(record) if record.status == "ok" else [])]
+
+
+def is_marked(record: Record) -> bool:
+    """Whether the source of a record is not a clean commit that others could check out."""
+    return record.provenance.git_dirty is not False or record.provenance.git_sha is None
+
+
+def _identity(record: Record) -> Iterator[str]:
+    if config_id(record.config) != record.id:
+        yield f"id is {record.id}, but the configuration's hash is {config_id(record.config)}"
+    told = {"recipe": record.recipe, "task": record.task, "seed": record.seed, "processes": record.world_size}
+    for name, value in told.items():
+        if record.config.get(name) != value:
+            yield f"{name} is {value!r}, but the configuration says {record.config.get(name)!r}"
+    sections = {"model": {"name": record.model, "source": record.source}, "kind": {"kind": record.kind}}
+    sections["kind"]["options"] = record.options
+    for name, values in sections.items():
+        section = record.config.get(name)
+        for key, value in values.items():
+            if not isinstance(section, dict) or section.get(key) != value:
+                yield f"{name}.{key} is {value!r}, but the configuration says otherwise"
+
+
+def _provenance(record: Record) -> Iterator[str]:
+    try:
+        start, end = (datetime.fromisoformat(t) for t in (record.provenance.started, record.provenance.finished))
+        if end < start:
+            yield "it ended before it began"
+    except (ValueError, TypeError):
+        yield "its beginning or end is no ISO 8601 time"
+
+
+def _figures(record: Record) -> Iterator[str]:
+    for name, scores in (("train", record.train), ("test", record.test)):
+        size = getattr(record.dataset, f"{name}_size")
+        yield from (f"{name}: {problem}" for problem in _scores(scores, size))
+    gap = record.train.top1 - record.test.top1
+    if not math.isclose(gap, record.generalization_gap, abs_tol=1e-9):
+        yield f"generalization_gap is {record.generalization_gap:.6f}, but train minus test top-1 is {gap:.6f}"
+    if record.parameters.heads > record.parameters.total or record.parameters.trainable > record.parameters.total:
+        yield "parameters: a part is larger than the total"
+    if [epoch.epoch for epoch in record.epochs] != list(range(1, len(record.epochs) + 1)):
+        yield "epochs are not numbered 1, 2, ..."
+    train = record.config.get("train")
+    if isinstance(train, dict) and record.epochs and train.get("epochs") != len(record.epochs):
+        yield f"{len(record.epochs)} epochs, but the configuration says {train.get('epochs')!r}"
+    for name in ("inference", "inference_single", "inference_largest", "training", "training_largest"):
+        if (speed := getattr(record, name)) is not None:
+            yield from (f"{name}: {problem}" for problem in _speed(speed))
+    if record.latency_ms is not None and not record.latency_ms.p50 <= record.latency_ms.p90:
+        yield "latency_ms: p90 is below p50"
+    yield from _hits(record)
+
+
+def _scores(scores: Scores, size: int) -> Iterator[str]:
+    if scores.images != size:
+        yield f"{scores.images} images were scored, the split has {size}"
+    if scores.top5 < scores.top1:
+        yield "top-5 is below top-1"
+    right = scores.top1 * scores.images
+    if abs(right - round(right)) > 1e-6 * max(scores.images, 1):
+        yield f"top-1 {scores.top1!r} is no whole number of {scores.images} images"
+
+
+def _speed(speed: Throughput) -> Iterator[str]:
+    if not 0 < speed.lower_quartile <= speed.median <= speed.upper_quartile:
+        yield "quartiles are not in order, or not positive"
+    if speed.repeats < 3 or speed.batch_size < 1:
+        yield f"{speed.repeats} repeats of {speed.batch_size} images measure nothing"
+
+
+def _hits(record: Record) -> Iterator[str]:
+    if record.test_hits is None:
+        return
+    try:
+        right = int(unpack_hits(record.test_hits, record.test.images).sum())
+    except ValueError as error:
+        yield f"test_hits: {error}"
+        return
+    if right != round(record.test.top1 * record.test.images):
+        yield f"test_hits names {right} right answers, top-1 means {round(record.test.top1 * record.test.images)}"

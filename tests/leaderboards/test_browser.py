@@ -1,0 +1,211 @@
+"""The site as a visitor meets it, in headless Chromium."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metric_zoo.benchmarks.record import config_id
+from metric_zoo.leaderboards.build import build
+from metric_zoo.leaderboards.site import measurements
+from tests.leaderboards.records import make_config, make_record, write
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+ROOT = Path(__file__).parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+
+SCORES = {"standard": (0.84, 0.86), "metric": (0.9, 0.92), "shifted": (0.7, 0.76), "deformable": (0.88, 0.8)}
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    records = [make_record(k, s, test=t) for k, scores in SCORES.items() for s, t in enumerate(scores)]
+    records += [make_record("metric", s, test=0.6, device="H200", model=EVIL) for s in (0, 1)]
+    more = [measurements.conversion(ROOT / "docs/conversion.csv"), measurements.operators(ROOT / "docs/operators.json")]
+    build(write(folder / "records", *records), folder / "site", more)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with playwright.sync_playwright() as driver:
+        # Chromium's sandbox wants a user other than root.
+        sandbox = [] if os.getuid() else ["--no-sandbox"]
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, site) -> Iterator:
+    """Open a page of the site; in the end nothing may have gone wrong, and nothing but the site's files been read."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    troubles: list[str] = []
+
+    def open_(address: str, root: Path = site, **emulated):
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: troubles.append(f"dialog: {dialog.message}"))
+        page.on("requestfailed", lambda request: troubles.append(request.url))
+        page.on("request", lambda r: None if r.url.startswith(f"file://{root}/") else troubles.append(r.url))
+        if emulated:
+            page.emulate_media(**emulated)
+        page.goto(f"file://{root}/{address}")
+        return page
+
+    yield open_
+    context.close()
+    assert [trouble for trouble in troubles if not trouble.startswith("blob:")] == []
+
+
+def shown(page, heading: str, table: int = 0) -> list[str]:
+    """The visible cells of a column."""
+    board = page.locator("table.board").nth(table)
+    headings = [text.strip() for text in board.locator("thead th").all_inner_texts()]
+    return [row.locator("td").nth(headings.index(heading)).inner_text() for row in board.locator("tbody tr").all()]
+
+
+def the_tables(page) -> list[str]:
+    return [text for text in page.locator("section[data-dataset]:visible h2").all_inner_texts()]
+
+
+def big_first(page) -> int:
+    """The number of the table with the four kinds."""
+    return next(
+        i for i, title in enumerate(page.locator("section[data-dataset] h2").all_inner_texts()) if "H200" not in title
+    )
+
+
+def test_every_page_opens_without_complaint(open_page, site):
+    for path in sorted(site.rglob("*.html")):
+        page = open_page(path.relative_to(site).as_posix())
+        assert page.locator("h1").inner_text() and page.locator("nav a").count() == 4
+        page.close()
+
+
+def test_sorting_by_mouse_and_by_keyboard(open_page):
+    page = open_page("classification.html#hardware=1 x test, 2 threads")
+    number = big_first(page)
+    board = page.locator("table.board").nth(number)
+    heading = board.locator("thead th", has_text="Test top-1").first
+    means = [round(50 * sum(scores), 2) for scores in SCORES.values()]
+    heading.click()
+    found = [float(text.split(" ")[0]) for text in shown(page, "Test top-1, %", number)]
+    assert found in (sorted(means), sorted(means, reverse=True))
+    assert heading.get_attribute("aria-sort") in ("ascending", "descending")
+    heading.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert [float(text.split(" ")[0]) for text in shown(page, "Test top-1, %", number)] == found[::-1]
+
+
+def test_filters_hide_rows_and_empty_tables(open_page):
+    page = open_page("classification.html")
+    assert page.locator("#count").inner_text() == "5 rows" and len(the_tables(page)) == 2
+    page.select_option('select[data-filter="kind"]', "shifted")
+    assert shown(page, "Convolution", big_first(page)) == ["shifted"]
+    assert page.locator("#count").inner_text() == "1 rows" and len(the_tables(page)) == 1
+    page.click("text=Reset")
+    playwright.expect(page.locator("#count")).to_have_text("5 rows")
+    page.fill("#search", "onerror")
+    assert page.locator("#count").inner_text() == "1 rows" and "H200" in the_tables(page)[0]
+
+
+def test_a_link_shows_what_its_sender_saw(open_page):
+    page = open_page("classification.html")
+    page.select_option('select[data-filter="model"]', "resnet18")
+    page.click("summary")
+    page.uncheck('input[data-column="Gap, points"]')
+    page.locator("table.board:visible thead th", has_text="Convolution").first.click()
+    page.wait_for_url("**#*sort=*")
+    link = page.url.split("/")[-1]
+    other = open_page(link)
+    assert other.locator("#count").inner_text() == "4 rows"
+    number = big_first(other)
+    assert "Gap, points" not in other.locator("table.board").nth(number).locator("thead th").all_inner_texts()
+    assert shown(other, "Convolution", number) == shown(page, "Convolution", number)
+    page.goto(
+        page.url.split("#")[0] + "#kind=metric&kind=nonsense&sort=%3Cb%3E|up"
+    )  # a link with mistakes does no harm
+    assert page.locator("#count").inner_text() == "2 rows"
+
+
+def test_download_is_what_is_seen(open_page, tmp_path):
+    page = open_page("classification.html#model=resnet18")
+    with page.expect_download() as download:
+        page.click("text=Download CSV")
+    download.value.save_as(tmp_path / "d.csv")
+    heading, *rows = list(csv.reader((tmp_path / "d.csv").open()))
+    number = big_first(page)
+    assert [row[heading.index("Convolution")] for row in rows] == shown(page, "Convolution", number)
+    assert [row[heading.index("Test top-1, %")] for row in rows] == shown(page, "Test top-1, %", number)
+    assert download.value.suggested_filename == "classification.csv"
+
+
+def test_from_the_board_to_a_run_and_back(open_page):
+    page = open_page("classification.html#model=resnet18&kind=metric")
+    page.locator("section:visible table.board tbody a", has_text="metric").click()
+    assert "/models/" in page.url
+    page.locator("main li a", has_text="seed 1").first.click()
+    assert page.locator("h1").inner_text() == "resnet18, metric, seed 1" and "metric-zoo bench run" in page.content()
+    page.click("text=Its row and the other seeds")
+    assert "/models/" in page.url
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_pages_do_not_scroll_sideways(open_page, site, width):
+    for name in (
+        "index.html",
+        "classification.html",
+        "conversion.html",
+        "operators.html",
+        next(site.glob("runs/*")).name,
+    ):
+        page = open_page(f"runs/{name}" if not (site / name).exists() else name)
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.close()
+
+
+def test_light_and_dark(open_page):
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = open_page("classification.html", color_scheme="light").evaluate(colour)
+    dark = open_page("classification.html", color_scheme="dark").evaluate(colour)
+    assert light == "rgb(255, 255, 255)" and dark == "rgb(20, 24, 31)"
+
+
+def test_tables_and_controls_have_names(open_page):
+    """What a screen reader says: captions, labels, and one first-level heading."""
+    page = open_page("classification.html")
+    assert page.locator("h1").count() == 1
+    assert all(text.strip() for text in page.locator("table.board caption").all_text_contents())
+    assert page.get_by_label("Search").count() == 1 and page.get_by_label("Kind").count() == 1
+    assert page.locator("img:not([alt]), table:not(:has(caption)), th:not([scope])").count() == 0
+
+
+@pytest.mark.slow
+def test_two_thousand_records(open_page, tmp_path):
+    """Two thousand rows in a page: less than 5 MB, and usable within 2 seconds."""
+    records = []
+    for number in range(2000):
+        config = {**make_config(model=f"resnet{number % 40}"), "kind": {"kind": "metric", "options": {"n": number}}}
+        identity = {
+            "config": config,
+            "id": config_id(config),
+            "options": {"n": number},
+            "model": f"resnet{number % 40}",
+        }
+        records.append(make_record(test=(number % 50) / 50, **identity))
+    assert len(build(write(tmp_path / "records", *records), tmp_path / "site").board) == 2000
+    assert (tmp_path / "site" / "classification.html").stat().st_size < 5e6
+    page = open_page("classification.html", tmp_path / "site")
+    playwright.expect(page.locator("#count")).to_have_text("2000 rows")
+    assert page.evaluate("performance.now()") < 2000

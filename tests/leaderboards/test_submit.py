@@ -1,0 +1,143 @@
+"""Records of strangers: what can be true is taken, what cannot is named, and all come in or none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metric_zoo import RecordError
+from metric_zoo.benchmarks.launch import run_recipe
+from metric_zoo.benchmarks.record import Record, read_record, write_record
+from metric_zoo.leaderboards.soundness import contradictions
+from metric_zoo.leaderboards.submit import submit
+from tests.leaderboards.records import make_record, with_hits
+
+ROOT = Path(__file__).parents[2]
+RESULTS = sorted((ROOT / "leaderboards" / "results").rglob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def genuine(tmp_path_factory) -> Path:
+    """The record of a real run of a converted network, as of a clean commit."""
+    import yaml
+
+    from tests.benchmarks.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("genuine")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**TINY, "kinds": ["metric"], "train": {"epochs": 1}}))
+    run_recipe(folder / "recipe.yaml", folder / "out", cpu=True)
+    (path,) = (folder / "out").glob("*.json")
+    record = read_record(path)
+    provenance = record.provenance.model_copy(update={"git_sha": "c0ffee", "git_dirty": False})
+    write_record(path, record.model_copy(update={"provenance": provenance}))
+    return path
+
+
+def edited(path: Path, folder: Path, edit) -> Path:
+    data = json.loads(path.read_text())
+    edit(data)
+    target = folder / "submitted.json"
+    target.write_text(json.dumps(data))
+    return target
+
+
+def test_a_genuine_record_is_taken_once(genuine, tmp_path):
+    (new,) = submit([genuine], tmp_path / "results")
+    assert new.name == genuine.name and read_record(new) == read_record(genuine)
+    assert submit([genuine], tmp_path / "results") == [], "it is there already"
+
+
+def set_(*keys, to):
+    def edit(data):
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = to
+
+    return edit
+
+
+def also_in_the_configuration(data):
+    data["seed"] += 1
+    data["config"]["seed"] += 1
+
+
+REFUSED = [
+    (set_("test", "top1", to=1.2), "test.top1: Input should be less than or equal to 1"),
+    (set_("test", "loss", to=float("nan")), "test.loss"),
+    (lambda data: data.pop("seed"), "seed: Field required"),
+    (set_("provenance", "git_dirty", to=True), "not a clean commit"),
+    (set_("provenance", "git_sha", to=None), "not a clean commit"),
+    (set_("parameters", "total", to=12), "a part is larger than the total"),
+    (lambda data: data["parameters"].update(total=data["parameters"]["total"] + 1), "its network has"),
+    (lambda data: data.update(gflops=data["gflops"] * 2), "its network needs"),
+    (set_("seed", to=7), "seed is 7, but the configuration says 0"),
+    (also_in_the_configuration, "but the configuration's hash is"),
+    (set_("kind", to="shifted"), "kind.kind is 'shifted', but the configuration says otherwise"),
+    (lambda data: data["test"].update(top1=data["test"]["top1"] + 0.0001), "is no whole number of 360 images"),
+    (lambda data: data["test"].update(top1=(round(data["test"]["top1"] * 360) + 1) / 360), "test_hits names"),
+    (set_("generalization_gap", to=0.5), "generalization_gap is 0.500000, but train minus test"),
+    (set_("test", "images", to=359), "359 images were scored, the split has 360"),
+    (set_("test", "top5", to=0.0), "top-5 is below top-1"),
+    (lambda data: data["epochs"].clear() or data["epochs"].append({**EPOCH, "epoch": 2}), "epochs are not numbered"),
+    (lambda data: data["inference"].update(median=1e9), "quartiles are not in order"),
+    (set_("provenance", "finished", to="1999-01-01T00:00:00+00:00"), "it ended before it began"),
+    (set_("provenance", "started", to="yesterday"), "is no ISO 8601 time"),
+    (lambda data: data["config"]["model"].update(name="resnet1000") or data.update(model="resnet1000"), "hash is"),
+]
+EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 1, "train_top1": 0.1, "test_top1": 0.1, "seconds": 1}
+
+
+@pytest.mark.parametrize(("edit", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_cannot_be_true_is_refused(genuine, tmp_path, edit, reason):
+    path = edited(genuine, tmp_path, edit)
+    with pytest.raises(RecordError) as refusal:
+        submit([path, genuine], tmp_path / "results")
+    assert reason in str(refusal.value)
+    assert not (tmp_path / "results").exists(), "all or none"
+
+
+def test_changed_sources_are_taken_when_marked(genuine, tmp_path):
+    path = edited(genuine, tmp_path, set_("provenance", "git_dirty", to=True))
+    assert len(submit([path], tmp_path / "results", allow_changed=True)) == 1
+
+
+def test_a_failed_run_is_no_result(tmp_path):
+    write_record(tmp_path / "f.json", make_record(status="failed", failure={"type": "E", "message": "no"}))
+    with pytest.raises(RecordError, match="the run failed"):
+        submit([tmp_path / "f.json"], tmp_path / "results", rebuild=False)
+
+
+def test_what_is_there_is_not_overwritten(genuine, tmp_path):
+    submit([genuine], tmp_path / "results")
+    other = edited(genuine, tmp_path, set_("wall_seconds", to=1.0))
+    with pytest.raises(RecordError, match="is of the same run and says otherwise"):
+        submit([other], tmp_path / "results")
+
+
+def test_the_same_run_twice_in_one_submission(genuine, tmp_path):
+    with pytest.raises(RecordError, match="is of the same run as another one"):
+        submit([genuine, genuine], tmp_path / "results", rebuild=False)
+
+
+def test_a_network_that_cannot_be_built(tmp_path):
+    """The record is consistent in itself; its recipe names what no library has."""
+    record = make_record(model="resnet_of_atlantis")
+    write_record(tmp_path / "r.json", record)
+    with pytest.raises(RecordError, match="its network cannot be built again"):
+        submit([tmp_path / "r.json"], tmp_path / "results")
+
+
+def test_made_up_records_are_consistent():
+    """The records of the other tests, with and without hits."""
+    hits = np.random.default_rng(0).random(77) < 0.5
+    assert contradictions(make_record()) == contradictions(with_hits(make_record(), hits)) == []
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=[path.name for path in RESULTS])
+def test_committed_results_are_sound(path):
+    record: Record = read_record(path)
+    assert contradictions(record) == [] and record.status == "ok"
+    assert "/" not in record.provenance.command.replace("records/", ""), "no path of somebody's machine"
