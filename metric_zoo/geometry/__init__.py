@@ -1,5 +1,6 @@
 """The mathematics: Randers metrics, how they are predicted, and how their unit balls are sampled. No layers here."""
 
+from metric_zoo.geometry.geodesic import geodesic_ball
 from metric_zoo.geometry.heuristics import metric_from_image, sobel_gradient
 from metric_zoo.geometry.parametrize import (
     DRIFTS,
@@ -21,6 +22,7 @@ __all__ = [
     "RandersMetric",
     "ball_samples",
     "constrain_drift",
+    "geodesic_ball",
     "grid_offsets",
     "identity_raw",
     "metric_from_image",

@@ -4,6 +4,7 @@ from metric_zoo.nn.active import ActiveConv2d
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
+from metric_zoo.nn.geodesic import GeodesicConv2d
 from metric_zoo.nn.groups import freeze_kernels, head_parameters, head_regularization, parameter_groups
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
@@ -15,6 +16,7 @@ __all__ = [
     "ActiveConv2d",
     "DeformConv2d",
     "DilatedConv2d",
+    "GeodesicConv2d",
     "MetricConv2d",
     "ModulatedDeformConv2d",
     "SampledConv2d",

@@ -17,6 +17,7 @@ from metric_zoo.nn.config import (
 )
 from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
+from metric_zoo.nn.geodesic import GeodesicConv2d
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
 from metric_zoo.nn.shifted import ShiftedConv2d
@@ -41,6 +42,7 @@ KINDS: dict[str, Kind] = {
     "deformable": Kind(DeformConv2d, DeformConfig),
     "modulated": Kind(ModulatedDeformConv2d, DeformConfig),
     "metric": Kind(MetricConv2d, MetricConfig),
+    "geodesic": Kind(GeodesicConv2d, MetricConfig),
 }
 
 

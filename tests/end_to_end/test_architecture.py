@@ -20,12 +20,13 @@ PUBLIC = {
     "mz": "ConvNode ConversionError ConversionReport DataError MetricZooError RecipeError RecordError __version__ "
     "conversion_report convert create_model geometry list_kinds list_models load nn ops parameter_groups register "
     "revert save",
-    "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d KINDS MetricConv2d ModulatedDeformConv2d SampledConv2d "
-    "ShiftedConv2d freeze_kernels get_kind head_parameters head_regularization list_kinds parameter_groups",
+    "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d GeodesicConv2d KINDS MetricConv2d ModulatedDeformConv2d "
+    "SampledConv2d ShiftedConv2d freeze_kernels get_kind head_parameters head_regularization list_kinds "
+    "parameter_groups",
     "mz.ops": "backend bilinear_sample deform_conv2d metric_conv2d onnx_translations sampled_conv2d shifted_conv2d "
     "use_backend",
     "mz.geometry": "BallSamples DRIFTS MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS ball_samples "
-    "constrain_drift grid_offsets identity_raw metric_from_image metric_from_raw sobel_gradient",
+    "constrain_drift geodesic_ball grid_offsets identity_raw metric_from_image metric_from_raw sobel_gradient",
 }
 
 # What each part may import, itself aside; `errors`, `files` and `text` are for all.

@@ -14,6 +14,8 @@ from metric_zoo.nn import KINDS
 LAYERS = {name: kind.layer for name, kind in KINDS.items() if kind.layer is not None}
 LOSSLESS = {name: layer for name, layer in LAYERS.items() if name != "dilated"}
 
+METRICS = ("metric", "geodesic")
+
 OPTIONS = [
     {"kernel_size": 3, "padding": 1},
     {"kernel_size": 3, "padding": 1, "stride": 2, "bias": False},
@@ -95,7 +97,7 @@ def test_shift_equivariance_away_from_the_border(kind):
 def test_gradcheck(kind):
     layer = disturb(LAYERS[kind](2, 2, 3, padding=1, dtype=torch.float64))
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    options = {"drift": "sigmoid"} if kind == "metric" else {}  # the detaching rules drop a part on purpose
+    options = {"drift": "sigmoid"} if kind in METRICS else {}  # the detaching rules drop a part on purpose
     if options:
         layer = disturb(LAYERS[kind](2, 2, 3, padding=1, dtype=torch.float64, **options))
     names = [name for name, _ in layer.named_parameters()]
@@ -108,7 +110,7 @@ def test_gradcheck(kind):
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_positions_have_the_documented_shape(kind):
-    name = "metric_groups" if kind == "metric" else "offset_groups"
+    name = "metric_groups" if kind in METRICS else "offset_groups"
     groups = {} if kind == "dilated" else {name: 2}
     layer = LAYERS[kind](4, 8, 3, stride=2, padding=1, **groups)
     assert layer.sample_positions(torch.randn(2, 4, 9, 9)).shape[1:] == (9 * (2 if groups else 1), 2, 5, 5)

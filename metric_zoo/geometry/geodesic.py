@@ -1,0 +1,264 @@
+"""Unit geodesic balls: samples reached along the geodesics of a metric field, which bend where the metric changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.randers import RandersMetric
+from metric_zoo.geometry.sampling import BallSamples, ball_samples
+
+STEPS = 8
+_TILE = 1 << 18
+"""Geodesics integrated at once: about 200 MB beside the result, of which a backward pass keeps nothing."""
+
+
+def geodesic_ball(
+    metric: RandersMetric,
+    sampling: str = "polar",
+    kernel_size: int | tuple[int, int] = 11,
+    *,
+    dilation: tuple[int, int] = (1, 1),
+    spacing: tuple[int, int] = (1, 1),
+    radius: float = 1.0,
+    steps: int = STEPS,
+) -> Tensor:
+    r"""Samples of the unit geodesic ball around every pixel of a metric field.
+
+    The tangent ball's sample :math:`y_i` is the point that a straight line reaches in unit time; here the line is the
+    geodesic that leaves with velocity :math:`y_i`, so the sample's distance from the centre, measured by the field,
+    is :math:`s_i \le 1` as long as that geodesic is a shortest one. Geodesics follow Hamilton's equations
+
+    .. math:: \dot x = c\, \partial_p F^*(x, p), \qquad \dot p = -c\, \partial_x F^*(x, p), \qquad F^*(x, p) = 1
+
+    of the dual norm at speed :math:`c = F(y_i)`, by the midpoint rule. The dual metric between pixels is their
+    quadratic B-spline, which stays feasible and has no kinks (at a pixel it is 3/4 its own in each direction and 1/8
+    either neighbour's); beyond the border it is constant. All geodesics of all pixels advance together;
+    those that differ in length alone are one.
+
+    Source: Metric Convolutions, ICCV 2025, unit geodesic balls; the paper approximates the flow by a heat kernel.
+
+    Args:
+        metric: ``(B, 5*G, H, W)`` packed, feasible.
+        sampling: of `metric_zoo.geometry.SAMPLINGS`.
+        kernel_size, dilation: of the kernel whose K cells are sampled.
+        spacing: pixels between neighbouring metrics, (height, width): the stride of the convolution they belong to.
+        radius: of the ball; the published figures use 2.
+        steps: of the longest geodesic; one half a pixel long is fine enough.
+
+    Returns:
+        ``(B, G*K, 2, H, W)``, (x, y) in pixels relative to each centre, in float32 at least. Differentiable in the
+        metric; a backward pass integrates again instead of keeping the way.
+
+    Raises:
+        MetricZooError: for a metric that is infeasible or not finite (with the first such pixel), an unknown sampling,
+            a radius that is not positive, or no steps.
+    """
+    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    if not radius > 0 or steps < 1:
+        raise MetricZooError(f"radius={radius}, steps={steps}: expected a radius > 0 and at least 1 step")
+    check_feasible(metric)
+    samples = ball_samples(sampling, size, dilation)
+    return geodesic_positions(metric, samples, Rays.of(samples), spacing, radius, steps)
+
+
+def check_feasible(metric: RandersMetric) -> None:
+    """Refuse what is no Randers metric.
+
+    Raises:
+        MetricZooError: naming the first pixel where M is not positive definite, or the drift's length is 1 or more.
+    """
+    feasible = metric.is_feasible()
+    if bool(feasible.all()):
+        return
+    batch, group, row, column = (~feasible).nonzero()[0].tolist()
+    values = metric.packed[batch, 5 * group : 5 * group + 5, row, column].tolist()
+    length = metric.drift_norm()[batch, group, row, column].item()
+    raise MetricZooError(
+        f"infeasible metric at image {batch}, group {group}, row {row}, column {column}: (m11, m12, m22, omega_x, "
+        f"omega_y) = ({', '.join(f'{v:.4g}' for v in values)}), |omega| = {length:.4g} in the dual norm; M must be "
+        "positive definite and |omega| < 1"
+    )
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Directions that samples share, as plain numbers: a table that can be kept.
+
+    Attributes:
+        direction: unit vectors (x, y).
+        reach: for every ray, the length of its longest displacement, in pixels.
+        index: for every sample, its ray.
+        share: for every sample, which part of its ray it lies at, in [0, 1].
+        eps: of the samples.
+    """
+
+    direction: list[tuple[float, float]]
+    reach: list[float]
+    index: list[int]
+    share: list[float]
+    eps: float
+
+    @classmethod
+    def of(cls, samples: BallSamples) -> Rays:
+        """The rays of a table of samples."""
+        units = [_unit(x, y) for x, y in samples.direction.tolist()]
+        lengths = [math.hypot(x, y) for x, y in samples.displacement.tolist()]
+        keys = [(round(x, 9) + 0.0, round(y, 9) + 0.0) for x, y in units]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        index = [numbers[key] for key in keys]
+        reach = [max(length for length, i in zip(lengths, index, strict=True) if i == ray) for ray in numbers.values()]
+        share = [length / reach[i] if reach[i] else 0.0 for length, i in zip(lengths, index, strict=True)]
+        return cls([units[index.index(ray)] for ray in numbers.values()], reach, index, share, samples.eps)
+
+
+def _unit(x: float, y: float) -> tuple[float, float]:
+    length = math.hypot(x, y)
+    return x / length, y / length
+
+
+def geodesic_positions(
+    metric: RandersMetric,
+    samples: BallSamples,
+    rays: Rays,
+    spacing: tuple[int, int] = (1, 1),
+    radius: float = 1.0,
+    steps: int = STEPS,
+) -> Tensor:
+    """`geodesic_ball` for a table of samples, its rays, and a metric that is known to be feasible.
+
+    The straight line's samples plus what the geodesics deviate from it: in a constant metric exactly nothing.
+    """
+    packed = metric.packed if metric.packed.dtype == torch.float64 else metric.packed.float()
+    batch, _, height, width = packed.shape
+    planes = RandersMetric(packed.reshape(batch * metric.groups, 5, height, width))
+    if not len(planes.packed):
+        return samples.positions(metric)
+    tables = [_cells(dual) for dual in planes.dual().packed]
+    at_pixels = torch.stack([table[:, 0, 0].T.unflatten(1, (height, width)) for table in tables])
+    start = RandersMetric(at_pixels).dual()
+    arguments = (rays, spacing, radius, steps)
+    strayed = [_plane(table, plane, *arguments) for table, plane in zip(tables, start.packed, strict=True)]
+    found = radius * samples.positions(start) + torch.stack(strayed)
+    return found.reshape(batch, metric.groups * len(rays.index), 2, height, width)
+
+
+def _plane(table: Tensor, start: Tensor, rays: Rays, spacing: tuple[int, int], radius: float, steps: int) -> Tensor:
+    """Deviations ``(K, 2, H, W)`` for one metric per pixel, ``start (5, H, W)``, a tile of pixels at a time."""
+    _, height, width = start.shape
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=start.device), torch.arange(width, device=start.device), indexing="ij"
+    )
+    parts = []
+    for at in torch.stack((columns.flatten(), rows.flatten())).split(max(_TILE // len(rays.reach), 1), 1):
+        arguments = (table, start[:, at[1], at[0]], at, rays, spacing, (height, width), radius, steps)
+        graph = torch.is_grad_enabled() and start.requires_grad
+        parts.append(checkpoint(_shoot, *arguments, use_reentrant=False) if graph else _shoot(*arguments))
+    return torch.cat(parts, 2).unflatten(2, (height, width))
+
+
+def _cells(dual: Tensor) -> Tensor:
+    """Coefficients of the quadratic B-spline of ``(5, H, W)`` around every pixel: ``(H*W, 3, 3, 5)``, of y^i x^j.
+
+    They hold for half a pixel to every side. A spline of second order, since the force must not jump where a geodesic
+    passes a pixel; its weights are positive, so that it is a metric wherever the pixels' are. Of equal pixels it is
+    exactly their value.
+    """
+    spline = _spline(_spline(dual, 2), 1)  # (5, H, W, 3 of x, 3 of y)
+    return spline.permute(1, 2, 4, 3, 0).flatten(0, 1)
+
+
+def _spline(values: Tensor, axis: int) -> Tensor:
+    """The coefficients of 1, t and t^2 in a new last dimension; beyond the border the values are the border's."""
+    size = values.shape[axis]
+    index = torch.arange(size, device=values.device)
+    before = values.index_select(axis, (index - 1).clamp_min(0))
+    after = values.index_select(axis, (index + 1).clamp_max(size - 1))
+    bend = (before - values) + (after - values)
+    return torch.stack((values + bend / 8, (after - before) / 2, bend / 2), -1)
+
+
+def _shoot(
+    table: Tensor,
+    start: Tensor,
+    at: Tensor,
+    rays: Rays,
+    spacing: tuple[int, int],
+    size: tuple[int, int],
+    radius: float,
+    steps: int,
+) -> Tensor:
+    """``(K, 2, N)``: what the samples of N pixels deviate; ``start (5, N)`` are their metrics, ``at (2, N)`` (x, y)."""
+    scale = start.new_tensor([spacing[1], spacing[0]]).view(2, 1, 1)
+    momentum, speed = _launch(start, rays, radius)
+    origin = at.to(start)[:, None]
+
+    def slope(moved: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
+        return _hamilton(table, origin + moved / scale, momentum, speed, size, scale)
+
+    straight, _ = slope(torch.zeros_like(momentum), momentum)
+    step = 1 / steps
+    strayed = torch.zeros_like(momentum)  # (2, R, N), in pixels
+    samples = [strayed[:, 0]] * len(rays.share)
+    for number in range(steps):
+        dx, dp = slope(number * step * straight + strayed, momentum)
+        half = (number + 0.5) * step * straight + strayed + step / 2 * (dx - straight)
+        middle_dx, middle_dp = slope(half, momentum + step / 2 * dp)
+        further, momentum = strayed + step * (middle_dx - straight), momentum + step * middle_dp
+        for i, share in enumerate(rays.share):
+            part = share * steps - number
+            if 0 < part <= 1 + 1e-9:
+                samples[i] = _between(strayed, further, step * (dx - straight), part)[:, rays.index[i]]
+        strayed = further
+    return torch.stack(samples)
+
+
+def _between(here: Tensor, there: Tensor, tangent: Tensor, part: float) -> Tensor:
+    """A point of the parabola through both ends of a step with the first end's tangent."""
+    return here + part * tangent + part**2 * (there - here - tangent)
+
+
+def _launch(start: Tensor, rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
+    """The covector of dual length 1 that belongs to each ray's direction ``(2, R, N)``, and its speed F ``(R, N)``.
+
+    Momentum over speed: a sample in the centre, whose geodesic does not move, then needs no exception.
+    """
+    m11, m12, m22, omega_x, omega_y = start[:, None]
+    ux, uy = start.new_tensor(rays.direction).T[..., None]
+    root = torch.sqrt(m11 * ux * ux + 2 * m12 * ux * uy + m22 * uy * uy)
+    norm = root + omega_x * ux + omega_y * uy
+    speed = start.new_tensor(rays.reach)[:, None] * radius * norm / (norm + rays.eps)
+    covector = torch.stack(((m11 * ux + m12 * uy) / root + omega_x, (m12 * ux + m22 * uy) / root + omega_y))
+    return covector, speed
+
+
+def _hamilton(
+    table: Tensor, position: Tensor, momentum: Tensor, speed: Tensor, size: tuple[int, int], scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The time derivatives of place and momentum, ``(2, R, N)``; ``position`` is in metrics, the result in pixels."""
+    height, width = size
+    column = position[0].detach().round().clamp(0, width - 1)
+    row = position[1].detach().round().clamp(0, height - 1)
+    # Half a pixel beyond the border pixels' centres the metric is constant.
+    x = (position[0] - column).clamp(-0.5, 0.5)[..., None]
+    y = (position[1] - row).clamp(-0.5, 0.5)[..., None]
+    cell = table[(row * width + column).long()]  # (R, N, 3, 3, 5)
+    ones, lines, squares = cell.unbind(-2)
+    in_x, slope_in_x = ones + x[..., None] * (lines + x[..., None] * squares), lines + 2 * x[..., None] * squares
+    low, middle, high = in_x.unbind(-2)
+    value, slope_y = low + y * (middle + y * high), middle + 2 * y * high
+    low, middle, high = slope_in_x.unbind(-2)
+    slope_x = low + y * (middle + y * high)
+    px, py = momentum
+    monomials = torch.stack((px * px, 2 * px * py, py * py), -1)
+    root = torch.sqrt((value[..., :3] * monomials).sum(-1))
+    half = torch.cat((monomials / (2 * root)[..., None], torch.stack((px, py), -1)), -1)
+    force = torch.stack(((slope_x * half).sum(-1), (slope_y * half).sum(-1))) / scale
+    m11, m12, m22, omega_x, omega_y = value.unbind(-1)
+    velocity = torch.stack(((m11 * px + m12 * py) / root + omega_x, (m12 * px + m22 * py) / root + omega_y))
+    return speed * velocity, -speed * force

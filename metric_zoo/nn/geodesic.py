@@ -1,0 +1,46 @@
+"""Geodesic convolution layer: the metric convolution over unit geodesic balls (Metric Convolutions, ICCV 2025)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metric_zoo.geometry.geodesic import Rays, geodesic_positions
+from metric_zoo.nn.metric import MetricConv2d
+from metric_zoo.ops.padding import Pads
+from metric_zoo.ops.sampled import sampled_conv2d
+
+
+class GeodesicConv2d(MetricConv2d):
+    r"""Convolution over unit geodesic balls of a predicted Randers metric.
+
+    As `MetricConv2d`, whose arguments it takes, but its samples follow the geodesics of the predicted field
+    (`metric_zoo.geometry.geodesic_ball`) instead of straight lines: they bend where the metric changes, so that a
+    ball need not be convex. Where the field is constant both are the same, sample by sample. Positions are stored: a
+    few geodesics a pixel, integrated again by the backward pass.
+
+    Shape:
+        ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``, the size of the ordinary convolution.
+
+    Raises:
+        MetricZooError: as `MetricConv2d`.
+
+    Example:
+        >>> layer = GeodesicConv2d(8, 16, 3, padding=1)
+        >>> layer(torch.randn(2, 8, 12, 12)).shape
+        torch.Size([2, 16, 12, 12])
+    """
+
+    kind = "geodesic"
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        with torch.device("cpu"):  # a table of plain numbers, also of a layer that is built on the meta device
+            self._rays = Rays.of(self._samples())
+
+    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
+        return geodesic_positions(self._metric(input, pads), self._samples(), self._rays, self.stride)
+
+    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
+        positions = self._positions(input, pads)
+        return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))
