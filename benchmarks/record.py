@@ -8,24 +8,44 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
 
 SCHEMA_VERSION = 1
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
 # A record may be a stranger's: what is shown has an end, and what names a file is a name.
 Word = Annotated[str, Field(max_length=200)]
 MAX_TEXT = 4000
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**64)]
 MAX_BYTES = 16 * 2**20
 """Of a record's file."""
+_MAX_TREE = 2**16
+
+
+def _bounded(tree: Any) -> Any:
+    """What has no schema must end, too: in 64 kB and ten levels."""
+    level = [tree]
+    for _ in range(10):
+        level = [item for part in level if isinstance(part, (dict, list)) for item in _items(part)]
+    if level:
+        raise ValueError("has more than ten levels")
+    if len(json.dumps(tree)) > _MAX_TREE:
+        raise ValueError(f"has more than {_MAX_TREE} characters")
+    return tree
+
+
+def _items(part: dict | list) -> list:
+    return list(part.values()) if isinstance(part, dict) else part
+
+
+Tree = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class _Part(BaseModel):
@@ -119,7 +139,7 @@ class Provenance(_Part):
     versions: Annotated[dict[Word, Word], Field(max_length=100)]
     git_sha: Word | None
     git_dirty: bool | None
-    hardware: dict[Word, Any]
+    hardware: Tree
     driver: Word | None
     command: Text
     started: Word
@@ -145,7 +165,7 @@ class Record(_Part):
     the run (``bench measure``).
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
     id: Identity
     status: Literal["ok", "failed"]
     failure: Failure | None = None
@@ -155,19 +175,19 @@ class Record(_Part):
     source: Word
     weights: Word | None = None
     kind: Word
-    options: dict[Word, Any]
-    seed: int
+    options: Tree
+    seed: Seed
     world_size: Count
     device: Word
-    config: dict[str, Any]
+    config: Tree
     dataset: DatasetInfo | None = None
     converted_layers: Count | None = None
     parameters: Parameters | None = None
     gflops: NonNegative | None = None
     train: Scores | None = None
     test: Scores | None = None
-    generalization_gap: Finite | None = None
-    test_hits: str | None = None
+    generalization_gap: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    test_hits: Annotated[str, Field(max_length=2**22)] | None = None
     robustness: Annotated[dict[Word, Share], Field(max_length=100)] = {}
     micro_batches: Count | None = None
     epochs: Annotated[list[Epoch], Field(max_length=100_000)] = []
@@ -202,9 +222,16 @@ def config_id(config: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
+def record_key(record: Record) -> str:
+    """Twelve hexadecimal digits that tell runs of one configuration apart: on other hardware, on other data."""
+    processor = record.provenance.hardware.get("cpu") if record.device == "cpu" else None
+    data = record.dataset.fingerprint if record.dataset else None
+    return config_id({"id": record.id, "device": record.device, "processor": processor, "data": data})
+
+
 def record_path(folder: Path, model: str, kind: str, seed: int, identity: str) -> Path:
     """Where a run's record lies: readable words, then the hash that makes it unique."""
-    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{model}-{kind}").strip("_")
+    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{model}-{kind}").strip("_")[:120]
     return folder / f"{words}-seed{seed}-{identity}.json"
 
 
@@ -224,7 +251,7 @@ def read_record(path: Path) -> Record:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"its {path.stat().st_size:,} bytes are more than {MAX_BYTES:,}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as JSON: {error}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
@@ -236,6 +263,10 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(data)
     except ValidationError as error:
         raise RecordError(f"{path} breaks the schema: {first_problem(error)}") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def first_problem(error: ValidationError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from metric_zoo.errors import MetricZooError, RecordError
+from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.collect import Collection, collect
 from metric_zoo.leaderboards.site import render_site
 from metric_zoo.leaderboards.site.views import Board
@@ -18,7 +18,15 @@ from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet
 
 _MARKER = "leaderboard.json"
-"""A folder that holds it is a leaderboard, and may be replaced by a newer one."""
+"""A folder that holds it, and nothing that is not of a leaderboard, may be replaced by a newer one."""
+_OWN = {
+    "assets",
+    "models",
+    "plots",
+    "runs",
+    ".nojekyll",
+    *(f"{b}.html" for b in ("classification", "operators", "conversion")),
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,8 @@ def _nothing(records: Path, collection: Collection) -> str:
         return f"{records} holds no sound record: {'; '.join(named)}{more}"
     failure = collection.records[0].failure
     count = len(collection.records)
-    return f"all {count} runs in {records} failed, the first by {failure.type}: {failure.message}"
+    why = printable(f"{failure.type}: {failure.message}", 300)
+    return f"all {count} runs in {records} failed, the first by {why}"
 
 
 def write_folder(out: Path, files: Mapping[str, str | bytes]) -> None:
@@ -77,8 +86,7 @@ def write_folder(out: Path, files: Mapping[str, str | bytes]) -> None:
     Raises:
         MetricZooError: if ``out`` is a file or holds something else than a leaderboard, or cannot be written.
     """
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / _MARKER).exists())):
-        raise MetricZooError(f"{out} exists and is no leaderboard: name another folder")
+    _check_replaceable(out, {Path(name).parts[0] for name in files})
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as own:
@@ -87,14 +95,22 @@ def write_folder(out: Path, files: Mapping[str, str | bytes]) -> None:
                 path = new / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content if isinstance(content, bytes) else content.encode())
-            if out.exists():
-                out.rename(old)
             try:
+                if out.exists():
+                    out.rename(old)
                 new.rename(out)
-            except OSError:
-                if old.exists():
+            finally:
+                if old.exists() and not out.exists():
                     old.rename(out)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise MetricZooError(f"the leaderboard cannot be written to {out}: {error.strerror or error}") from None
+
+
+def _check_replaceable(out: Path, names: set[str]) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).exists()):
+        raise MetricZooError(f"{out} exists and is no leaderboard: name another folder")
+    foreign = sorted({path.name for path in out.iterdir()} - names - _OWN)
+    if foreign:
+        raise MetricZooError(f"{out} holds {foreign[0]!r}, which is of no leaderboard: name another folder")

@@ -18,7 +18,7 @@ class Cell:
         id: equal for the same configuration, data (by fingerprint) and hardware.
         group: equal where accuracy and speed may be compared: data, protocol, hardware, precision.
         baseline: equal for cells that differ in the kind of convolution alone.
-        setting: hardware, precision and batch of throughput and latency.
+        setting: hardware, precision and batch of throughput and latency, and torch's version.
         version: beginning of the data's fingerprint.
     """
 
@@ -41,17 +41,17 @@ class Cell:
 
 def cell_of(record: Record) -> Cell:
     """The cell of a successful run."""
-    config = {key: value for key, value in record.config.items() if key != "seed"}
+    # How often it was measured, and what the recipe or the data are called, change no figure.
+    config = {key: value for key, value in record.config.items() if key not in ("seed", "recipe", "measure")}
+    config["data"] = {key: value for key, value in section(record, "data").items() if key != "label"}
     data = {"task": record.task, "dataset": record.dataset.name, "fingerprint": record.dataset.fingerprint}
     hardware, precision, protocol = _hardware(record), _precision(record), _protocol(record)
-    setting = ", ".join([hardware, precision, *_batch(record)])
+    setting = ", ".join([hardware, precision, *_batch(record), *_torch(record)])
     whole = {**config, **data, "setting": setting}
-    alike = {key: value for key, value in whole.items() if key != "kind"}
-    trained = {name: config.get(name) for name in ("recipe", "data", "train")}
     identities = {
         "id": config_id(whole),
-        "group": config_id({**trained, **data, "setting": setting}),
-        "baseline": config_id(alike),
+        "group": config_id({**data, "data": config["data"], "train": config.get("train"), "setting": setting}),
+        "baseline": config_id({key: value for key, value in whole.items() if key != "kind"}),
     }
     words = {
         "task": record.task,
@@ -109,14 +109,20 @@ def _hardware(record: Record) -> str:
 
 
 def _precision(record: Record) -> str:
-    if record.inference is None:
-        return "float32"
-    layout = [] if record.inference.layout == "contiguous" else [record.inference.layout]
-    return ", ".join([record.inference.dtype, *layout, *(["compiled"] if record.inference.compiled else [])])
+    train = section(record, "train")
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(train.get("precision"), "float32")
+    layout = [] if train.get("layout", "contiguous") == "contiguous" else [str(train["layout"])]
+    return ", ".join([dtype, *layout, *(["compiled"] if train.get("compile") else [])])
 
 
 def _batch(record: Record) -> list[str]:
     return [] if record.inference is None else [f"batches of {record.inference.batch_size}"]
+
+
+def _torch(record: Record) -> list[str]:
+    """Speed belongs to a version of the framework."""
+    version = (record.timing or record.provenance).versions.get("torch", "").split(".")
+    return [f"torch {'.'.join(version[:2])}"] if len(version) > 1 else []
 
 
 def _options(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from metric_zoo.benchmarks.record import Record
-from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.statistics import FRONTS
 
 # Text stays text, names inside the file follow from its content, and no date: the same records, the same bytes.
@@ -26,8 +26,9 @@ _STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-_INK = "#7d8794"
-"""Grey of equal contrast to white and to the dark page."""
+_INK = "#5b6675"
+"""Of text and axes; `_svg` makes it lighter on a dark page."""
+_DARK_INK = "#9aa6b6"
 COLOURS = ("#3b7dd8", "#e08a1e", "#2e9e6b", "#b055c4", "#d6456b", "#1ba3b8", "#8a7a2c", "#6b6fd6")
 _MARKERS = "osD^vP*X"
 
@@ -39,9 +40,13 @@ _AXES = {
 _LABELLED = 12
 
 
-def kinds_in_order(kinds: Sequence[str]) -> list[str]:
-    """Standard first, then by name: a kind has the same colour in every picture of a page."""
-    return sorted(set(kinds), key=lambda kind: (kind != "standard", kind))
+_KNOWN = ("standard", "deformable", "shifted", "metric", "modulated", "geodesic", "active", "dilated")
+
+
+def _look(kind: str) -> dict[str, str]:
+    """Colour and marker of a kind: the same in every picture."""
+    number = _KNOWN.index(kind) if kind in _KNOWN else sum(kind.encode()) % len(_KNOWN)
+    return {"color": COLOURS[number], "marker": _MARKERS[number]}
 
 
 def tradeoffs(rows: pd.DataFrame) -> str:
@@ -64,11 +69,9 @@ def tradeoffs(rows: pd.DataFrame) -> str:
 def _tradeoff(axes, rows: pd.DataFrame, name: str) -> None:
     rows = rows.assign(parameters=rows["parameters"] / 1e3)
     axes.locator_params(axis="x", nbins=5)
-    for number, kind in enumerate(kinds_in_order(rows["kind"])):
-        part = rows[rows["kind"] == kind]
+    for kind, part in rows.groupby("kind"):
         errors = part["test_top1_std"].fillna(0)
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
-        axes.errorbar(part[name], part["test_top1"], errors, linestyle="none", elinewidth=1, label=kind, **style)
+        axes.errorbar(part[name], part["test_top1"], errors, linestyle="none", elinewidth=1, label=kind, **_look(kind))
     front = rows[rows[f"front_{name}"]].sort_values([name, "test_top1"])
     axes.plot(front[name], front["test_top1"], color=_INK, linewidth=1, linestyle="--", zorder=0)
     if name == "parameters" and rows[name].max() > 3 * rows[name].min():
@@ -78,34 +81,41 @@ def _tradeoff(axes, rows: pd.DataFrame, name: str) -> None:
             axes.annotate(model[:24], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=_INK)
 
 
-def learning_curves(records: Sequence[Record]) -> str:
-    """Training loss and test accuracy of runs that differ in kind and seed: means, and the range of the seeds."""
+_DASHES = ("-", "--", ":", "-.")
+
+
+def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
+    """Training loss and test accuracy over the epochs: of every cell the mean of its runs, and their range.
+
+    Args:
+        cells: kind, name for the legend, and runs that differ in their seed alone.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.1), layout="constrained")
         loss, accuracy = figure.subplots(1, 2)
-        for number, kind in enumerate(kinds_in_order([record.kind for record in records])):
-            label = printable(kind)
-            colour = COLOURS[number % len(COLOURS)]
-            runs = [record for record in records if record.kind == kind]
-            _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], colour, label)
-            _curve(accuracy, [[100 * epoch.test_top1 for epoch in run.epochs] for run in runs], colour, label)
+        seen: Counter[str] = Counter()
+        for kind, name, runs in cells:
+            style = {"color": _look(kind)["color"], "linestyle": _DASHES[seen[kind] % len(_DASHES)]}
+            seen[kind] += 1
+            _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], style, name[:60])
+            _curve(accuracy, [[100 * epoch.test_top1 for epoch in run.epochs] for run in runs], style, name[:60])
         for axes, label in ((loss, "training loss"), (accuracy, "test top-1, %")):
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)
             axes.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return _svg(figure)
 
 
-def _curve(axes, runs: list[list[float]], colour: str, label: str) -> None:
+def _curve(axes, runs: list[list[float]], style: dict[str, str], label: str) -> None:
     length = max(map(len, runs))
     values = np.array([run + [np.nan] * (length - len(run)) for run in runs])
     epochs = np.arange(1, length + 1)
-    axes.plot(
-        epochs, np.nanmean(values, 0), color=colour, label=label, marker="o" if length < 10 else None, markersize=3
-    )
+    axes.plot(epochs, np.nanmean(values, 0), label=label, **style, marker="o" if length < 10 else None, markersize=3)
     if len(runs) > 1:
-        axes.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(
+            epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=style["color"], alpha=0.18, linewidth=0
+        )
 
 
 def _svg(figure: Figure) -> str:
@@ -122,4 +132,7 @@ def _svg(figure: Figure) -> str:
             text.set_color(_INK)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    # One grey cannot be read on both papers: the picture follows the reader's.
+    theme = f"<style>:root{{--ink:{_INK}}}@media(prefers-color-scheme:dark){{:root{{--ink:{_DARK_INK}}}}}</style>"
+    text = buffer.getvalue().replace(_INK, "var(--ink)")
+    return text.replace(" <defs>", f" {theme}\n <defs>", 1)

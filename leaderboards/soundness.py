@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
 from metric_zoo.benchmarks.hits import unpack_hits
 from metric_zoo.benchmarks.record import Record, Scores, Throughput, config_id
+from metric_zoo.leaderboards.cells import printable, section
 
 
 def contradictions(record: Record) -> list[str]:
     """What cannot be, in words; empty for a record that may be true."""
-    return [*_identity(record), *_provenance(record), *(_figures(record) if record.status == "ok" else [])]
+    found = [*_identity(record), *_provenance(record), *(_figures(record) if record.status == "ok" else [])]
+    return [printable(problem, 300) for problem in found]
 
 
 def is_marked(record: Record) -> bool:
     """Whether the source of a record is not a clean commit that others could check out."""
-    return record.provenance.git_dirty is not False or record.provenance.git_sha is None
+    sources = [record.provenance, *([record.timing] if record.timing else [])]
+    return any(source.git_dirty is not False or source.git_sha is None for source in sources)
 
 
 def _identity(record: Record) -> Iterator[str]:
     if config_id(record.config) != record.id:
         yield f"id is {record.id}, but the configuration's hash is {config_id(record.config)}"
     told = {"recipe": record.recipe, "task": record.task, "seed": record.seed, "processes": record.world_size}
+    told["device"] = "cpu" if record.device == "cpu" else "cuda"
     for name, value in told.items():
-        if record.config.get(name) != value:
+        if not _same(record.config.get(name), value):
             yield f"{name} is {value!r}, but the configuration says {record.config.get(name)!r}"
-    sections = {"model": {"name": record.model, "source": record.source}, "kind": {"kind": record.kind}}
-    sections["kind"]["options"] = record.options
+    sections = {
+        "model": {"name": record.model, "source": record.source, "pretrained": record.weights is not None},
+        "kind": {"kind": record.kind, "options": record.options},
+    }
+    if record.dataset is not None and section(record, "data").get("name") not in ("folder", "huggingface"):
+        sections["data"] = {"name": record.dataset.name}
     for name, values in sections.items():
-        section = record.config.get(name)
         for key, value in values.items():
-            if not isinstance(section, dict) or section.get(key) != value:
+            if not _same(section(record, name).get(key), value):
                 yield f"{name}.{key} is {value!r}, but the configuration says otherwise"
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal and of one type: 0, 0.0 and False would be three runs of one seed."""
+    return type(one) is type(other) and one == other
 
 
 def _provenance(record: Record) -> Iterator[str]:
@@ -43,6 +56,9 @@ def _provenance(record: Record) -> Iterator[str]:
             yield "it ended before it began"
     except (ValueError, TypeError):
         yield "its beginning or end is no ISO 8601 time"
+    sha = record.provenance.git_sha
+    if sha is not None and not re.fullmatch("[0-9a-f]{40}", sha):
+        yield f"git_sha {sha!r} is no commit"
 
 
 def _figures(record: Record) -> Iterator[str]:
@@ -56,14 +72,13 @@ def _figures(record: Record) -> Iterator[str]:
         yield "parameters: a part is larger than the total"
     if [epoch.epoch for epoch in record.epochs] != list(range(1, len(record.epochs) + 1)):
         yield "epochs are not numbered 1, 2, ..."
-    train = record.config.get("train")
-    if isinstance(train, dict) and record.epochs and train.get("epochs") != len(record.epochs):
-        yield f"{len(record.epochs)} epochs, but the configuration says {train.get('epochs')!r}"
+    if section(record, "train").get("epochs") != len(record.epochs):
+        yield f"{len(record.epochs)} epochs, but the configuration says {section(record, 'train').get('epochs')!r}"
     for name in ("inference", "inference_single", "inference_largest", "training", "training_largest"):
         if (speed := getattr(record, name)) is not None:
-            yield from (f"{name}: {problem}" for problem in _speed(speed))
-    if record.latency_ms is not None and not record.latency_ms.p50 <= record.latency_ms.p90:
-        yield "latency_ms: p90 is below p50"
+            yield from (f"{name}: {problem}" for problem in _speed(speed, section(record, "train").get("precision")))
+    if record.latency_ms is not None and not 0 < record.latency_ms.p50 <= record.latency_ms.p90:
+        yield "latency_ms: p90 is below p50, or p50 is not positive"
     yield from _hits(record)
 
 
@@ -77,7 +92,12 @@ def _scores(scores: Scores, size: int) -> Iterator[str]:
         yield f"top-1 {scores.top1!r} is no whole number of {scores.images} images"
 
 
-def _speed(speed: Throughput) -> Iterator[str]:
+_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def _speed(speed: Throughput, precision: object) -> Iterator[str]:
+    if speed.dtype != _DTYPES.get(precision):
+        yield f"dtype {speed.dtype}, but the configuration says precision {precision!r}"
     if not 0 < speed.lower_quartile <= speed.median <= speed.upper_quartile:
         yield "quartiles are not in order, or not positive"
     if speed.repeats < 3 or speed.batch_size < 1:

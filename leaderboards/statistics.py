@@ -10,9 +10,10 @@ import pandas as pd
 from scipy import stats
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record import Record, record_key
 from metric_zoo.leaderboards.cells import cell_of, printable
 from metric_zoo.leaderboards.published import published_for
+from metric_zoo.leaderboards.soundness import is_marked
 
 CONFIDENCE = 0.95
 BASELINE = "standard"
@@ -36,7 +37,7 @@ def _run_row(record: Record) -> dict:
     corrupted = {f"test_{name}": 100 * share for name, share in record.robustness.items()}
     return {
         **{("cell" if name == "id" else name): value for name, value in cell.items()},
-        "run": record.id,
+        "run": record_key(record),
         "recipe": printable(record.recipe),
         "seed": record.seed,
         "test_top1": 100 * record.test.top1,
@@ -55,7 +56,8 @@ def _run_row(record: Record) -> dict:
         "peak_memory_mib": record.peak_memory_mib,
         "activation_memory_mib": record.activation_memory_mib,
         "published": published.mean if published else None,
-        "changed": record.provenance.git_dirty is not False,
+        "published_std": published.deviation if published else None,
+        "changed": is_marked(record),
         "hits": unpack_hits(record.test_hits, record.test.images) if record.test_hits else None,
     }
 
@@ -78,10 +80,12 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     runs = run_frame(records)
     if runs.empty:
         return runs
+    # A seed counts once in a cell, whatever else there is of it; which one does not depend on the files' order.
+    runs = runs.sort_values(["cell", "seed", "run"]).drop_duplicates(["cell", "seed"])
     board = pd.DataFrame([_cell_row(cell) for _, cell in runs.groupby("cell", sort=False)])
     board = board.join(_differences(board, runs))
-    board["per_gflop"] = board["test_top1"] / board["gflops"]
-    board["per_ms"] = board["test_top1"] / board["latency_ms"]
+    for name, over in (("per_gflop", "gflops"), ("per_ms", "latency_ms")):
+        board[name] = board["test_top1"] / board[over].where(board[over] > 0)
     board["published_difference"] = board["test_top1"] - board["published"]
     for column, statistic in {"rank": ranks, **{f"front_{name}": _front(name) for name in FRONTS}}.items():
         board[column] = pd.concat([statistic(group) for _, group in board.groupby("group")])
@@ -90,7 +94,6 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _cell_row(runs: pd.DataFrame) -> dict:
-    runs = runs.sort_values(["seed", "run"])
     row = runs.iloc[0][["cell", *_TEXT]].to_dict()
     row |= {"runs": len(runs), "seeds": runs["seed"].tolist(), "ids": runs["run"].tolist()}
     for name in ("test_top1", "generalization_gap", "robustness"):
@@ -99,12 +102,13 @@ def _cell_row(runs: pd.DataFrame) -> dict:
         row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
         row[f"{name}_std"] = values.std(ddof=1) if len(values) > 1 else np.nan
     row |= {name: runs[name].astype(float).mean() for name in _MEANS}
-    published = runs["published"].astype(float).mean()
-    return {**row, "published": published, "changed": bool(runs["changed"].any())}
+    row |= {name: runs[name].astype(float).mean() for name in ("published", "published_std")}
+    row["recipe"] = ", ".join(sorted(set(runs["recipe"])))
+    return {**row, "changed": bool(runs["changed"].any())}
 
 
 _TEXT = ("group", "baseline", "task", "dataset", "version", "model", "architecture", "weights", "kind", "options",
-         "recipe", "hardware", "precision", "setting", "protocol")  # fmt: skip
+         "hardware", "precision", "setting", "protocol")  # fmt: skip
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -119,19 +123,19 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def _differences(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Columns ``difference``, its interval, ``pairs`` and ``mcnemar`` for every row of the board."""
-    standard = runs[runs["kind"] == BASELINE]
-    baselines = {key: part.drop_duplicates("seed").set_index("seed") for key, part in standard.groupby("baseline")}
-    cells = dict(list(runs.groupby("cell")))
+    standard = runs[(runs["kind"] == BASELINE) & (runs["options"] == "")]  # one cell for every baseline
+    baselines = {key: part.set_index("seed") for key, part in standard.groupby("baseline")}
+    cells = {key: part.set_index("seed") for key, part in runs.groupby("cell")}
     rows = []
     for cell, kind, baseline in zip(board["cell"], board["kind"], board["baseline"], strict=True):
         base = baselines.get(baseline) if kind != BASELINE else None
-        rows.append({} if base is None else _difference(cells[cell].drop_duplicates("seed").set_index("seed"), base))
+        rows.append({} if base is None else _difference(cells[cell], base))
     columns = ["difference", "difference_low", "difference_high", "pairs", "mcnemar"]
     return pd.DataFrame(rows, index=board.index, columns=columns).astype(float)
 
 
 def _difference(ours: pd.DataFrame, standard: pd.DataFrame) -> dict:
-    seeds = ours.index.intersection(standard.index)
+    seeds = ours.index.intersection(standard.index).sort_values()
     if seeds.empty:
         return {}
     differences = (ours.loc[seeds, "test_top1"] - standard.loc[seeds, "test_top1"]).to_numpy(float)

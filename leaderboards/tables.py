@@ -84,7 +84,7 @@ _MEANINGS = {
     "augmentation.",
     "robustness": "Mean test top-1 under noise, blur, rotation and scaling.",
     "calibration_error": "Expected calibration error on the test split, 15 bins.",
-    "published": "Test top-1 that the paper publishes for this setting: not measured here.",
+    "published": "Test top-1 that the paper publishes for this protocol, mean ± standard deviation: not measured here.",
     "heads": "Parameters of the convolutions that predict where a layer samples; part of the total.",
     "gflops": "Of one image's forward pass, two for each multiply-add of a convolution or product; interpolation is "
     "not counted.",
@@ -109,7 +109,7 @@ COLUMNS = (
     Column("generalization_gap", "Gap, points", _spread("generalization_gap")),
     Column("robustness", "Corrupted, %", _spread("robustness")),
     Column("calibration_error", "Calibration error, %", _number("calibration_error", 2)),
-    Column("published", "Published, %", _number("published", 2)),
+    Column("published", "Published, %", _spread("published")),
     Column("published_difference", "Against published", _number("published_difference", 2, sign="+")),
     Column("runs", "Seeds", _number("runs", 0)),
     Column("parameters", "Parameters, k", _number("parameters", 1, 1e-3)),
@@ -140,18 +140,20 @@ class Group:
     setting: str
     rows: pd.DataFrame
 
-    @property
-    def title(self) -> str:
-        """``fashion-mnist, recipe fashion-mnist-small, on 1 x AMD EPYC, 1 thread, float32``"""
-        return f"{self.dataset}, recipe {self.rows['recipe'].iloc[0]}, on {self.setting}"
+    title: str
+    """Of its own among the groups of a board: ``fashion-mnist, recipe fashion-mnist-small, on 1 x AMD EPYC``."""
 
 
 def groups_of(board: pd.DataFrame) -> list[Group]:
     """In the order of the board."""
-    found = []
+    found, titles = [], set()
     for identity, rows in board.groupby("group", sort=False):
         words = {name: str(rows[name].iloc[0]) for name in _GROUP}
-        found.append(Group(identity, rows=rows, **words))
+        recipes = ", ".join(sorted(set(rows["recipe"])))
+        title = f"{words['dataset']}, recipe {recipes}, on {words['setting']}"
+        title += f" ({identity})" if title in titles else ""
+        titles.add(title)
+        found.append(Group(identity, rows=rows, title=title, **words))
     return found
 
 
@@ -178,7 +180,7 @@ def to_parquet(board: pd.DataFrame) -> bytes:
 def to_json(board: pd.DataFrame) -> str:
     """A list of rows; what is not known is null."""
     rows = board.astype(object).where(board.notna(), None).to_dict("records")
-    return json.dumps(rows, indent=1, default=lambda value: value.item()) + "\n"
+    return json.dumps(rows, indent=1, default=lambda value: value.item(), allow_nan=False) + "\n"
 
 
 def to_markdown(board: pd.DataFrame) -> str:
@@ -186,7 +188,9 @@ def to_markdown(board: pd.DataFrame) -> str:
     parts = []
     for group in groups_of(board):
         headings, rows, numeric = _cells(group)
-        parts.append(f"## {plain(group.title)}\n\n{plain(group.protocol)}\n\n{markdown(headings, rows, numeric)}")
+        parts.append(
+            f"## {plain(group.title)}\n\nProtocol: {plain(group.protocol)}\n\n{markdown(headings, rows, numeric)}"
+        )
     return "\n".join(parts)
 
 
@@ -235,4 +239,6 @@ _LATEX = {
 
 def latex(text: str) -> str:
     """Text that LaTeX prints as it is, on one line; control characters are left out."""
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()) if c.isprintable())
+    escaped = "".join(_LATEX.get(c, c) for c in " ".join(text.split()) if c.isprintable())
+    # At the beginning of a row a bracket or a star would be an argument of the line before.
+    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped

@@ -28,7 +28,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def plain(cell: str) -> str:
-    """Markdown's and HTML's special characters escaped, on one line."""
-    for character in "\\|<>`*_[]":
+    """Markdown's and HTML's special characters escaped, on one line; a URL is no link."""
+    for character in "\\|<>`*_[]~#$!&@":
         cell = cell.replace(character, f"\\{character}")
-    return " ".join(cell.split())
+    return " ".join(cell.replace("://", "\\://").split())

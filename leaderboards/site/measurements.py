@@ -26,12 +26,13 @@ def operators(path: Path) -> Board:
         report = json.loads(path.read_text(encoding="utf-8"))
         results = pd.DataFrame(report["results"])
         hardware = report["device"] if report["device"] != "cpu" else report["provenance"]["hardware"]["cpu"]
-        setting = f"{hardware}, {report['dtype']}, backend {report['backend']}"
+        marked = "; the source was not a clean commit" if report["provenance"]["git_dirty"] is not False else ""
+        setting = f"{hardware}, {report['dtype']}, backend {report['backend']}{marked}"
         tables = [
             _operator_table(part, printable(setting), threads, direction)
             for (threads, direction), part in results.groupby(["threads", "pass"], sort=False)
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise RecordError(f"{path} is not what 'metric-zoo ops bench' writes: {error!r:.200}") from None
     about = (
         "Milliseconds of one call, median over alternating runs and half the interquartile range. "

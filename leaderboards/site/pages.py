@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record import Record, record_key
 from metric_zoo.leaderboards import plots
 from metric_zoo.leaderboards.cells import cell_of, printable
 from metric_zoo.leaderboards.collect import Collection
@@ -24,6 +25,7 @@ from metric_zoo.leaderboards.site.views import (
     run_path,
     table_of,
 )  # fmt: skip
+from metric_zoo.leaderboards.soundness import is_marked
 from metric_zoo.leaderboards.tables import groups_of
 
 _HERE = Path(__file__).parent
@@ -52,20 +54,25 @@ def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Boar
         files[plot_path(group)] = plots.tradeoffs(group.rows)
     for model in sorted(set(board["model"])) if len(board) else []:
         files |= site.model(model)
-    for record in site.runs.values():
-        files[run_path(record.id)] = site.run(record)
+    for key, record in site.runs.items():
+        files[run_path(key)] = site.run(record)
     return files
 
 
 class _Site:
     def __init__(self, board: pd.DataFrame, collection: Collection, more: Sequence[Board]) -> None:
         self._board, self._collection = board, collection
-        self.runs = {record.id: record for record in collection.records}
+        self.runs = {record_key(record): record for record in collection.records}
         self.boards = [*([classification(board)] if len(board) else []), *more]
         loader = jinja2.FileSystemLoader(_HERE / "templates")
         self._templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self._templates.filters["printable"] = printable
-        self._templates.globals |= {"boards": self.boards, "run_path": run_path, "model_path": model_path}
+        self._templates.globals |= {
+            "boards": self.boards,
+            "run_path": run_path,
+            "record_key": record_key,
+            "model_path": model_path,
+        }
 
     def page(self, template: str, title: str, root: str, current: str = "", **values: Any) -> str:
         """One page; ``root`` leads from it to the site's folder, ``current`` is the board that it is part of."""
@@ -83,7 +90,7 @@ class _Site:
             runs=sum(record.status == "ok" for record in records),
             failed=[record for record in records if record.status == "failed"],
             problems=self._collection.problems,
-            newest=max((record.provenance.finished for record in records), default=""),
+            newest=max((_utc(record.provenance.finished) for record in records), default=""),
             models=sorted(set(self._board["model"])) if len(groups) else [],
             downloads=DOWNLOADS if len(groups) else (),
             published=PUBLISHED,
@@ -96,10 +103,12 @@ class _Site:
         files, parts = {}, []
         for group in groups_of(self._board[self._board["model"] == model]):
             runs = [[self.runs[i] for i in ids] for ids in group.rows["ids"]]
-            trained = [run for cell in runs for run in cell if run.epochs]
-            curves = f"plots/{Path(path).stem}-{group.id}.svg" if trained else None
+            names = [f"{row['kind']} {row['options']}".strip() for row in group.rows.to_dict("records")]
+            trained = [(row, name, cell) for row, name, cell in zip(group.rows["kind"], names, runs, strict=True)]
+            trained = [(kind, name, [run for run in cell if run.epochs]) for kind, name, cell in trained]
+            curves = f"plots/{Path(path).stem}-{group.id}.svg" if any(cell for *_, cell in trained) else None
             if curves:
-                files[curves] = plots.learning_curves(trained)
+                files[curves] = plots.learning_curves([part for part in trained if part[2]])
             parts.append((group, table_of(group), list(zip(group.rows.to_dict("records"), runs, strict=True)), curves))
         files[path] = self.page("model.html", model, "../", "classification", parts=parts)
         return files
@@ -114,10 +123,16 @@ class _Site:
             "classification",
             record=record,
             cell=cell,
+            marked=is_marked(record),
             facts=_facts(record),
             recipe=printable_lines(recipe_of(record)),
             curve=_sparkline([epoch.test_top1 for epoch in record.epochs]),
         )
+
+
+def _utc(time: str) -> str:
+    """An ISO 8601 time, in UTC to the minute."""
+    return datetime.fromisoformat(time).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
 def _leaders(rows: pd.DataFrame) -> list[str]:

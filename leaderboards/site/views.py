@@ -118,7 +118,7 @@ def _cell(column: Column, row: dict[str, Any]) -> Cell:
 def model_path(model: str) -> str:
     """Where a model's page lies, from the site's root: readable, and the model's own whatever its name holds."""
     words = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:60]
-    return f"models/{words}-{hashlib.sha256(model.encode()).hexdigest()[:6]}.html"
+    return f"models/{words}-{hashlib.sha256(model.encode()).hexdigest()[:16]}.html"
 
 
 def run_path(run: str) -> str:

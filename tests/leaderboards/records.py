@@ -15,7 +15,7 @@ def make_config(kind: str = "metric", seed: int = 0, model: str = "resnet18", **
         "recipe": "tiny",
         "task": "classification",
         "data": {"name": "digits"},
-        "model": {"name": model, "source": "timm"},
+        "model": {"name": model, "source": "timm", "pretrained": False},
         "kind": {"kind": kind, "options": {}},
         "seed": seed,
         "train": {"epochs": 3, "precision": "no"},
@@ -62,7 +62,7 @@ def make_record(
         "latency_ms": {"p50": 3.0, "p90": 4.0},
         "wall_seconds": 1.0,
         "provenance": {
-            "versions": {}, "git_sha": "c0ffee", "git_dirty": False, "hardware": {"cpu": "test", "gpus": []},
+            "versions": {}, "git_sha": "c0ffee" + "0" * 34, "git_dirty": False, "hardware": {"cpu": "test", "gpus": []},
             "driver": None, "command": "test", "started": "2026-01-01T00:00:00+00:00",
             "finished": "2026-01-01T00:00:01+00:00",
         },

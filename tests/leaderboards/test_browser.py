@@ -28,7 +28,8 @@ EVIL = "<img src=x onerror=alert(1)>"
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     records = [make_record(k, s, test=t) for k, scores in SCORES.items() for s, t in enumerate(scores)]
-    records += [make_record("metric", s, test=0.6, device="H200", model=EVIL) for s in (0, 1)]
+    gpu = [make_config("metric", s, EVIL, device="cuda") for s in (0, 1)]
+    records += [make_record("metric", s, test=0.6, device="H200", model=EVIL, config=gpu[s]) for s in (0, 1)]
     more = [measurements.conversion(ROOT / "docs/conversion.csv"), measurements.operators(ROOT / "docs/operators.json")]
     build(write(folder / "records", *records), folder / "site", more)
     return folder / "site"
@@ -71,7 +72,7 @@ def shown(page, heading: str, table: int = 0) -> list[str]:
     """The visible cells of a column."""
     board = page.locator("table.board").nth(table)
     headings = [text.strip() for text in board.locator("thead th").all_inner_texts()]
-    return [row.locator("td").nth(headings.index(heading)).inner_text() for row in board.locator("tbody tr").all()]
+    return board.locator(f"tbody tr td:nth-child({headings.index(heading) + 1})").all_inner_texts()
 
 
 def the_tables(page) -> list[str]:
@@ -104,6 +105,7 @@ def test_sorting_by_mouse_and_by_keyboard(open_page):
     assert heading.get_attribute("aria-sort") in ("ascending", "descending")
     heading.get_by_role("button").focus()
     page.keyboard.press("Enter")
+    playwright.expect(board.locator("tbody tr").first).to_contain_text(f"{found[-1]:.2f}")
     assert [float(text.split(" ")[0]) for text in shown(page, "Test top-1, %", number)] == found[::-1]
 
 
@@ -126,6 +128,9 @@ def test_a_link_shows_what_its_sender_saw(open_page):
     page.uncheck('input[data-column="Gap, points"]')
     page.locator("table.board:visible thead th", has_text="Convolution").first.click()
     page.wait_for_url("**#*sort=*")
+    page.fill("#search", "e")
+    page.wait_for_url("**#*search=e*")
+    assert "sort=Convolution" in page.url, "typing keeps the order"
     link = page.url.split("/")[-1]
     other = open_page(link)
     assert other.locator("#count").inner_text() == "4 rows"

@@ -18,7 +18,7 @@ from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.difference import difference
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import latex, to_latex
-from tests.leaderboards.records import make_record, write
+from tests.leaderboards.records import make_config, make_record, write
 
 EVIL = "=<script>alert(1)</script>|`*\u202e\x07$x$\\input{/etc/passwd}%"
 
@@ -117,6 +117,38 @@ def no_number(folder):
     (folder / "9.json").write_text((folder / "0.json").read_text().replace('"p50": 3.0', '"p50": NaN'))
 
 
+def changed(folder, **changes):
+    data = json.loads((folder / "0.json").read_text())
+    (folder / "9.json").write_text(json.dumps({**data, **changes}))
+
+
+def endless_number(folder):
+    (folder / "9.json").write_text((folder / "0.json").read_text().replace('"gflops": 0.5', '"gflops": 1e999'))
+
+
+def other_identity(folder):
+    changed(folder, id="0" * 12)
+
+
+def bad_hits(folder):
+    changed(folder, test_hits="!!!")
+
+
+def deep(folder):
+    tree = {}
+    for _ in range(50):
+        tree = {"a": tree}
+    changed(folder, config=tree)
+
+
+def wide(folder):
+    changed(folder, config={str(number): "x" * 100 for number in range(700)})
+
+
+def two_seeds_in_one(folder):
+    changed(folder, seed=0.0)
+
+
 def path_for_an_id(folder):
     data = json.loads((folder / "0.json").read_text())
     (folder / "9.json").write_text(json.dumps({**data, "id": "../../x"}))
@@ -133,7 +165,13 @@ PROBLEMS = [
     (twice, "is of the same run as 0.json"),
     (endless, "bytes are more than"),
     (nested, "cannot be read as JSON"),
-    (no_number, "latency_ms.p50: Input should be a finite number"),
+    (no_number, "NaN is no number"),
+    (endless_number, "gflops: Input should be a finite number"),
+    (other_identity, "but the configuration's hash is"),
+    (bad_hits, "test_hits: "),
+    (deep, "has more than ten levels"),
+    (wide, "has more than 65536 characters"),
+    (two_seeds_in_one, "seed: Input should be a valid integer"),
     (path_for_an_id, "id: String should match pattern"),
     (long_name, "model: String should have at most 200 characters"),
 ]
@@ -183,6 +221,11 @@ def test_an_older_board_is_replaced_whole_and_nothing_else(tmp_path):
     with pytest.raises(MetricZooError, match="exists and is no leaderboard"):
         build(tmp_path / "records", precious)
     assert [path.name for path in precious.iterdir()] == ["thesis.tex"]
+    (tmp_path / "out" / "CNAME").write_text("example.org")
+    with pytest.raises(MetricZooError, match="holds 'CNAME', which is of no leaderboard"):
+        build(tmp_path / "records", tmp_path / "out")
+    assert (tmp_path / "out" / "CNAME").exists() and (tmp_path / "out" / "index.html").exists()
+    (tmp_path / "out" / "CNAME").unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out", "records"], "nothing temporary is left"
 
 
@@ -227,7 +270,41 @@ def test_difference_of_two_folders(tmp_path):
     assert difference(old, old) == "no difference"
 
 
+OPTIONS = {"options": {"eps_omega": 0.5, "x": 'a,\n"b'}}
+OPTIONS["config"] = make_config() | {"kind": {"kind": "metric", **OPTIONS}}
+
+
+def test_runs_on_other_hardware_or_data_are_other_runs(tmp_path):
+    """The same recipe and seed: one identity of the configuration, four runs."""
+    data = make_record().dataset.model_copy(update={"fingerprint": "g"})
+    config = make_config(device="cuda")
+    records = [make_record(config=config, device=name) for name in ("H100", "H200")]
+    records += [make_record(), make_record(dataset=data), make_record()]
+    built = build(write(tmp_path / "records", *records), tmp_path / "out")
+    assert len(built.board) == 4 and built.board.group.nunique() == 4
+    assert [problem.reason for problem in built.collection.problems] == ["is of the same run as 2.json"]
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 4
+
+
+def test_models_of_similar_names_have_pages_of_their_own(tmp_path):
+    names = ("resnet18", "ResNet18", "resnet-18", "resnet18!")
+    build(write(tmp_path / "records", *(make_record(model=name) for name in names)), tmp_path / "out")
+    pages = [path.name.lower() for path in (tmp_path / "out" / "models").iterdir()]
+    assert len(set(pages)) == 4
+
+
+def test_nothing_infinite_reaches_a_table(tmp_path):
+    """What is divided by may be zero."""
+    build(write(tmp_path / "records", make_record(gflops=0.0)), tmp_path / "out")
+    json.loads((tmp_path / "out/leaderboard.json").read_text(), parse_constant=pytest.fail)
+    assert "inf" not in (tmp_path / "out/leaderboard.csv").read_text().split("\n")[1].split(",")
+
+
+def test_a_cell_cannot_be_an_argument_of_the_line_before():
+    assert latex("[9999pt] x").startswith("{}[") and latex("*x").startswith("{}*")
+
+
 def test_csv_reads_back(tmp_path):
-    build(write(tmp_path / "records", make_record(options={"eps_omega": 0.5, "x": 'a,\n"b'})), tmp_path / "out")
+    build(write(tmp_path / "records", make_record(**OPTIONS)), tmp_path / "out")
     frame = pd.read_csv(io.StringIO((tmp_path / "out/leaderboard.csv").read_text()))
     assert len(frame) == 1 and frame["test_top1"][0] == 90

@@ -114,11 +114,12 @@ def test_fronts_know_what_is_good():
 
 def test_machines_data_and_precision_are_not_mixed():
     data = make_record().dataset.model_copy(update={"fingerprint": "g"})
-    half = make_record().inference.model_copy(update={"dtype": "bfloat16"})
     records = [make_record(), make_record(seed=1, device="H200"), make_record(seed=2, dataset=data)]
-    records.append(make_record(seed=3).model_copy(update={"inference": half}))
+    records.append(make_record(seed=3, config=make_config(seed=3, train={"epochs": 3, "precision": "bf16"})))
+    versions = make_record().provenance.model_copy(update={"versions": {"torch": "2.11.0"}})
+    records.append(make_record(seed=4, provenance=versions))
     board = leaderboard(records)
-    assert list(board.runs) == [1] * 4 and board.group.nunique() == 4
+    assert list(board.runs) == [1] * 5 and board.group.nunique() == 5
     assert sorted(set(board.hardware)) == ["1 x H200", "1 x test, 2 threads"]
     assert sorted(set(board.precision)) == ["bfloat16", "float32"]
 
@@ -130,9 +131,28 @@ def test_where_speed_was_measured_again_is_the_hardware():
 
 
 def test_a_run_measured_twice_is_no_second_seed():
-    config = make_config(measure={"repeats": 99})
-    board = leaderboard([make_record(), make_record(config=config, id="0" * 12), make_record(seed=1)])
-    assert sorted(board.runs) == [1, 2] and board.group.nunique() == 1
+    """Nor is the same run under another recipe's name."""
+    again = [make_config(measure={"repeats": 99}), make_config(recipe="another")]
+    board = leaderboard([make_record(), *(make_record(config=config) for config in again), make_record(seed=1)])
+    assert list(board.runs) == [2] and board.seeds[0] == [0, 1]
+
+
+def test_what_is_called_standard_but_is_not_is_no_baseline():
+    """Whatever the order of the files."""
+    frozen = make_config("standard") | {"kind": {"kind": "standard", "options": {}, "freeze_kernels": True}}
+    records = [
+        make_record(test=0.96),
+        make_record("standard", test=0.9),
+        make_record("standard", test=0.2, config=frozen),
+    ]
+    for order in (records, records[::-1]):
+        board = leaderboard(order)
+        assert board.difference[board.kind == "metric"].tolist() == [pytest.approx(6)]
+
+
+def test_the_order_of_files_does_not_show():
+    records = [make_record(k, s, test=0.8 + (s * s + len(k)) / 100) for k in ("metric", "standard") for s in range(4)]
+    pd.testing.assert_frame_equal(leaderboard(records), leaderboard(records[::-1]))
 
 
 def test_rows_that_differ_read_differently():
@@ -157,24 +177,51 @@ def test_odd_configurations_do_not_break_the_board(config):
     assert len(leaderboard([make_record(config=config)])) == 1
 
 
-PAPER = {"kind": "metric", "where": "paper", "init": "uniform", "options": {}}
+PAPER = {"kind": "metric", "where": "paper", "init": "uniform", "options": {"sampling": "polar", "scale": [0.1, 1.5]}}
+LONG = {"epochs": 240, "batch_size": 128, "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-4, "schedule": "cosine"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "published"),
+    ("kind", "train", "published"),
     [
-        ({}, 93.07),
-        ({"kind": {**PAPER, "freeze_kernels": True}}, None),
-        ({"kind": {**PAPER, "where": None}}, None),
-        ({"kind": {**PAPER, "init": "pretrained"}}, None),
+        ({}, {}, 93.07),
+        ({"freeze_kernels": True}, {}, None),
+        ({"where": None}, {}, None),
+        ({"init": "pretrained"}, {}, None),
+        ({"options": {"sampling": "onion", "scale": [0.1, 1.5]}}, {}, None),
+        ({}, {"epochs": 3}, None),
     ],
-    ids=["reproduced", "frozen", "elsewhere", "kernels kept"],
+    ids=["reproduced", "frozen", "elsewhere", "kernels kept", "another sampling", "shorter"],
 )
-def test_published_figures_stand_beside_what_reproduces_them(changes, published):
+def test_published_figures_stand_beside_what_reproduces_them(kind, train, published):
     dataset = make_record().dataset.model_copy(update={"name": "cifar10"})
-    record = make_record(test=0.94, config=make_config() | {"kind": PAPER} | changes, weights="pretrained")
+    model = {"name": "resnet18", "source": "timm", "pretrained": True, "small_image_stem": True}
+    config = make_config() | {"model": {**model, "options": {"output_stride": 16}}, "train": LONG | train}
+    config |= {"data": {"name": "cifar10", "augment": "resized-crop-flip"}, "kind": PAPER | kind}
+    record = make_record(test=0.94, config=config, weights="pretrained", options=config["kind"]["options"])
     board = leaderboard([record.model_copy(update={"dataset": dataset})])
     if published is None:
         assert board.published.isna()[0] and board.published_difference.isna()[0]
     else:
         assert board.published[0] == published and board.published_difference[0] == pytest.approx(94 - published)
+
+
+def test_the_recipes_of_the_paper_are_what_its_figures_stand_beside():
+    """All rows of paper-cifar10 with resnet18 but the ones that it says are not the paper's."""
+    from metric_zoo.benchmarks.recipe import expand, find_recipe, load_recipe
+    from metric_zoo.leaderboards.published import published_for
+
+    runs = [
+        run
+        for run in expand(load_recipe(find_recipe("paper-cifar10")))
+        if run.model.name == "resnet18" and not run.seed
+    ]
+    dataset = make_record().dataset.model_copy(update={"name": "cifar10"})
+    found = []
+    for run in runs:
+        record = make_record(
+            run.kind.kind, config=run.config, options=run.config["kind"]["options"], weights="pretrained"
+        )
+        figure = published_for(record.model_copy(update={"dataset": dataset}))
+        found.append((run.kind.kind, run.kind.init, figure.mean if figure else None))
+    assert [mean for _, _, mean in found] == [92.64, 93.10, 92.58, 93.07, 93.07, None]

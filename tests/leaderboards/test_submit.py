@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from metric_zoo import RecordError
+from metric_zoo import MetricZooError, RecordError
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.record import Record, read_record, write_record
+from metric_zoo.benchmarks.record import Record, config_id, read_record, write_record
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.submit import submit
 from tests.leaderboards.records import make_record, with_hits
@@ -31,7 +32,7 @@ def genuine(tmp_path_factory) -> Path:
     run_recipe(folder / "recipe.yaml", folder / "out", cpu=True)
     (path,) = (folder / "out").glob("*.json")
     record = read_record(path)
-    provenance = record.provenance.model_copy(update={"git_sha": "c0ffee", "git_dirty": False})
+    provenance = record.provenance.model_copy(update={"git_sha": "c0ffee" + "0" * 34, "git_dirty": False})
     write_record(path, record.model_copy(update={"provenance": provenance}))
     return path
 
@@ -46,7 +47,7 @@ def edited(path: Path, folder: Path, edit) -> Path:
 
 def test_a_genuine_record_is_taken_once(genuine, tmp_path):
     (new,) = submit([genuine], tmp_path / "results")
-    assert new.name == genuine.name and read_record(new) == read_record(genuine)
+    assert new.name.startswith("resnet10t_metric-seed0-") and read_record(new) == read_record(genuine)
     assert submit([genuine], tmp_path / "results") == [], "it is there already"
 
 
@@ -66,7 +67,7 @@ def also_in_the_configuration(data):
 
 REFUSED = [
     (set_("test", "top1", to=1.2), "test.top1: Input should be less than or equal to 1"),
-    (set_("test", "loss", to=float("nan")), "test.loss"),
+    (set_("test", "loss", to=float("nan")), "NaN is no number"),
     (lambda data: data.pop("seed"), "seed: Field required"),
     (set_("provenance", "git_dirty", to=True), "not a clean commit"),
     (set_("provenance", "git_sha", to=None), "not a clean commit"),
@@ -85,6 +86,14 @@ REFUSED = [
     (lambda data: data["inference"].update(median=1e9), "quartiles are not in order"),
     (set_("provenance", "finished", to="1999-01-01T00:00:00+00:00"), "it ended before it began"),
     (set_("provenance", "started", to="yesterday"), "is no ISO 8601 time"),
+    (set_("provenance", "git_sha", to="; rm -rf /"), "is no commit"),
+    (set_("weights", to="pretrained"), "model.pretrained is True, but the configuration says otherwise"),
+    (set_("device", to="NVIDIA H200"), "device is 'cuda', but the configuration says 'cpu'"),
+    (set_("dataset", "name", to="imagenet"), "data.name is 'imagenet', but the configuration says otherwise"),
+    (set_("epochs", to=[]), "0 epochs, but the configuration says 1"),
+    (set_("inference", "dtype", to="float64"), "dtype float64, but the configuration says precision 'no'"),
+    (set_("test_hits", to=None), "lacks test_hits"),
+    (set_("gflops", to=None), "lacks gflops"),
     (lambda data: data["config"]["model"].update(name="resnet1000") or data.update(model="resnet1000"), "hash is"),
 ]
 EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 1, "train_top1": 0.1, "test_top1": 0.1, "seconds": 1}
@@ -122,12 +131,68 @@ def test_the_same_run_twice_in_one_submission(genuine, tmp_path):
         submit([genuine, genuine], tmp_path / "results", rebuild=False)
 
 
-def test_a_network_that_cannot_be_built(tmp_path):
-    """The record is consistent in itself; its recipe names what no library has."""
-    record = make_record(model="resnet_of_atlantis")
-    write_record(tmp_path / "r.json", record)
-    with pytest.raises(RecordError, match="its network cannot be built again"):
-        submit([tmp_path / "r.json"], tmp_path / "results")
+def rewritten(path: Path, folder: Path, **model) -> Path:
+    """The record of a run whose model is another, with the identity that belongs to it."""
+
+    def edit(data):
+        data["config"]["model"] |= model
+        data["model"] = data["config"]["model"]["name"]
+        data["id"] = config_id(data["config"])
+
+    return edited(path, folder, edit)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"name": "resnet_of_atlantis"}, "its network cannot be built again"),
+        ({"name": "hf-hub:somebody/x"}, "which is not built for strangers"),
+        ({"name": "local-dir:/etc"}, "which is not built for strangers"),
+        (
+            {"options": {"checkpoint_path": "x.pth"}},
+            "options.checkpoint_path = 'x.pth', which is not built for strangers",
+        ),
+        ({"options": {"weights_backbone": "DEFAULT"}}, "which is not built for strangers"),
+        ({"options": {"block_args": {"attn_layer": "/etc/passwd"}}}, "which is not built for strangers"),
+        ({"options": {"num_classes": 10**9}}, "its network has"),
+    ],
+    ids=str,
+)
+def test_what_a_stranger_says_is_neither_opened_nor_fetched_nor_allocated(
+    genuine, tmp_path, monkeypatch, model, reason
+):
+    def fetched(*_, **__):
+        raise AssertionError("somebody opened or fetched something")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetched)
+    monkeypatch.setattr(torch, "load", fetched)
+    with pytest.raises(RecordError, match=reason):
+        submit([rewritten(genuine, tmp_path, **model)], tmp_path / "results")
+
+
+def test_other_data_of_a_known_name(genuine, tmp_path):
+    submit([genuine], tmp_path / "results")
+    other = edited(genuine, tmp_path, set_("dataset", "fingerprint", to="0" * 64))
+    with pytest.raises(RecordError, match="are not those of the results so far"):
+        submit([other], tmp_path / "results")
+
+
+def test_a_full_disk_leaves_none(genuine, tmp_path, monkeypatch):
+    from metric_zoo.leaderboards import submit as module
+
+    written = []
+
+    def full(path, record):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        write_record(path, record)
+
+    monkeypatch.setattr(module, "write_record", full)
+    second = edited(genuine, tmp_path, set_("provenance", "hardware", "cpu", to="another processor"))
+    with pytest.raises(MetricZooError, match="No space left on device"):
+        submit([genuine, second], tmp_path / "results", rebuild=False)
+    assert written and not list((tmp_path / "results").glob("*.json"))
 
 
 def test_made_up_records_are_consistent():

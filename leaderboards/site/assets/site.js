@@ -56,6 +56,8 @@ function follow(board) {
 }
 
 function show() {
+  const quiet = restoring;
+  restoring = true; // drawing is no wish of the visitor's
   let rows = 0;
   for (const { section, headings, api } of boards) {
     headings.forEach((heading, i) => {
@@ -68,6 +70,7 @@ function show() {
     rows += count;
   }
   document.getElementById("count").textContent = `${rows} rows`;
+  restoring = quiet;
   if (!restoring) remember();
 }
 
@@ -75,13 +78,17 @@ function restore() {
   const wanted = new URLSearchParams(location.hash.slice(1));
   restoring = true;
   search.value = wanted.get("search") ?? "";
-  for (const filter of filters) filter.value = wanted.get(filter.dataset.filter) ?? "";
+  for (const filter of filters) {
+    filter.value = wanted.get(filter.dataset.filter) ?? "";
+    if (filter.selectedIndex < 0) filter.value = ""; // a value that no row has
+  }
   const hidden = new Set((wanted.get("without") ?? "").split("|"));
   for (const box of boxes) box.checked = !hidden.has(box.dataset.column);
   sort = wanted.get("sort") ?? "";
   order(boards);
   show();
   restoring = false;
+  remember();
 }
 
 function quoted(text) {
