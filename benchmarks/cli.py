@@ -41,11 +41,14 @@ def run(
     The same command goes on where it was stopped or killed; several at once share the runs. Exit code 1 if a run
     failed, 75 if it was stopped.
     """
-    from metric_zoo.benchmarks.launch import Processes, run_recipe
-    from metric_zoo.benchmarks.recipe import find_recipe
+    from metric_zoo.benchmarks.interruption import resumable
 
-    processes = Processes(num_processes, num_machines, machine_rank, main_process_ip, main_process_port)
-    outcome = run_recipe(find_recipe(recipe), out, processes, cpu, retry_failed, tracker, keep_weights)
+    with resumable():  # the imports take seconds
+        from metric_zoo.benchmarks.launch import Processes, run_recipe
+        from metric_zoo.benchmarks.recipe import find_recipe
+
+        processes = Processes(num_processes, num_machines, machine_rank, main_process_ip, main_process_port)
+        outcome = run_recipe(find_recipe(recipe), out, processes, cpu, retry_failed, tracker, keep_weights)
     elsewhere = f", {outcome['elsewhere']} in another launch" if outcome["elsewhere"] else ""
     typer.echo(
         f"{outcome['ok']} runs ok, {outcome['failed']} failed, {outcome['skipped']} of them done before{elsewhere}; "
@@ -69,13 +72,16 @@ def submit(
     cpu: Cpu = False,
     minutes: Annotated[int, typer.Option(help="That a job may take.")] = 24 * 60,
     partition: Annotated[str | None, typer.Option(help="Slurm's.")] = None,
+    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Trained networks go to OUT/weights.")] = False,
 ) -> None:
     """Hand a recipe to a Slurm cluster as an array of jobs."""
     from metric_zoo.benchmarks.recipe import find_recipe
     from metric_zoo.benchmarks.submit import submit_recipe
 
     options = {"slurm_partition": partition} if partition else None
-    submitted = submit_recipe(find_recipe(recipe), out, jobs, executor, num_processes, cpu, minutes, options)
+    submitted = submit_recipe(
+        find_recipe(recipe), out, jobs, executor, num_processes, cpu, minutes, options, keep_weights
+    )
     typer.echo(
         f"submitted {', '.join(job.job_id for job in submitted)}; metric-zoo bench status tells how far they are"
     )
@@ -136,11 +142,12 @@ def measure(
     records: Annotated[list[Path], typer.Argument(help="Records, JSON, of runs with --keep-weights.")],
     rounds: Annotated[int, typer.Option(help="In which every network has its turn.")] = 5,
     cpu: Cpu = False,
+    data_root: Annotated[str | None, typer.Option(help="Folder of their data; default: METRIC_ZOO_DATA.")] = None,
 ) -> None:
     """Time trained networks again, in turns, on a quiet machine; their records get the figures."""
     from metric_zoo.benchmarks.remeasure import remeasure
 
-    remeasure(records, rounds, cpu)
+    remeasure(records, rounds, cpu, data_root)
     typer.echo(f"{len(records)} records measured again")
 
 

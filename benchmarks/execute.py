@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
+from torch import nn
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.data import load_data
@@ -47,9 +50,9 @@ def execute(
         SystemExit: with `RESUMABLE`, when asked to stop while training.
     """
     clock = Clock()
-    measure.reset_peak_memory()
     splits = load_data(run.data)
     trainer = Trainer(run, accelerator, splits, checkpoints, log, position)
+    measure.reset_peak_memory()  # after looking for what fits, which fills the memory on purpose
     epochs = trainer.train()
     peak, before = measure.peak_memory_mib(accelerator.device), trainer.progress.seconds
     train = evaluate(accelerator, trainer.scored, trainer.train_clean, splits.info.train_size)
@@ -61,7 +64,7 @@ def execute(
     plain = trainer.plain
     if accelerator.is_main_process:
         if weights:
-            keep_weights(path, accelerator.unwrap_model(trainer.scored))
+            _keep_weights(path, accelerator.unwrap_model(trainer.scored), log)
         record = Record(
             **identity(run),
             status="ok",
@@ -84,6 +87,15 @@ def execute(
         log.write(f"done: test top-1 {test.scores.top1:.4f}, {record.wall_seconds:.0f} s in all")
     accelerator.wait_for_everyone()
     trainer.forget()
+
+
+def _keep_weights(path: Path, model: nn.Module, log: RunLog) -> None:
+    """A disk that is full costs the weights, not the run's figures."""
+    try:
+        keep_weights(path, model)
+    except (OSError, SafetensorError) as error:
+        log.failure(error)
+        print(f"{path.stem}: its weights could not be kept: {error}", file=sys.stderr, flush=True)
 
 
 def identity(run: Run) -> dict:

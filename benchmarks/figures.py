@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,14 +13,13 @@ from torch.utils.data import Dataset
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.fit import largest_batch
 from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Throughput
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What a model computes in, by the recipe's precision."""
-
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, log: RunLog) -> dict[str, Any]:
@@ -96,17 +96,29 @@ class _Figures:
         """On a GPU: a CPU's memory is another's business, too, and no batch is fast there for being large."""
         if self._device.type == "cpu":
             return None
-        count = largest_batch(lambda images: step(self._batch(images)), self._run.measure.largest_batch_size)
-        return None if count is None else self._throughput(step, self._batch(count))
+        tile = self._batch(1)
+        count = largest_batch(lambda images: step(_repeated(tile, images)), self._run.measure.largest_batch_size)
+        return None if count is None else self._throughput(step, _repeated(tile, count))
 
     def _batch(self, count: int) -> Tensor:
         return first_images(self._data, count, self._device, LAYOUTS[self._run.train.layout])
+
+
+def _repeated(image: Tensor, count: int) -> Tensor:
+    """One image ``(1, C, H, W)`` so many times, in its memory format."""
+    return torch.cat([image] * count)
 
 
 def first_images(data: Dataset, count: int, device: torch.device, layout: torch.memory_format) -> Tensor:
     """``(B, C, H, W)``: the first ``count`` images of a data set, again and again if it has fewer."""
     rows = [data[i % len(data)][0] for i in range(count)]
     return torch.stack(rows).to(device).contiguous(memory_format=layout)
+
+
+def autocast_of(run: Run, device: torch.device) -> AbstractContextManager:
+    """For one forward pass in a run's precision."""
+    dtype = DTYPES[run.train.precision]
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def throughput_of(timed: measure.Timed, batch_size: int, run: Run, model: nn.Module) -> Throughput:

@@ -10,11 +10,16 @@ from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from metric_zoo.benchmarks.measure import training_step
-from metric_zoo.benchmarks.model import build_model
-from metric_zoo.benchmarks.optimization import build_optimizer
+from metric_zoo.benchmarks.model import LAYOUTS, build_model
+from metric_zoo.benchmarks.optimization import build_optimizer, moving_average
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import MetricZooError
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether a device, or the system, had no memory left."""
+    return should_reduce_batch_size(error) or isinstance(error, MemoryError)
 
 
 def fits(attempt: Callable[[], object]) -> bool:
@@ -27,7 +32,7 @@ def fits(attempt: Callable[[], object]) -> bool:
         attempt()
         return True
     except Exception as error:
-        if not should_reduce_batch_size(error):
+        if not is_lack_of_memory(error):
             raise
         return False
     finally:
@@ -36,9 +41,21 @@ def fits(attempt: Callable[[], object]) -> bool:
 
 
 def largest_batch(attempt: Callable[[int], object], most: int) -> int | None:
-    """The largest power of two of images, at most ``most``, with which an attempt runs; None if not even one."""
+    """The largest power of two of images, at most ``most``, with which an attempt runs; None if not even one.
+
+    Raises:
+        Exception: the first attempt's, for another reason than memory; a later one's only ends the search, since
+            large batches meet other limits, too.
+    """
     found, batch = None, 1
-    while batch <= most and fits(lambda: attempt(batch)):  # noqa: B023 - called at once
+    while batch <= most:
+        try:
+            if not fits(lambda: attempt(batch)):  # noqa: B023 - called at once
+                break
+        except Exception:
+            if found is None:
+                raise
+            break
         found, batch = batch, 2 * batch
     return found
 
@@ -46,8 +63,9 @@ def largest_batch(attempt: Callable[[int], object], most: int) -> int | None:
 def micro_batches(run: Run, accelerator: Accelerator, data: DatasetInfo) -> int:
     """In how many parts every process computes its share of a step: the recipe's number, or the fewest that fit.
 
-    All processes agree on the number, so that the slowest memory decides. A training step of zeros is what is tried, on
-    a network that is thrown away: the run's own begins untouched.
+    All processes agree on the number, so that the smallest memory decides. Two training steps on zeros are what is
+    tried, with what a run holds beside them (a moving average, the gradients of earlier parts, the buffers in which
+    several processes add theirs), on a network that is thrown away: the run's own begins untouched.
 
     Raises:
         MetricZooError: if one image at a time is too much.
@@ -55,15 +73,25 @@ def micro_batches(run: Run, accelerator: Accelerator, data: DatasetInfo) -> int:
     if run.train.accumulate != "auto":
         return run.train.accumulate
     share = run.train.batch_size // run.processes
-
-    def attempt(images: int) -> None:
-        model = build_model(run, data).to(accelerator.device)
-        step = training_step(model, build_optimizer(model, run.train))
-        with accelerator.autocast():
-            step(torch.zeros(images, *data.image_shape, device=accelerator.device))
-
-    for parts in (number for number in range(1, share + 1) if share % number == 0):
-        fine = torch.tensor(float(fits(lambda: attempt(share // parts))), device=accelerator.device)  # noqa: B023
+    for parts in divisors(share):
+        fine = torch.tensor(float(fits(lambda: _attempt(run, accelerator, data, parts))), device=accelerator.device)  # noqa: B023
         if accelerator.reduce(fine, "sum").item() == accelerator.num_processes:
             return parts
     raise MetricZooError(f"{run.label}: a training step of one image does not fit the memory of {accelerator.device}")
+
+
+def divisors(number: int) -> list[int]:
+    """From 1 to the number itself."""
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+
+
+def _attempt(run: Run, accelerator: Accelerator, data: DatasetInfo, parts: int) -> None:
+    device, layout = accelerator.device, LAYOUTS[run.train.layout]
+    model = build_model(run, data).to(device, memory_format=layout)
+    beside: list = [moving_average(model, run.train.ema)] if run.train.ema is not None else []
+    if accelerator.num_processes > 1:
+        beside.append([torch.empty_like(p) for p in model.parameters()])
+    step = training_step(model, build_optimizer(model, run.train), accelerator.autocast, min(parts, 2))
+    images = torch.zeros(run.train.batch_size // run.processes // parts, *data.image_shape, device=device)
+    for _ in range(2):  # the optimiser's state is there from the second on
+        step(images.contiguous(memory_format=layout))

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 RESUMABLE = 75
 """Exit status of a launch that was asked to stop (EX_TEMPFAIL): the same command goes on where it stopped."""
@@ -41,16 +42,23 @@ class Interruption:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
+def resumable(marker: Path | None = None) -> Iterator[None]:
     """Where there is nothing to save: a request to stop ends the process at once, with `RESUMABLE`.
 
     `Interruption` takes requests over while it is entered.
+
+    Args:
+        marker: a file to leave when that happens, for processes that only see a connection end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(*_: object) -> None:
+        if marker is not None:
+            with suppress(OSError):
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.touch()
         print("stopped; the same command goes on", file=sys.stderr, flush=True)
         sys.exit(RESUMABLE)
 

@@ -20,7 +20,17 @@ from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record, write_record
-from metric_zoo.benchmarks.sweep import Plan, claimed, failed, failed_record, is_claimed, pending, run_pending
+from metric_zoo.benchmarks.sweep import (
+    Plan,
+    claimed,
+    failed,
+    failed_record,
+    is_claimed,
+    pending,
+    run_pending,
+    stop_marker,
+)
+from metric_zoo.benchmarks.weights import weights_path
 from metric_zoo.errors import MetricZooError, RecipeError, suggest
 
 _SECONDS_TO_BLAME = 120
@@ -99,6 +109,7 @@ def run_recipe(
         with claimed(run, folder, again=True):
             pass
     if todo:
+        stop_marker(folder).unlink(missing_ok=True)  # of a launch before
         with tempfile.TemporaryDirectory(prefix="metric-zoo-") as own:
             plan = Plan(runs=runs, folder=folder, running=Path(own) / "running", tracker=tracker, weights=weights)
             if processes.count == 1:
@@ -106,11 +117,20 @@ def run_recipe(
             else:
                 _run_workers(plan, Path(own) / "plan.json", processes)
     left = pending(runs, folder)
+    if weights:
+        _tell_missing_weights([run for run in runs if run not in left], folder)
     outcome = Counter(read_record(run.path(folder)).status for run in runs if run not in left)
     outcome["skipped"] = len(runs) - len(todo)
     if left:
         outcome["elsewhere"] = len(left)
     return outcome
+
+
+def _tell_missing_weights(done: list[Run], folder: Path) -> None:
+    missing = [run for run in done if not weights_path(run.path(folder)).exists()]
+    missing = [run.label for run in missing if read_record(run.path(folder)).status == "ok"]
+    if missing:
+        print(f"{len(missing)} runs were done without keeping their weights, the first {missing[0]}", file=sys.stderr)
 
 
 def _check_tracker(name: str | None) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,31 +39,42 @@ def gflops(model: nn.Module, image: Tensor) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def inference_step(model: nn.Module) -> Callable[[Tensor], None]:
+Autocast = Callable[[], AbstractContextManager]
+"""Entered around every forward pass alone: it keeps the weights that it casts until it is left."""
+
+
+def inference_step(model: nn.Module, autocast: Autocast = nullcontext) -> Callable[[Tensor], None]:
     """A forward pass on images ``(B, C, H, W)`` in evaluation mode."""
     model.eval()
 
     @torch.no_grad()
     def step(images: Tensor) -> None:
-        model(images)
+        with autocast():
+            model(images)
 
     return step
 
 
-def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[Tensor], None]:
-    """A whole training step on images ``(B, C, H, W)``, all of class 0. It trains: measure last."""
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, autocast: Autocast = nullcontext, parts: int = 1
+) -> Callable[[Tensor], None]:
+    """A whole training step on images ``(B, C, H, W)``, all of class 0, ``parts`` times the same. It trains: measure
+    last."""
     model.train()
 
     def step(images: Tensor) -> None:
         optimizer.zero_grad()
-        _loss(model, images).backward()
+        for _ in range(parts):
+            loss_of(model, images, autocast).backward()
         optimizer.step()
 
     return step
 
 
-def _loss(model: nn.Module, images: Tensor) -> Tensor:
-    logits = logits_of(model(images)).float()
+def loss_of(model: nn.Module, images: Tensor, autocast: Autocast = nullcontext) -> Tensor:
+    """Cross-entropy of class 0."""
+    with autocast():
+        logits = logits_of(model(images)).float()
     return F.cross_entropy(logits, logits.new_zeros(len(images), dtype=torch.int64))
 
 
@@ -71,7 +83,7 @@ def is_compiled(model: nn.Module) -> bool:
     return model._compiled_call_impl is not None
 
 
-def activation_memory_mib(model: nn.Module, images: Tensor) -> float:
+def activation_memory_mib(model: nn.Module, images: Tensor, autocast: Autocast = nullcontext) -> float:
     """What one training step on images ``(B, C, H, W)`` keeps for its backward pass, parameters aside: every storage
     once."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -85,7 +97,7 @@ def activation_memory_mib(model: nn.Module, images: Tensor) -> float:
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(model, images)
+        loss = loss_of(model, images, autocast)
     total = sum(kept.values()) / 2**20
     del loss
     return total
@@ -105,12 +117,13 @@ def timed(step: Callable[[Tensor], None], images: Tensor, config: MeasureConfig)
     for _ in range(config.warmup):
         step(images)
     wait()
-    before, times = gpu_joules(images.device), []
-    while len(times) < config.repeats or sum(times) < config.seconds:
+    before, times, total = gpu_joules(images.device), [], 0.0
+    while len(times) < config.repeats or total < config.seconds:
         start = time.perf_counter()
         step(images)
         wait()
         times.append(time.perf_counter() - start)
+        total += times[-1]
     after = gpu_joules(images.device)
     return Timed(times, after - before if before is not None and after is not None else None)
 

@@ -14,6 +14,9 @@ from metric_zoo.nn.groups import freeze_kernels
 from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.origin import ModelOrigin
 
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+"""Memory formats by the recipe's word."""
+
 
 def build_model(run: Run, data: DatasetInfo) -> nn.Module:
     """The architecture, sized for the data, its stem adapted, its convolutions converted.

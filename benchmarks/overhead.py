@@ -16,7 +16,7 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.operators.timing import quartiles
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
+from metric_zoo.benchmarks.recipe import Run, TrainConfig, expand, load_recipe
 from metric_zoo.benchmarks.tasks.classification import logits_of
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
@@ -39,6 +39,7 @@ def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
         raise MetricZooError(f"rounds={rounds}: at least 2, or there are no quartiles")
     device = "cuda" if not cpu and torch.cuda.is_available() else "cpu"
     run = expand(load_recipe(recipe), device=device)[0]
+    _check_plain(run)
     splits = load_data(run.data)
     accelerator = Accelerator(cpu=cpu, mixed_precision=run.train.precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +59,19 @@ def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
     rate = steps * run.train.batch_size / rows["loading alone"][1]
     title = f"{run.label}, {steps} steps of {run.train.batch_size} images, {device}"
     return "\n".join([title, *lines, f"ratio: {ratio:.3f}", f"loading: {rate:,.0f} images/s"])
+
+
+def _check_plain(run: Run) -> None:
+    """Both loops must do the same."""
+    given = run.train.model_dump()
+    other = [name for name, value in _PLAIN.items() if given[name] != value]
+    if other:
+        raise MetricZooError(f"train.{other[0]}={given[other[0]]!r}: the plain loop has none; leave it out to compare")
+
+
+_PLAIN = TrainConfig().model_dump(
+    include={"accumulate", "precision", "layout", "compile", "clip_norm", "ema", "head_regularization"}
+)
 
 
 class _Plain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +13,10 @@ import torch
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.checkpoint import last_position
 from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.figures import autocast_of
+from metric_zoo.benchmarks.fit import divisors, is_lack_of_memory
 from metric_zoo.benchmarks.launch import preflight
-from metric_zoo.benchmarks.model import build_model
+from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import MeasureConfig, Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
@@ -53,25 +56,32 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
 
 def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: bool) -> tuple[list[str], float]:
     """The cells of a run's row, and its hours; 0 without an estimate."""
-    model = build_model(run, splits.info)
-    parts = 1 if run.train.accumulate == "auto" else run.train.accumulate
-    count = max(1, run.train.batch_size // processes // parts)
-    device = torch.device(run.device)
-    model = model.to(device)
-    images = torch.stack([splits.train[i][0] for i in range(min(count, len(splits.train)))]).to(device)
-    figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, images[:1]):.4g}"]
+    device, layout = torch.device(run.device), LAYOUTS[run.train.layout]
+    model = build_model(run, splits.info).to(device, memory_format=layout)
+    image = splits.train[0][0][None].to(device)
+    figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, image):.4g}"]
     if not estimate:
         return figures, 0.0
-    seconds, memory = _step(run, model, images)
-    hours = seconds * parts * steps / 3600
-    return [*figures, f"{hours:.2f}", f"{memory:,.0f}"], hours
+    share = run.train.batch_size // processes
+    for parts in divisors(share) if run.train.accumulate == "auto" else [run.train.accumulate]:
+        images = image.expand(share // parts, -1, -1, -1).contiguous(memory_format=layout)
+        try:
+            seconds, memory = _step(run, model, images)
+        except Exception as error:
+            if not is_lack_of_memory(error):
+                raise
+            continue
+        hours = seconds * parts * steps / 3600
+        return [*figures, f"{hours:.2f}", f"{memory:,.0f}"], hours
+    return [*figures, "does not fit", ""], 0.0
 
 
 def _step(run: Run, model: torch.nn.Module, images: torch.Tensor) -> tuple[float, float]:
     """Seconds of one step, and MiB of weights, gradients, the optimiser's state and activations."""
-    kept = measure.activation_memory_mib(model, images)
+    autocast = partial(autocast_of, run, images.device)
+    kept = measure.activation_memory_mib(model, images, autocast)
     optimizer = build_optimizer(model, run.train)
-    seconds = statistics.median(measure.timed(measure.training_step(model, optimizer), images, _FEW).seconds)
+    seconds = statistics.median(measure.timed(measure.training_step(model, optimizer, autocast), images, _FEW).seconds)
     state = sum(t.nbytes for group in optimizer.state.values() for t in group.values() if isinstance(t, torch.Tensor))
     weights = sum(2 * p.nbytes for p in model.parameters())
     return seconds, kept + (state + weights) / 2**20

@@ -28,6 +28,7 @@ class DataConfig(_Strict):
         root: folder of the data; None is ``$METRIC_ZOO_DATA``, else the platform's cache folder. Not part of a run's
             identity: the data's fingerprint is in the record.
         label: what to call a ``folder`` or ``huggingface`` data set in tables; None is that word and its folder's name.
+        image_column, label_column: of a ``huggingface`` data set that has several.
         image_size: pixels a side that images are resized to; None keeps them.
         channels: 1 or 3; None keeps the data's own.
         augment: ``none``; ``crop-flip`` (random crop from a 12.5% border, random horizontal flip); or
@@ -38,6 +39,8 @@ class DataConfig(_Strict):
     name: str = "digits"
     root: str | None = None
     label: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     image_size: int | None = Field(None, ge=1)
     channels: Literal[1, 3] | None = None
     augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
@@ -184,6 +187,9 @@ class Run(_Strict):
         """
         config = self.model_dump(mode="json")
         config["data"].pop("root")
+        for name in ("image_column", "label_column"):
+            if config["data"][name] is None:
+                config["data"].pop(name)  # most data have one of each: their runs' identity is older than the choice
         for name in ("num_workers", "checkpoint_minutes"):
             config["train"].pop(name)
         return config

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.data import load_data
-from metric_zoo.benchmarks.figures import DTYPES, LAYOUTS, first_images, throughput_of
+from metric_zoo.benchmarks.figures import autocast_of, first_images, throughput_of
 from metric_zoo.benchmarks.measure import Timed
+from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import MeasureConfig, Run
+from metric_zoo.benchmarks.recipe import MeasureConfig
 from metric_zoo.benchmarks.record import read_record, write_record
-from metric_zoo.benchmarks.weights import trained_model
-from metric_zoo.errors import MetricZooError
+from metric_zoo.benchmarks.weights import run_of, trained_model
+from metric_zoo.errors import DataError, MetricZooError
 
 FIGURES = ("inference", "single", "training")
 
 
-def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False) -> None:
+def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root: str | None = None) -> None:
     """Time inference, single images and training of every record's network, in turns; the records get the figures.
 
     Each record's own recipe says with how many images, how often and how long; every round takes its share.
@@ -33,6 +33,7 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False) -> None:
         records: of runs that kept their weights, on the device that this machine has.
         rounds: in which every network has its turn.
         cpu: the runs were on a CPU, do not look for a GPU.
+        data_root: where the data lie; records do not say.
 
     Raises:
         RecordError: for a record without weights; MetricZooError for one of another device, DataError for missing
@@ -42,7 +43,7 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False) -> None:
         raise MetricZooError(f"rounds={rounds}, expected at least 1")
     clock = Clock()
     device = torch.device("cuda" if not cpu and torch.cuda.is_available() else "cpu")
-    networks = [_Network(path, device) for path in records]
+    networks = [_Network(path, device, data_root) for path in records]
     for figure in FIGURES:
         for number in range(rounds):
             for network in networks:
@@ -55,32 +56,32 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False) -> None:
 class _Network:
     """One record's, with the times so far."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, data_root: str | None) -> None:
         self._path, self._device, self._record = path, device, read_record(path)
         here = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         if self._record.device != here:
             raise MetricZooError(f"{path} is of a run on {self._record.device!r}, this machine offers {here!r}")
-        self._model = trained_model(path)
-        self._run = Run.model_validate(self._record.config)
+        self._model, self._run = trained_model(path), run_of(self._record)
         if self._run.train.compile:
             self._model.compile()
-        self._images = self._first_images(self._run.measure.batch_size)
+        splits = load_data(self._run.data.model_copy(update={"root": data_root}))
+        if splits.info.fingerprint != self._record.dataset.fingerprint:
+            raise DataError(f"{path} is of other data than those that {self._run.data.name!r} names here")
+        layout = LAYOUTS[self._run.train.layout]
+        self._images = first_images(splits.train_clean, self._run.measure.batch_size, device, layout)
         self._timed = {figure: Timed([], 0.0) for figure in FIGURES}
-
-    def _first_images(self, count: int) -> Tensor:
-        return first_images(load_data(self._run.data).train_clean, count, self._device, LAYOUTS[self._run.train.layout])
 
     def time(self, figure: str, rounds: int) -> None:
         """One round's share of a figure; the network is on the device for it alone."""
         config, so_far = self._share(rounds), self._timed[figure]
         model = self._model.to(self._device, memory_format=LAYOUTS[self._run.train.layout])
         images = self._images[:1].clone() if figure == "single" else self._images
+        autocast = partial(autocast_of, self._run, self._device)
         if figure == "training":
-            step = measure.training_step(model, build_optimizer(model, self._run.train))
+            step = measure.training_step(model, build_optimizer(model, self._run.train), autocast)
         else:
-            step = measure.inference_step(model)
-        with self._precision():
-            timed = measure.timed(step, images, config)
+            step = measure.inference_step(model, autocast)
+        timed = measure.timed(step, images, config)
         model.cpu()
         joules = None if timed.joules is None or so_far.joules is None else so_far.joules + timed.joules
         self._timed[figure] = Timed(so_far.seconds + timed.seconds, joules)
@@ -89,12 +90,6 @@ class _Network:
         config = self._run.measure
         share = {"repeats": max(3, math.ceil(config.repeats / rounds)), "seconds": config.seconds / rounds}
         return config.model_copy(update=share)
-
-    def _precision(self):
-        precision = self._run.train.precision
-        if precision == "no":
-            return nullcontext()
-        return torch.autocast(self._device.type, DTYPES[precision])
 
     def write(self, clock: Clock) -> None:
         """The record, with the new figures and where they are from."""
@@ -107,6 +102,9 @@ class _Network:
             "inference_single": rates["single"],
             "training": rates["training"],
             "latency_ms": measure.latency(self._timed["single"]),
+            # Not measured again: they would stand beside figures of another moment.
+            "inference_largest": None,
+            "training_largest": None,
             "timing": provenance(clock.started),
         }
         write_record(self._path, self._record.model_copy(update=changes))

@@ -24,6 +24,7 @@ def submit_recipe(
     cpu: bool = False,
     minutes: int = 24 * 60,
     options: dict[str, Any] | None = None,
+    weights: bool = False,
 ) -> list[Any]:
     """Submit jobs that each take the next run that no other works on, until none is left.
 
@@ -38,6 +39,7 @@ def submit_recipe(
         cpu: do not ask for GPUs.
         minutes: that a job may take.
         options: more of submitit's parameters, such as ``slurm_partition``.
+        weights: keep every trained network.
 
     Returns:
         submitit's jobs.
@@ -59,7 +61,7 @@ def submit_recipe(
     parameters["cpus_per_task"] = processes * (1 + runs[0].train.num_workers)
     if not cpu:
         parameters["gpus_per_node"] = processes
-    job = _Job(recipe.resolve(), folder.resolve(), processes, cpu)
+    job = _Job(recipe.resolve(), folder.resolve(), processes, cpu, weights)
     try:
         launcher = submitit.AutoExecutor(folder=folder / LOGS / "jobs", cluster=executor)
         launcher.update_parameters(**parameters)
@@ -72,13 +74,15 @@ def submit_recipe(
 class _Job:
     """What a job does, and, when its time is up or it must make room, does again in a new one."""
 
-    def __init__(self, recipe: Path, folder: Path, processes: int, cpu: bool) -> None:
-        self._recipe, self._folder, self._processes, self._cpu = recipe, folder, processes, cpu
+    def __init__(self, recipe: Path, folder: Path, processes: int, cpu: bool, weights: bool) -> None:
+        self._recipe, self._folder, self._processes, self._cpu, self._weights = recipe, folder, processes, cpu, weights
 
     def __call__(self) -> dict[str, int]:
         if not self._cpu and not torch.cuda.is_available():
             raise MetricZooError("this job has no GPU: its runs would be others than those asked for")
-        return dict(run_recipe(self._recipe, self._folder, Processes(self._processes), self._cpu))
+        return dict(
+            run_recipe(self._recipe, self._folder, Processes(self._processes), self._cpu, weights=self._weights)
+        )
 
     def checkpoint(self) -> Any:
         """submitit's protocol: what to submit in place of a job that is stopped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -13,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from metric_zoo.benchmarks.interruption import resumable
+from metric_zoo.benchmarks.interruption import RESUMABLE, resumable
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.progress import Tally
 from metric_zoo.benchmarks.provenance import Clock, provenance
@@ -32,6 +33,9 @@ _PATIENCE = timedelta(days=7)
 
 _MOMENT = 0.2
 """Seconds for which somebody may hold a lock only to look."""
+
+_SECONDS_TO_TELL = 2.0
+"""That news of another process may need through a shared folder."""
 
 LOCKS = ".locks"
 """Folder beside the records: a locked file in it says that a launch works on that run. The system unlocks it when the
@@ -130,6 +134,7 @@ def run_pending(plan: Plan) -> None:
                 print(tally.after(ok), file=sys.stderr, flush=True)
     if main:
         plan.running.unlink(missing_ok=True)
+        stop_marker(folder).unlink(missing_ok=True)
         _tidy(runs, folder)
         for name in (LOCKS, CHECKPOINTS):
             with suppress(OSError):  # not empty, or gone
@@ -163,6 +168,8 @@ def _run_one(run: Run, accelerator, plan: Plan, position: str) -> bool:
         return True
     except Exception as error:
         log.failure(error)
+        if run.processes > 1 and _was_stopped(folder):  # another one was, and took the connection with it
+            sys.exit(RESUMABLE)
         if run.processes == 1 or not run.path(folder).exists():  # one process's end is the next one's lost connection
             write_record(run.path(folder), failed_record(run, clock, type(error).__name__, str(error)))
         print(f"[{position}] {run.label} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -209,10 +216,26 @@ def failed_record(run: Run, clock: Clock, kind: str, message: str) -> Record:
     )
 
 
-@resumable()
 def main() -> None:
     """Entry point of one worker process; its argument is the plan's file."""
-    run_pending(Plan.model_validate_json(Path(sys.argv[1]).read_bytes()))
+    plan = Plan.model_validate_json(Path(sys.argv[1]).read_bytes())
+    with resumable(stop_marker(plan.folder)):
+        run_pending(plan)
+
+
+def stop_marker(folder: Path) -> Path:
+    """The file that says that some process of a launch was asked to stop, on whichever machine."""
+    return folder / CHECKPOINTS / "stopped"
+
+
+def _was_stopped(folder: Path) -> bool:
+    """Whether the process that ended first was asked to: it says so before it goes, and a shared folder takes time."""
+    deadline = time.monotonic() + _SECONDS_TO_TELL
+    while time.monotonic() < deadline:
+        if stop_marker(folder).exists():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from metric_zoo.benchmarks.optimization import build_optimizer, moving_average, 
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Epoch
 from metric_zoo.benchmarks.tasks.classification import evaluate, hits, logits_of
-from metric_zoo.errors import DataError
+from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.nn.groups import head_regularization
 
 _EVAL_BATCH = 256
@@ -52,6 +52,8 @@ class Progress:
     """Of the whole run, before this process began."""
     fingerprint: str = ""
     """Of the data."""
+    micro_batches: int = 1
+    """Of a step on every process: batch normalisation sees them."""
 
 
 class Trainer:
@@ -83,8 +85,23 @@ class Trainer:
         if run.train.layout == "channels_last":
             model = model.to(memory_format=torch.channels_last)
         self._data = Augmented(splits.train, run.seed)
+        self._load()
+        if run.train.compile:
+            model.compile()
+        self.model, self._optimizer = accelerator.prepare(model, build_optimizer(model, run.train))
+        self._average = None
+        if run.train.ema is not None:
+            self._average = moving_average(self.plain, run.train.ema)
+            accelerator.register_for_checkpointing(self._average)
+        self.train_clean, self.test = self.loader(splits.train_clean), self.loader(splits.test)
+        self._checkpoints = Checkpoints(checkpoints, accelerator)
+        self.progress = Progress(fingerprint=splits.info.fingerprint, micro_batches=self.micro_batches)
+        self._started = self._kept = time.monotonic()
+
+    def _load(self) -> None:
+        run, accelerator = self.run, self.accelerator
         self._batches = TrainingBatches(
-            len(splits.train),
+            len(self._splits.train),
             run.train.batch_size,
             run.seed,
             accelerator.process_index,
@@ -92,17 +109,6 @@ class Trainer:
             self.micro_batches,
         )
         self._loader = DataLoader(self._data, batch_sampler=self._batches, **self._workers())
-        self.model, self._optimizer = accelerator.prepare(model, build_optimizer(model, run.train))
-        self._average = None
-        if run.train.ema is not None:
-            self._average = moving_average(self.plain, run.train.ema)
-            accelerator.register_for_checkpointing(self._average)
-        self.train_clean, self.test = self.loader(splits.train_clean), self.loader(splits.test)
-        if run.train.compile:
-            self.model.compile()
-        self._checkpoints = Checkpoints(checkpoints, accelerator)
-        self.progress = Progress(fingerprint=splits.info.fingerprint)
-        self._started = self._kept = time.monotonic()
 
     @property
     def plain(self) -> nn.Module:
@@ -141,6 +147,7 @@ class Trainer:
         self.progress = Progress(**restored) if restored else self.progress
         if self.progress.fingerprint != self._splits.info.fingerprint:
             raise DataError(f"the data have changed since {self._label} was stopped: give it the former ones")
+        self._go_on_in(self.progress.micro_batches)
         self._started = self._kept = time.monotonic()
         config, main = self.run.train, self.accelerator.is_main_process
         total, done = self._batches.steps * config.epochs, self._global_step
@@ -164,6 +171,18 @@ class Trainer:
                 if self._asked_and_due(interruption)[0]:
                     self._stop()
         return [Epoch(**epoch) for epoch in self.progress.epochs]
+
+    def _go_on_in(self, micro_batches: int) -> None:
+        """As many as the run began with: other parts would make another run of it."""
+        if micro_batches == self.micro_batches:
+            return
+        if micro_batches < self.micro_batches:
+            raise MetricZooError(
+                f"{self._label} began with {micro_batches} micro-batches, the memory now asks for "
+                f"{self.micro_batches}: free it, or go on where the run began"
+            )
+        self.micro_batches = micro_batches
+        self._load()
 
     def timed_epoch(self) -> float:
         """Seconds of one epoch's steps, which nothing else is done with: for measuring the harness itself."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.benchmarks.record import Record, first_problem, read_record
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
 
@@ -31,19 +32,31 @@ def keep_weights(record: Path, model: nn.Module) -> None:
         save_model(model, str(temporary))
 
 
+def run_of(record: Record) -> Run:
+    """The run that a record is of.
+
+    Raises:
+        RecordError: if its configuration is of none.
+    """
+    try:
+        return Run.model_validate(record.config)
+    except ValidationError as error:
+        raise RecordError(f"record {record.id} has no configuration of a run: {first_problem(error)}") from None
+
+
 def network_of(record: Record) -> nn.Module:
     """The network of a run that went well as it was built, with random weights, on the CPU.
 
     Raises:
-        ValueError: if the record's configuration is none.
+        RecordError: if the record's configuration is of no run.
     """
-    run = Run.model_validate(record.config)
+    run = run_of(record)
     run = run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})})
     return build_model(run, record.dataset)
 
 
 def trained_model(record: Path) -> nn.Module:
-    """The network of a run as it was evaluated, in evaluation mode, on the CPU.
+    """The network of a run with the weights that were evaluated, in evaluation mode and float32, on the CPU.
 
     Args:
         record: its file; the weights lie beside it if the run was launched with ``--keep-weights``.

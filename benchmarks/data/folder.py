@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from metric_zoo.benchmarks.data.pictures import Preparation
+from metric_zoo.benchmarks.data.pictures import Preparation, of_8_bits
 from metric_zoo.benchmarks.data.splits import Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
@@ -71,14 +71,14 @@ def _is_image(path: str) -> bool:
 
 
 def _load(path: str) -> Image.Image:
-    """A whole picture in RGB.
+    """A whole picture, of any mode that `Preparation` reads.
 
     Raises:
         DataError: naming the file.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return of_8_bits(image).copy()
     except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"image {path} cannot be read ({error}): mend it, or leave it out by data.skip_unreadable: true"

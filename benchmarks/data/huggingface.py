@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,18 +21,26 @@ from metric_zoo.errors import DataError
 def load_huggingface(config: DataConfig) -> Splits:
     """What ``DatasetDict.save_to_disk`` wrote, or a folder of parquet files as the hub keeps them.
 
-    It has a split ``train`` and one of ``test``, ``validation`` or ``val``, with one column of images and one of class
-    labels.
+    It has a split ``train`` and a labelled one of ``test``, ``validation`` or ``val``, with a column of images and one
+    of class labels; where there are several, the recipe names one.
 
     Raises:
-        DataError: if it is not there, ``datasets`` is not installed, or splits or columns are missing.
+        DataError: if it is not there, ``datasets`` is not installed, or splits, columns or labels are missing.
     """
     root = data_root(config)
+    if config.skip_unreadable:
+        raise DataError("data.skip_unreadable is for the data set 'folder'")
     tables = _load(root)
-    name = next((name for name in ("test", "validation", "val") if name in tables), None)
-    if "train" not in tables or name is None:
+    if "train" not in tables:
         raise DataError(f"{root} has the splits {', '.join(tables)}; expected train, and test or validation")
-    image, label = _columns(root, tables["train"].features)
+    image, label = _columns(root, tables["train"].features, config)
+    labelled = [name for name in ("test", "validation", "val") if name in tables and _is_labelled(tables[name], label)]
+    if not labelled or not _is_labelled(tables["train"], label):
+        raise DataError(
+            f"{root} has the splits {', '.join(tables)}; expected train, and test or validation, with a label from 0 "
+            f"on in every row of the column {label!r}"
+        )
+    name = labelled[0]
     clean, train, test = Preparation(config, augmented=False), tables["train"], tables[name]
     if train.features != test.features:
         raise DataError(f"{root}: the splits train and {name} have different columns or classes")
@@ -64,8 +73,10 @@ class _Pictures(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
             row = self._table[index]
+            if row[self._image] is None:
+                raise ValueError("there is none")
             return self._prepare(row[self._image]), row[self._label]
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{self._place}: image {index} cannot be read: {error}") from None
 
 
@@ -85,30 +96,50 @@ def _load(root: Path) -> dict[str, Any]:
 
 
 def _parquet(root: Path) -> dict[str, list[str]]:
-    """Files by split, which the hub writes at the beginning of their names: ``train-00000-of-00001.parquet``."""
-    files: dict[str, list[str]] = {}
+    """Files by split, which the hub writes at the beginning of their names, ``train-00000-of-00001.parquet``, or as
+    their folder's: ``train/0000.parquet``."""
+    files: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
-        files.setdefault(path.name.split("-")[0].removesuffix(".parquet"), []).append(str(path))
+        word = path.stem.split("-")[0]
+        files.setdefault(path.parent.name if word.isdigit() else word, []).append(path)
     if not files:
         raise DataError(f"{root} holds no Hugging Face data set: neither dataset_dict.json nor *.parquet")
-    return files
+    for split, paths in files.items():
+        folders = sorted({str(path.parent.relative_to(root)) for path in paths})
+        if len(folders) > 1:
+            raise DataError(f"{root} has a split {split!r} in {folders[0]} and in {folders[1]}: name one by data.root")
+    return {split: list(map(str, paths)) for split, paths in files.items()}
 
 
-def _columns(root: Path, features: dict[str, Any]) -> tuple[str, str]:
+def _columns(root: Path, features: dict[str, Any], config: DataConfig) -> tuple[str, str]:
     """The names of the column of images and of the one of labels."""
     found = []
-    for kind in ("Image", "ClassLabel"):
+    for kind, key, chosen in (
+        ("Image", "image_column", config.image_column),
+        ("ClassLabel", "label_column", config.label_column),
+    ):
         names = [name for name, feature in features.items() if type(feature).__name__ == kind]
-        if len(names) != 1:
-            raise DataError(f"{root} has {len(names)} columns of type {kind}, expected one; all: {', '.join(features)}")
-        found += names
+        fits = len(names) == 1 if chosen is None else chosen in names
+        if not fits:
+            wanted = f"not {chosen!r}" if chosen else f"name one by data.{key}" if names else "and needs one"
+            columns = f"the columns {', '.join(names)} of type {kind}" if names else f"no column of type {kind}"
+            raise DataError(f"{root} has {columns}, {wanted}; all: {', '.join(features)}")
+        found.append(chosen or names[0])
     return found[0], found[1]
+
+
+def _is_labelled(table: Any, label: str) -> bool:
+    """The hub often keeps a test split whose labels are secret: -1."""
+    labels = table[label][:]
+    return len(labels) > 0 and all(value is not None and value >= 0 for value in labels)
 
 
 def _fingerprint(root: Path, labels: list[np.ndarray]) -> str:
     """Over labels, and names and sizes of the files, not pixels: reading every image would cost minutes."""
     digest = hashlib.sha256()
     for path in sorted([*root.rglob("*.arrow"), *root.rglob("*.parquet")]):
+        if path.name.startswith("cache-"):  # what the library has computed since
+            continue
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode())
     for column in labels:
         digest.update(column.astype(np.int64).tobytes())

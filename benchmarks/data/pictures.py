@@ -16,6 +16,7 @@ from metric_zoo.errors import DataError
 class Preparation:
     """Resize to ``image_size`` pixels a side, augment, scale to [-1, 1].
 
+    Pictures of 16 bits are brought to 8; transparency is dropped, as torchvision's image folder does.
     Plain functions on a plain tensor: a chain of torchvision's transforms takes three times as long on small images.
 
     Args:
@@ -40,11 +41,26 @@ class Preparation:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """``(C, H, W)`` float32."""
-        image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-        if self._channels == 1:
-            image = F.rgb_to_grayscale(image)
+        pixels = np.array(of_8_bits(picture).convert("L" if self._channels == 1 else "RGB"))
+        image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
         if self._resized and image.shape[-2:] != (self._size, self._size):
             image = F.resize(image, [self._size, self._size], antialias=True)
         if self._augment is not None:
             image = self._augment(image)
         return image.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+
+
+def of_8_bits(picture: Image.Image) -> Image.Image:
+    """PIL would clip what it does not scale.
+
+    Raises:
+        ValueError: for floating-point pixels, whose range nobody knows.
+    """
+    if picture.mode.startswith("I"):
+        pixels = np.asarray(picture)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError(f"pixels from {pixels.min()} to {pixels.max()} are not those of a picture of 16 bits")
+        return Image.fromarray((pixels // 257).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    return picture

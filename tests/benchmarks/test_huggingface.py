@@ -63,11 +63,61 @@ def test_both_forms(tmp_path, form, test):
             torch.testing.assert_close(image, chain(24)(picture.convert("RGB")))
 
 
+def test_more_columns_and_splits_than_one(tmp_path):
+    """CIFAR-100's form: two columns of labels; and a test split whose labels are secret."""
+    rows = table(pictures(4, 0), label="fine").add_column("coarse", [1, 0, 1, 0])
+    rows = rows.cast_column("coarse", datasets.ClassLabel(names=["a", "b"]))
+    secret = rows.map(lambda row: {"fine": -1, "coarse": -1})
+    write(tmp_path / "set", "arrow", {"train": rows, "test": secret, "validation": rows})
+    config = DataConfig(name="huggingface", root=str(tmp_path / "set"), image_size=8)
+    with pytest.raises(DataError, match="the columns fine, coarse of type ClassLabel, name one by data.label_column"):
+        load_data(config)
+    with pytest.raises(DataError, match="not 'medium'"):
+        load_data(config.model_copy(update={"label_column": "medium"}))
+    splits = load_data(config.model_copy(update={"label_column": "coarse"}))
+    assert [label for _, label in splits.test] == [1, 0, 1, 0]
+
+
+def test_parquet_folders(tmp_path):
+    """The hub's converted form names the split by its folder; two configurations are not one data set."""
+    for split, count in (("train", 4), ("test", 2)):
+        (tmp_path / "set" / "a" / split).mkdir(parents=True)
+        table(pictures(count, 0)).to_parquet(str(tmp_path / "set" / "a" / split / "0000.parquet"))
+    config = DataConfig(name="huggingface", root=str(tmp_path / "set"), image_size=8)
+    assert load_data(config).info.train_size == 4
+    (tmp_path / "set" / "b" / "train").mkdir(parents=True)
+    table(pictures(4, 0)).to_parquet(str(tmp_path / "set" / "b" / "train" / "0000.parquet"))
+    with pytest.raises(DataError, match="has a split 'train' in a/train and in b/train"):
+        load_data(config)
+
+
+def test_what_the_library_computes_beside_the_data_is_not_data(tmp_path):
+    write(tmp_path / "set", "arrow", {"train": table(pictures(4, 0)), "test": table(pictures(2, 0))})
+    config = DataConfig(name="huggingface", root=str(tmp_path / "set"), image_size=8)
+    before = load_data(config).info.fingerprint
+    datasets.load_from_disk(str(tmp_path / "set"))["train"].filter(lambda row: row["label"] == 0)
+    assert list((tmp_path / "set").rglob("cache-*")) and load_data(config).info.fingerprint == before
+    with pytest.raises(DataError, match="skip_unreadable is for the data set 'folder'"):
+        load_data(config.model_copy(update={"skip_unreadable": True}))
+
+
+def test_pictures_of_16_bits_and_of_one_channel():
+    """Grey stays what it is, to the level; PIL alone would make 16 bits white."""
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = torch.from_numpy(grey)[None].float() / 127.5 - 1
+    for channels in (1, 3):
+        prepare = Preparation(DataConfig(name="folder", image_size=16, channels=channels), augmented=False)
+        for picture in (Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 257)):
+            torch.testing.assert_close(prepare(picture), expected.expand(channels, -1, -1))
+    with pytest.raises(ValueError, match="no known range"):
+        prepare(Image.fromarray(grey.astype(np.float32)))
+
+
 def chain(size: int, *augmentations: v2.Transform, channels: int = 3) -> v2.Transform:
-    colour = [v2.Grayscale(1)] if channels == 1 else []
+    colour = [v2.Lambda(lambda picture: picture.convert("L" if channels == 1 else "RGB"))]
     resize = v2.Resize((size, size), antialias=True)
     scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.5]), v2.ToPureTensor()]
-    return v2.Compose([v2.ToImage(), *colour, resize, *augmentations, *scale])
+    return v2.Compose([*colour, v2.ToImage(), resize, *augmentations, *scale])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -104,7 +154,10 @@ def no_labels(rows):
     ("tables", "message"),
     [
         ({"train": lambda: table(pictures(2, 0))}, "has the splits train; expected train, and test or validation"),
-        ({"train": lambda: no_labels(table(pictures(2, 0)))} | {"test": lambda: table(pictures(2, 0))}, "0 columns"),
+        (
+            {"train": lambda: no_labels(table(pictures(2, 0)))} | {"test": lambda: table(pictures(2, 0))},
+            "no column of type ClassLabel, and needs one",
+        ),
         (dict.fromkeys(("train", "test"), lambda: table(pictures(2, 0), ("cat",))), "has one class"),
         (
             {"train": lambda: table(pictures(2, 0)), "test": lambda: table(pictures(2, 0), ("cat", "fox"))},

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from metric_zoo.benchmarks.interruption import RESUMABLE
 from metric_zoo.benchmarks.record import read_record
 from tests.benchmarks.shard_worker import losses
 
@@ -56,6 +57,17 @@ def test_a_worker_dies_on_one_machine(write_recipe, tmp_path, victim):
     assert [machine.wait(timeout=400) for machine in machines] == [1, 1]
     records = {record.kind: record for record in map(read_record, (tmp_path / "out").glob("*.json"))}
     assert {kind: record.status for kind, record in records.items()} == {"standard": "failed", "shifted": "ok"}
+
+
+def test_one_machine_is_asked_to_stop_while_it_measures(write_recipe, tmp_path):
+    """The other only sees a connection end: it must not call the run a failure."""
+    measure = {"batch_size": 16, "warmup": 1, "repeats": 3, "seconds": 20, "corruptions": False}
+    machines = start(write_recipe(kinds=["standard"], train={"epochs": 1}, measure=measure), tmp_path / "out")
+    worker_of(machines[0], tmp_path / "out")
+    time.sleep(2)
+    machines[0].terminate()
+    assert [machine.wait(timeout=120) for machine in machines] == [RESUMABLE, RESUMABLE]
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
 @pytest.mark.parametrize("kind", ["metric", "deformable"])

@@ -128,6 +128,12 @@ def test_only_a_lack_of_memory_means_that_it_does_not_fit():
     with pytest.raises(RuntimeError, match="mat1"):
         largest_batch(wrong, 8)
 
+    def too_many(batch: int) -> None:
+        if batch > 4:
+            raise RuntimeError("integer out of range")
+
+    assert largest_batch(too_many, 64) == 4, "large batches meet other limits, too"
+
 
 def test_throughput_is_that_of_the_times():
     """Quartiles by numpy."""

@@ -8,13 +8,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from metric_zoo.benchmarks import fit
+from metric_zoo.benchmarks import fit, measure, train
 from metric_zoo.benchmarks.data import Augmented, load_data
 from metric_zoo.benchmarks.data.batches import TrainingBatches
 from metric_zoo.benchmarks.launch import Processes, run_recipe
+from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.optimization import rate
+from metric_zoo.benchmarks.plan import plan_recipe
 from metric_zoo.benchmarks.recipe import TrainConfig, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
 
 
@@ -107,7 +110,7 @@ def test_accumulation_leaves_the_trajectory(write_recipe, tmp_path):
 def test_automatic_micro_batches_are_the_fewest_that_fit(write_recipe, tmp_path, monkeypatch, room, parts):
     """On a device that has memory for so many images."""
 
-    def step_of(model, optimizer):
+    def step_of(*_):
         def step(images) -> None:
             if len(images) > room:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -125,6 +128,38 @@ def test_automatic_micro_batches_of_a_device_that_is_too_small(write_recipe, mon
     (run,) = expand(load_recipe(write_recipe(kinds=["standard"], train={"batch_size": 4, "accumulate": "auto"})))
     with pytest.raises(MetricZooError, match="one image does not fit the memory of cpu"):
         fit.micro_batches(run, Accelerator(cpu=True), load_data(run.data).info)
+
+
+def test_a_run_goes_on_in_the_micro_batches_that_it_began_with(write_recipe, tmp_path, monkeypatch):
+    """Batch normalisation sees them: another number would be another run. More memory changes nothing, less is said."""
+    (run,) = expand(load_recipe(write_recipe(kinds=["standard"], train={"batch_size": 96, "accumulate": "auto"})))
+    splits = load_data(run.data)
+
+    def trainer(found: int) -> Trainer:
+        monkeypatch.setattr(train, "micro_batches", lambda *_: found)
+        return Trainer(run, Accelerator(cpu=True), splits, tmp_path / "checkpoints", RunLog(tmp_path / "log"))
+
+    more_memory = trainer(1)
+    more_memory._go_on_in(4)
+    assert more_memory.micro_batches == 4 and len(next(iter(more_memory._loader))[1]) == 24
+    with pytest.raises(MetricZooError, match="began with 2 micro-batches, the memory now asks for 4"):
+        trainer(4)._go_on_in(2)
+
+
+def test_a_plan_where_nothing_fits(write_recipe, tmp_path, monkeypatch):
+    def step_of(*_):
+        def step(images) -> None:
+            if len(images) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        return step
+
+    monkeypatch.setattr(measure, "training_step", step_of)
+    recipe = write_recipe(kinds=["standard"], train={"batch_size": 96, "accumulate": "auto"})
+    room = 10
+    assert "does not fit" not in plan_recipe(recipe, tmp_path, cpu=True)
+    room = 0
+    assert "does not fit" in plan_recipe(recipe, tmp_path, cpu=True)
 
 
 def test_the_search_for_micro_batches_leaves_the_run_alone(write_recipe, tmp_path):
@@ -203,6 +238,8 @@ def test_overhead_is_measured_in_turns(write_recipe):
     assert float(lines[4].removeprefix("ratio: ")) == pytest.approx(harness / plain, rel=0.05)  # printed to 0.01 s
     rate = float(lines[5].removeprefix("loading: ").removesuffix(" images/s").replace(",", ""))
     assert rate == pytest.approx(22 * 64 / loading, rel=0.2)
+    with pytest.raises(MetricZooError, match=r"train.clip_norm=1.0: the plain loop has none"):
+        measure_overhead(write_recipe(train={"epochs": 1, "clip_norm": 1.0}), cpu=True)
 
 
 @pytest.mark.slow
