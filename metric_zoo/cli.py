@@ -63,6 +63,29 @@ def inspect(
     typer.echo(f"\n{taken} of {len(rows)} convolutions would become {to!r}")
 
 
+@app.command("filter")
+def filter_(
+    image: Annotated[Path, typer.Argument(help="A picture, grey or in colour.")],
+    out: Annotated[Path, typer.Option(help="Folder of the filtered pictures and their comparison.")] = Path("filtered"),
+    clean: Annotated[Path | None, typer.Option(help="The picture without noise, to compare with.")] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation of noise to add first; IMAGE is then clean.")] = 0.0,
+    kernel_size: Annotated[int, typer.Option(help="Odd; its square is the number of samples.")] = 11,
+) -> None:
+    """Smooth a picture over balls of metrics that its own edges give, straight and geodesic ones."""
+    import torch
+
+    from metric_zoo.explain import compare_filters, read_image
+
+    picture = read_image(image)
+    reference = read_image(clean) if clean is not None else None
+    if noise:
+        reference = picture if reference is None else reference
+        generator = torch.Generator().manual_seed(0)
+        picture = (picture + noise * torch.randn(picture.shape, generator=generator)).clamp(0, 1)
+    typer.echo(compare_filters(picture, out, reference, kernel_size))
+    typer.echo(f"pictures: {out}")
+
+
 def main() -> None:
     """Entry point of the ``metric-zoo`` command."""
     # Deprecations inside the frameworks are not the user's to mend.

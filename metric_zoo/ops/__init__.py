@@ -1,6 +1,7 @@
 """Functional operators. Kinds differ only in where they sample; `sampled_conv2d` is what they share."""
 
 from metric_zoo.ops.backend import backend, use_backend
+from metric_zoo.ops.ball_filter import ball_filter
 from metric_zoo.ops.bilinear import bilinear_sample
 from metric_zoo.ops.deform import deform_conv2d
 from metric_zoo.ops.metric import metric_conv2d
@@ -10,6 +11,7 @@ from metric_zoo.ops.shifted import shifted_conv2d
 
 __all__ = [
     "backend",
+    "ball_filter",
     "bilinear_sample",
     "deform_conv2d",
     "metric_conv2d",

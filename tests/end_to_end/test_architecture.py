@@ -23,8 +23,8 @@ PUBLIC = {
     "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d GeodesicConv2d KINDS MetricConv2d ModulatedDeformConv2d "
     "SampledConv2d ShiftedConv2d freeze_kernels get_kind head_parameters head_regularization list_kinds "
     "parameter_groups",
-    "mz.ops": "backend bilinear_sample deform_conv2d metric_conv2d onnx_translations sampled_conv2d shifted_conv2d "
-    "use_backend",
+    "mz.ops": "backend ball_filter bilinear_sample deform_conv2d metric_conv2d onnx_translations sampled_conv2d "
+    "shifted_conv2d use_backend",
     "mz.geometry": "BallSamples DRIFTS MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS ball_samples "
     "constrain_drift geodesic_ball grid_offsets identity_raw metric_from_image metric_from_raw sobel_gradient",
 }
@@ -36,6 +36,7 @@ BELOW = {
     "nn": {"ops", "geometry"},
     "converters": {"nn", "ops", "geometry"},
     "zoo": {"converters", "nn", "ops", "geometry"},
+    "explain": {"ops", "geometry"},
     "benchmarks": {"zoo", "converters", "nn", "ops", "geometry"},
     "leaderboards": {"benchmarks"},
 }

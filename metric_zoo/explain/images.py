@@ -1,0 +1,54 @@
+"""Pictures from files and into files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from metric_zoo.errors import DataError
+from metric_zoo.files import replacing
+
+
+def read_image(path: Path) -> Tensor:
+    """A grey or colour picture of 8 or 16 bits.
+
+    Returns:
+        ``(1, C, H, W)`` float32 in [0, 1]; C is 1 or 3. Transparency is dropped, a palette becomes colour.
+
+    Raises:
+        DataError: if the file is missing or no picture, or its pixels are of no known range.
+    """
+    try:
+        with Image.open(path) as picture:
+            grey = picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I")
+            deep = picture.mode.startswith("I")
+            if picture.mode == "F":
+                raise DataError(
+                    f"{path} has floating-point pixels, whose range nobody knows: save it with 8 or 16 bits"
+                )
+            pixels = np.asarray(picture if deep else picture.convert("L" if grey else "RGB"), dtype=np.float32)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read as a picture: {error}") from None
+    image = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)[None]
+    return (image / (65535 if deep else 255)).contiguous()
+
+
+def write_image(image: Tensor, path: Path) -> None:
+    """Write ``(1, C, H, W)`` in [0, 1], C 1 or 3, with 8 bits; the whole file or none.
+
+    Raises:
+        DataError: if the file's name says no format that PIL writes.
+    """
+    levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    form = Image.registered_extensions().get(path.suffix.lower())
+    if form is None:
+        raise DataError(f"{path} has no ending of a picture, such as .png")
+    with replacing(path) as temporary:
+        Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(temporary, format=form)

@@ -1,0 +1,65 @@
+"""Averages over the balls of a metric: adaptive smoothing of an image, without learning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.geodesic import STEPS, check_feasible, geodesic_ball
+from metric_zoo.geometry.randers import RandersMetric
+from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.sampled import sampled_conv2d
+
+BALLS = ("tangent", "geodesic")
+
+
+def ball_filter(
+    image: Tensor,
+    metric: RandersMetric,
+    kernel_size: int = 11,
+    *,
+    ball: str = "tangent",
+    sampling: str = "polar",
+    radius: float = 1.0,
+    steps: int = STEPS,
+) -> Tensor:
+    r"""The mean of an image over the unit ball of a metric around every pixel.
+
+    .. math:: out(p) = \frac1K \sum_i x(p + y_i(p))
+
+    over the samples :math:`y_i` of the ball; those outside the image count nothing (Metric Convolutions, ICCV 2025,
+    heuristic filtering).
+
+    Args:
+        image: ``(B, C, H, W)``; all channels are averaged over the same balls.
+        metric: ``(B, 5, H, W)`` packed, one for every pixel, feasible; see `metric_zoo.geometry.metric_from_image`.
+        kernel_size: odd; ``kernel_size ** 2`` samples.
+        ball: ``"tangent"`` (straight) or ``"geodesic"`` (see `metric_zoo.geometry.geodesic_ball`).
+        sampling: of `metric_zoo.geometry.SAMPLINGS`.
+        radius: of the ball.
+        steps: of the geodesics.
+
+    Returns:
+        ``(B, C, H, W)``.
+
+    Raises:
+        MetricZooError: for an even kernel, an unknown ball or sampling, a metric of another size or that is infeasible
+            (with the first such pixel), or pixels that are not finite.
+    """
+    if kernel_size % 2 == 0:
+        raise MetricZooError(f"kernel_size={kernel_size}: an even kernel has no pixel in its middle")
+    if ball not in BALLS:
+        raise MetricZooError(f"unknown ball {ball!r}; known: {BALLS}")
+    if not bool(image.isfinite().all()):
+        raise MetricZooError(f"image holds {int((~image.isfinite()).sum())} pixels that are not finite")
+    check_feasible(metric)
+    if ball == "geodesic":
+        positions = geodesic_ball(metric, sampling, kernel_size, radius=radius, steps=steps)
+    else:
+        positions = radius * ball_samples(sampling, (kernel_size, kernel_size)).positions(metric)
+    # A channel of ones counts the samples inside the image.
+    padded = torch.cat((image, torch.ones_like(image[:, :1])), 1)
+    weight = image.new_full((padded.shape[1], 1, kernel_size, kernel_size), 1 / kernel_size**2)
+    total = sampled_conv2d(padded, weight, positions, padding=kernel_size // 2, groups=padded.shape[1])
+    return total[:, :-1] / total[:, -1:]
