@@ -2,6 +2,7 @@
 
 from metric_zoo.geometry.geodesic import geodesic_ball
 from metric_zoo.geometry.heuristics import metric_from_image, sobel_gradient
+from metric_zoo.geometry.implicit import ImplicitMetric, fit_randers, hull_ball
 from metric_zoo.geometry.parametrize import (
     DRIFTS,
     PARAMETRIZATIONS,
@@ -18,12 +19,15 @@ __all__ = [
     "PARAMETRIZATIONS",
     "SAMPLINGS",
     "BallSamples",
+    "ImplicitMetric",
     "MatrixOptions",
     "RandersMetric",
     "ball_samples",
     "constrain_drift",
+    "fit_randers",
     "geodesic_ball",
     "grid_offsets",
+    "hull_ball",
     "identity_raw",
     "metric_from_image",
     "metric_from_raw",

@@ -25,8 +25,9 @@ PUBLIC = {
     "parameter_groups",
     "mz.ops": "backend ball_filter bilinear_sample deform_conv2d metric_conv2d onnx_translations sampled_conv2d "
     "shifted_conv2d use_backend",
-    "mz.geometry": "BallSamples DRIFTS MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS ball_samples "
-    "constrain_drift geodesic_ball grid_offsets identity_raw metric_from_image metric_from_raw sobel_gradient",
+    "mz.geometry": "BallSamples DRIFTS ImplicitMetric MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS "
+    "ball_samples constrain_drift fit_randers geodesic_ball grid_offsets hull_ball identity_raw metric_from_image "
+    "metric_from_raw sobel_gradient",
 }
 
 # What each part may import, itself aside; `errors`, `files` and `text` are for all.
