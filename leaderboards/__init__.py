@@ -1,1 +1,1 @@
-"""Records become tables and a page. Reads files only; never runs a model and needs no torch."""
+"""Records become tables and a site. Reads files only and needs no torch, but to check a submitted record's network."""

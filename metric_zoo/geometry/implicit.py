@@ -17,8 +17,8 @@ from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples
 
-_LEAST_RATIO = 1e-4
-"""Of the eigenvalues of a fitted form: flatter balls than 100 : 1 are not what a few samples tell."""
+_LEAST_RATIO = 1e-2
+"""Of the eigenvalues of a fitted form: flatter balls than 10 : 1 are not what a few samples tell."""
 
 
 class ImplicitMetric(NamedTuple):
