@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
-# What would take the tests beyond a quarter of an hour, about three minutes.
+# What would take the tests beyond a quarter of an hour, about ten minutes.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
