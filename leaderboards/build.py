@@ -109,7 +109,9 @@ def write_folder(out: Path, files: Mapping[str, str | bytes]) -> None:
 def _check_replaceable(out: Path, names: set[str]) -> None:
     if not out.exists():
         return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).exists()):
+    # The first leaderboards had no JSON.
+    marked = any((out / name).exists() for name in (_MARKER, "leaderboard.csv"))
+    if not out.is_dir() or (any(out.iterdir()) and not marked):
         raise MetricZooError(f"{out} exists and is no leaderboard: name another folder")
     foreign = sorted({path.name for path in out.iterdir()} - names - _OWN)
     if foreign:
