@@ -43,7 +43,7 @@ DAMAGE = [
     (change(status="failed"), "'failure' is missing"),
     (change(test=None), "lacks test"),
     (lambda d: {**d, "test": {**d["test"], "top1": 1.5}}, "test.top1: .*1.5"),
-    (lambda d: {**d, "test": {**d["test"], "top1": float("nan")}}, "test.top1"),
+    (lambda d: {**d, "test": {**d["test"], "top1": float("nan")}}, "NaN is no number"),
     (lambda d: {k: v for k, v in d.items() if k != "seed"}, "seed: Field required"),
     (change(wall_seconds=-1), "wall_seconds"),
 ]
