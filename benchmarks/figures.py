@@ -15,11 +15,8 @@ from metric_zoo.benchmarks.fit import largest_batch
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.recipe import DTYPES, Run
 from metric_zoo.benchmarks.record import Throughput
-
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What a model computes in, by the recipe's precision."""
 
 
 def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, log: RunLog) -> dict[str, Any]:
@@ -43,6 +40,7 @@ def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, lo
         "inference_largest",
         "activation_memory_mib",
         "training",
+        "training_single",
         "training_largest",
     ):
         try:
@@ -79,6 +77,9 @@ class _Figures:
 
     def training(self) -> dict[str, Any]:
         return {"training": self._throughput(self._training_step(), self._images)}
+
+    def training_single(self) -> dict[str, Any]:
+        return {"training_single": self._throughput(self._training_step(), self._batch(1))}
 
     def training_largest(self) -> dict[str, Any]:
         return {"training_largest": self._largest(self._training_step())}
@@ -117,11 +118,12 @@ def first_images(data: Dataset, count: int, device: torch.device, layout: torch.
 
 def autocast_of(run: Run, device: torch.device) -> AbstractContextManager:
     """For one forward pass in a run's precision."""
-    dtype = DTYPES[run.train.precision]
+    dtype = getattr(torch, DTYPES[run.train.precision])
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def throughput_of(timed: measure.Timed, batch_size: int, run: Run, model: nn.Module) -> Throughput:
     """Of steps of a run's model."""
-    dtype = str(DTYPES[run.train.precision]).removeprefix("torch.")
-    return measure.throughput(timed, batch_size, dtype, run.train.layout, measure.is_compiled(model))
+    return measure.throughput(
+        timed, batch_size, DTYPES[run.train.precision], run.train.layout, measure.is_compiled(model)
+    )

@@ -13,6 +13,8 @@ from metric_zoo.errors import RecipeError, suggest
 
 RECIPES = Path(__file__).parent / "recipes"
 """Recipes that come with the package."""
+DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""What a model computes in, by ``train.precision``: names in torch."""
 
 
 class _Strict(BaseModel):

@@ -118,6 +118,17 @@ class Throughput(_Part):
     joules_per_image: NonNegative | None = None
 
 
+SPEEDS = {
+    "inference": "Inference",
+    "inference_single": "Inference, one image",
+    "inference_largest": "Inference, largest batch",
+    "training": "Training",
+    "training_single": "Training, one image",
+    "training_largest": "Training, largest batch",
+}
+"""A record's fields of `Throughput`, and what they are called."""
+
+
 class Latency(_Part):
     """Milliseconds of one forward pass at batch size 1."""
 
@@ -153,10 +164,10 @@ class Record(_Part):
     by `torch.utils.flop_counter`; the interpolation of sampled layers is not counted. ``device`` is the accelerator's
     name, or ``"cpu"``. ``config`` is the whole configuration, for reading; its hash is ``id``.
 
-    ``inference`` and ``training`` are measured with batches of ``measure.batch_size`` images; ``inference_single`` with
-    one image, as ``latency_ms``; the ``_largest`` with as many as fit a GPU's memory (powers of two, at most
-    ``measure.largest_batch_size``), and on no CPU. ``micro_batches`` says in how many parts each process computed its
-    share of a step.
+    ``inference`` and ``training`` are measured with batches of ``measure.batch_size`` images; the ``_single`` with one
+    image, as ``latency_ms`` (batch normalisation may refuse to train with one); the ``_largest`` with as many as fit a
+    GPU's memory (powers of two, at most ``measure.largest_batch_size``), and on no CPU. ``micro_batches`` says in how
+    many parts each process computed its share of a step.
 
     ``test_hits`` holds one bit for every test image, whether its top-1 answer was right, base64; ``robustness`` the
     top-1 accuracy on the test images after each corruption; ``activation_memory_mib`` what a training step of
@@ -195,6 +206,7 @@ class Record(_Part):
     inference_single: Throughput | None = None
     inference_largest: Throughput | None = None
     training: Throughput | None = None
+    training_single: Throughput | None = None
     training_largest: Throughput | None = None
     latency_ms: Latency | None = None
     peak_memory_mib: NonNegative | None = None

@@ -17,11 +17,12 @@ from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import MeasureConfig
-from metric_zoo.benchmarks.record import read_record, write_record
+from metric_zoo.benchmarks.record import SPEEDS, read_record, write_record
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.errors import DataError, MetricZooError
 
-FIGURES = ("inference", "single", "training")
+FIGURES = ("inference", "inference_single", "training", "training_single")
+"""What is measured again, of a record that has it."""
 
 
 def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root: str | None = None) -> None:
@@ -69,15 +70,17 @@ class _Network:
             raise DataError(f"{path} is of other data than those that {self._run.data.name!r} names here")
         layout = LAYOUTS[self._run.train.layout]
         self._images = first_images(splits.train_clean, self._run.measure.batch_size, device, layout)
-        self._timed = {figure: Timed([], 0.0) for figure in FIGURES}
+        self._timed = {figure: Timed([], 0.0) for figure in FIGURES if getattr(self._record, figure)}
 
     def time(self, figure: str, rounds: int) -> None:
         """One round's share of a figure; the network is on the device for it alone."""
+        if figure not in self._timed:
+            return
         config, so_far = self._share(rounds), self._timed[figure]
         model = self._model.to(self._device, memory_format=LAYOUTS[self._run.train.layout])
-        images = self._images[:1].clone() if figure == "single" else self._images
+        images = self._images[: self._count(figure)].clone()
         autocast = partial(autocast_of, self._run, self._device)
-        if figure == "training":
+        if figure.startswith("training"):
             step = measure.training_step(model, build_optimizer(model, self._run.train), autocast)
         else:
             step = measure.inference_step(model, autocast)
@@ -86,6 +89,9 @@ class _Network:
         joules = None if timed.joules is None or so_far.joules is None else so_far.joules + timed.joules
         self._timed[figure] = Timed(so_far.seconds + timed.seconds, joules)
 
+    def _count(self, figure: str) -> int:
+        return 1 if figure.endswith("single") else len(self._images)
+
     def _share(self, rounds: int) -> MeasureConfig:
         config = self._run.measure
         share = {"repeats": max(3, math.ceil(config.repeats / rounds)), "seconds": config.seconds / rounds}
@@ -93,18 +99,10 @@ class _Network:
 
     def write(self, clock: Clock) -> None:
         """The record, with the new figures and where they are from."""
-        sizes = {"inference": len(self._images), "single": 1, "training": len(self._images)}
-        rates = {
-            figure: throughput_of(self._timed[figure], size, self._run, self._model) for figure, size in sizes.items()
-        }
-        changes = {
-            "inference": rates["inference"],
-            "inference_single": rates["single"],
-            "training": rates["training"],
-            "latency_ms": measure.latency(self._timed["single"]),
-            # Not measured again: they would stand beside figures of another moment.
-            "inference_largest": None,
-            "training_largest": None,
-            "timing": provenance(clock.started),
-        }
+        changes = dict.fromkeys(SPEEDS)  # what is not measured again would stand beside figures of another moment
+        for figure, timed in self._timed.items():
+            changes[figure] = throughput_of(timed, self._count(figure), self._run, self._model)
+        single = self._timed.get("inference_single")
+        changes["latency_ms"] = measure.latency(single) if single else None
+        changes["timing"] = provenance(clock.started)
         write_record(self._path, self._record.model_copy(update=changes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from metric_zoo.benchmarks.record import Record, Scores, Throughput, read_record
+from metric_zoo.benchmarks.record import SPEEDS, Record, Scores, Throughput, read_record
 from metric_zoo.text import columns
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -39,10 +39,10 @@ def _lines(record: Record) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{record.parameters.total:,}{heads}"
     if record.gflops is not None:
         yield "GFLOPs", f"{record.gflops:.3f}"
-    for name in ("inference", "inference_single", "inference_largest", "training", "training_largest"):
+    for name, words in SPEEDS.items():
         throughput = getattr(record, name)
         if throughput is not None:
-            yield name.replace("_", ", "), _throughput(throughput)
+            yield words.lower(), _throughput(throughput)
     if record.latency_ms is not None:
         p99 = "" if record.latency_ms.p99 is None else f", p99 {record.latency_ms.p99:.2f}"
         yield "latency, ms", f"p50 {record.latency_ms.p50:.2f}, p90 {record.latency_ms.p90:.2f}{p99}"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from metric_zoo.benchmarks.recipe import DataConfig, TrainConfig
+from metric_zoo.benchmarks.recipe import DTYPES, DataConfig, TrainConfig
 from metric_zoo.benchmarks.record import Record, config_id
 
 
@@ -110,7 +110,7 @@ def _hardware(record: Record) -> str:
 
 def _precision(record: Record) -> str:
     train = section(record, "train")
-    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(train.get("precision"), "float32")
+    dtype = DTYPES.get(train.get("precision"), "float32")
     layout = [] if train.get("layout", "contiguous") == "contiguous" else [str(train["layout"])]
     return ", ".join([dtype, *layout, *(["compiled"] if train.get("compile") else [])])
 

@@ -29,7 +29,7 @@ _STYLE = {
 _INK = "#5b6675"
 """Of text and axes; `_svg` makes it lighter on a dark page."""
 _DARK_INK = "#9aa6b6"
-COLOURS = ("#3b7dd8", "#e08a1e", "#2e9e6b", "#b055c4", "#d6456b", "#1ba3b8", "#8a7a2c", "#6b6fd6")
+_COLOURS = ("#3b7dd8", "#e08a1e", "#2e9e6b", "#b055c4", "#d6456b", "#1ba3b8", "#8a7a2c", "#6b6fd6")
 _MARKERS = "osD^vP*X"
 
 _AXES = {
@@ -46,7 +46,7 @@ _KNOWN = ("standard", "deformable", "shifted", "metric", "modulated", "geodesic"
 def _look(kind: str) -> dict[str, str]:
     """Colour and marker of a kind: the same in every picture."""
     number = _KNOWN.index(kind) if kind in _KNOWN else sum(kind.encode()) % len(_KNOWN)
-    return {"color": COLOURS[number], "marker": _MARKERS[number]}
+    return {"color": _COLOURS[number], "marker": _MARKERS[number]}
 
 
 def tradeoffs(rows: pd.DataFrame) -> str:

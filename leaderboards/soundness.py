@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.record import Record, Scores, Throughput, config_id
+from metric_zoo.benchmarks.recipe import DTYPES
+from metric_zoo.benchmarks.record import SPEEDS, Record, Scores, Throughput, config_id
 from metric_zoo.leaderboards.cells import printable, section
 
 
@@ -74,7 +75,7 @@ def _figures(record: Record) -> Iterator[str]:
         yield "epochs are not numbered 1, 2, ..."
     if section(record, "train").get("epochs") != len(record.epochs):
         yield f"{len(record.epochs)} epochs, but the configuration says {section(record, 'train').get('epochs')!r}"
-    for name in ("inference", "inference_single", "inference_largest", "training", "training_largest"):
+    for name in SPEEDS:
         if (speed := getattr(record, name)) is not None:
             yield from (f"{name}: {problem}" for problem in _speed(speed, section(record, "train").get("precision")))
     if record.latency_ms is not None and not 0 < record.latency_ms.p50 <= record.latency_ms.p90:
@@ -92,11 +93,8 @@ def _scores(scores: Scores, size: int) -> Iterator[str]:
         yield f"top-1 {scores.top1!r} is no whole number of {scores.images} images"
 
 
-_DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
 def _speed(speed: Throughput, precision: object) -> Iterator[str]:
-    if speed.dtype != _DTYPES.get(precision):
+    if speed.dtype != DTYPES.get(precision):
         yield f"dtype {speed.dtype}, but the configuration says precision {precision!r}"
     if not 0 < speed.lower_quartile <= speed.median <= speed.upper_quartile:
         yield "quartiles are not in order, or not positive"

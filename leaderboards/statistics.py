@@ -34,7 +34,6 @@ def run_frame(records: Sequence[Record]) -> pd.DataFrame:
 def _run_row(record: Record) -> dict:
     cell = asdict(cell_of(record))
     published = published_for(record)
-    corrupted = {f"test_{name}": 100 * share for name, share in record.robustness.items()}
     return {
         **{("cell" if name == "id" else name): value for name, value in cell.items()},
         "run": record_key(record),
@@ -45,7 +44,7 @@ def _run_row(record: Record) -> dict:
         "train_top1": 100 * record.train.top1,
         "generalization_gap": 100 * record.generalization_gap,
         "calibration_error": _percent(record.test.calibration_error),
-        "robustness": float(np.mean([*corrupted.values()])) if corrupted else None,
+        "robustness": 100 * float(np.mean([*record.robustness.values()])) if record.robustness else None,
         "parameters": record.parameters.total,
         "heads": record.parameters.heads,
         "gflops": record.gflops,

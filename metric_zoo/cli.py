@@ -74,7 +74,8 @@ def filter_(
     """Smooth a picture over balls of metrics that its own edges give, straight and geodesic ones."""
     import torch
 
-    from metric_zoo.explain import compare_filters, read_image
+    from metric_zoo.explain import compare_filters
+    from metric_zoo.images import read_image
 
     picture = read_image(image)
     reference = read_image(clean) if clean is not None else None

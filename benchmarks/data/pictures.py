@@ -11,6 +11,7 @@ from torch import Tensor
 from metric_zoo.benchmarks.data.splits import augmentation
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.errors import DataError
+from metric_zoo.images import brightest
 
 
 class Preparation:
@@ -54,13 +55,8 @@ def of_8_bits(picture: Image.Image) -> Image.Image:
     """PIL would clip what it does not scale.
 
     Raises:
-        ValueError: for floating-point pixels, whose range nobody knows.
+        ValueError: for pixels of no known range.
     """
-    if picture.mode.startswith("I"):
-        pixels = np.asarray(picture)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError(f"pixels from {pixels.min()} to {pixels.max()} are not those of a picture of 16 bits")
-        return Image.fromarray((pixels // 257).astype(np.uint8))
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    return picture
+    if brightest(picture) == 255:
+        return picture
+    return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))

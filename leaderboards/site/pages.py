@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from metric_zoo.benchmarks.record import Record, record_key
+from metric_zoo.benchmarks.record import SPEEDS, Record, record_key
 from metric_zoo.leaderboards import plots
 from metric_zoo.leaderboards.cells import cell_of, printable
 from metric_zoo.leaderboards.collect import Collection
@@ -24,7 +24,7 @@ from metric_zoo.leaderboards.site.views import (
     plot_path,
     run_path,
     table_of,
-)  # fmt: skip
+)
 from metric_zoo.leaderboards.soundness import is_marked
 from metric_zoo.leaderboards.tables import groups_of
 
@@ -41,7 +41,7 @@ def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Boar
     but those of `model_path` and of a run's hash.
 
     Args:
-        board: from `leaderboard`, one row per cell; may be empty.
+        board: from `leaderboard`, one row per cell.
         collection: whose records the board is of, for the runs' pages, the failures and the problems.
         more: further boards.
     """
@@ -50,9 +50,9 @@ def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Boar
     files["index.html"] = site.overview()
     for view in site.boards:
         files[f"{view.name}.html"] = site.page("board.html", view.title, "", view.name, board=view)
-    for group in groups_of(board) if len(board) else []:
+    for group in groups_of(board):
         files[plot_path(group)] = plots.tradeoffs(group.rows)
-    for model in sorted(set(board["model"])) if len(board) else []:
+    for model in sorted(set(board["model"])):
         files |= site.model(model)
     for key, record in site.runs.items():
         files[run_path(key)] = site.run(record)
@@ -63,7 +63,7 @@ class _Site:
     def __init__(self, board: pd.DataFrame, collection: Collection, more: Sequence[Board]) -> None:
         self._board, self._collection = board, collection
         self.runs = {record_key(record): record for record in collection.records}
-        self.boards = [*([classification(board)] if len(board) else []), *more]
+        self.boards = [classification(board), *more]
         loader = jinja2.FileSystemLoader(_HERE / "templates")
         self._templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self._templates.filters["printable"] = printable
@@ -80,19 +80,18 @@ class _Site:
 
     def overview(self) -> str:
         records = self._collection.records
-        groups = groups_of(self._board) if len(self._board) else []
         return self.page(
             "overview.html",
             "Overview",
             "",
-            groups=[(group, _leaders(group.rows), plot_path(group)) for group in groups],
+            groups=[(group, _leaders(group.rows), plot_path(group)) for group in groups_of(self._board)],
             configurations=len(self._board),
             runs=sum(record.status == "ok" for record in records),
             failed=[record for record in records if record.status == "failed"],
             problems=self._collection.problems,
             newest=max((_utc(record.provenance.finished) for record in records), default=""),
-            models=sorted(set(self._board["model"])) if len(groups) else [],
-            downloads=DOWNLOADS if len(groups) else (),
+            models=sorted(set(self._board["model"])),
+            downloads=DOWNLOADS,
             published=PUBLISHED,
             tradeoffs=TRADEOFFS,
         )
@@ -104,11 +103,11 @@ class _Site:
         for group in groups_of(self._board[self._board["model"] == model]):
             runs = [[self.runs[i] for i in ids] for ids in group.rows["ids"]]
             names = [f"{row['kind']} {row['options']}".strip() for row in group.rows.to_dict("records")]
-            trained = [(row, name, cell) for row, name, cell in zip(group.rows["kind"], names, runs, strict=True)]
-            trained = [(kind, name, [run for run in cell if run.epochs]) for kind, name, cell in trained]
-            curves = f"plots/{Path(path).stem}-{group.id}.svg" if any(cell for *_, cell in trained) else None
+            cells = zip(group.rows["kind"], names, runs, strict=True)
+            trained = [(kind, name, cell) for kind, name, cell in cells if any(run.epochs for run in cell)]
+            curves = f"plots/{Path(path).stem}-{group.id}.svg" if trained else None
             if curves:
-                files[curves] = plots.learning_curves([part for part in trained if part[2]])
+                files[curves] = plots.learning_curves(trained)
             parts.append((group, table_of(group), list(zip(group.rows.to_dict("records"), runs, strict=True)), curves))
         files[path] = self.page("model.html", model, "../", "classification", parts=parts)
         return files
@@ -151,10 +150,8 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     facts += [(f"Test top-1 with {name}", f"{100 * share:.2f}%") for name, share in record.robustness.items()]
     if record.parameters is not None:
         facts.append(("Parameters, of them heads", f"{record.parameters.total:,}, {record.parameters.heads:,}"))
-    speeds = {"Inference": record.inference, "Inference, one image": record.inference_single,
-              "Inference, largest batch": record.inference_largest, "Training": record.training,
-              "Training, largest batch": record.training_largest}  # fmt: skip
-    for name, speed in speeds.items():
+    for field, name in SPEEDS.items():
+        speed = getattr(record, field)
         if speed is not None:
             spread = f"{speed.lower_quartile:,.0f} to {speed.upper_quartile:,.0f}"
             facts.append((name, f"{speed.median:,.0f} images/s ({spread}), batches of {speed.batch_size}"))

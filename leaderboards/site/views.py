@@ -11,8 +11,9 @@ import pandas as pd
 
 from metric_zoo.leaderboards.tables import Column, Group, groups_of, shown_columns
 
-TRADEOFFS = ("Test accuracy against inference throughput, parameters and generalization gap. "
-             "The table below holds every figure.")  # fmt: skip
+TRADEOFFS = (
+    "Test accuracy against inference throughput, parameters and generalization gap. The table below holds every figure."
+)
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,10 @@ def plot_path(group: Group) -> str:
 def table_of(group: Group, plot: str | None = None) -> Table:
     """A group's rows."""
     columns = shown_columns(group.rows)
-    rows = [Row([_cell(column, row) for column in columns], {"model": row["model"], "kind": row["kind"]})
-            for row in group.rows.to_dict("records")]  # fmt: skip
+    rows = [
+        Row([_cell(column, row) for column in columns], {"model": row["model"], "kind": row["kind"]})
+        for row in group.rows.to_dict("records")
+    ]
     filters = {"dataset": group.dataset, "hardware": group.rows["hardware"].iloc[0]}
     filters["precision"] = group.rows["precision"].iloc[0]
     headings = [Heading(column.heading, column.numeric, column.meaning) for column in columns]

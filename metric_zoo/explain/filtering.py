@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from metric_zoo.errors import DataError
-from metric_zoo.explain.images import write_image
 from metric_zoo.files import replacing
 from metric_zoo.geometry.heuristics import AXES, metric_from_image
+from metric_zoo.images import write_image
 from metric_zoo.ops.ball_filter import BALLS, ball_filter
 from metric_zoo.text import columns
 
@@ -38,9 +38,7 @@ class Filtered:
         return f"{self.ball}-{self.axis}-{self.tau:g}"
 
 
-def compare_filters(
-    image: Tensor, out: Path, clean: Tensor | None = None, kernel_size: int = 11, balls: tuple[str, ...] = BALLS
-) -> str:
+def compare_filters(image: Tensor, out: Path, clean: Tensor | None = None, kernel_size: int = 11) -> str:
     """Filter an image over tangent and geodesic balls, long along the gradient or along the edge, for three drifts.
 
     Args:
@@ -48,7 +46,6 @@ def compare_filters(
         out: folder of every filtered image and of ``comparison.png``.
         clean: the image without noise; each result's PSNR against it is told.
         kernel_size: odd; ``kernel_size ** 2`` samples of every ball.
-        balls: which.
 
     Returns:
         A table.
@@ -62,7 +59,7 @@ def compare_filters(
         )
     if clean is not None and clean.shape != image.shape:
         raise DataError(f"clean image has shape {tuple(clean.shape[1:])}, the image {tuple(image.shape[1:])}")
-    results = [_filtered(image, clean, kernel_size, ball, axis, tau) for ball in balls for axis in AXES for tau in TAUS]
+    results = [_filtered(image, clean, kernel_size, ball, axis, tau) for ball in BALLS for axis in AXES for tau in TAUS]
     for result in results:
         write_image(result.image, out / f"{result.name}.png")
     _draw(image, clean, results, out / "comparison.png")

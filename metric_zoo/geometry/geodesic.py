@@ -62,28 +62,9 @@ def geodesic_ball(
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     if not radius > 0 or steps < 1:
         raise MetricZooError(f"radius={radius}, steps={steps}: expected a radius > 0 and at least 1 step")
-    check_feasible(metric)
+    metric.check_feasible()
     samples = ball_samples(sampling, size, dilation)
     return geodesic_positions(metric, samples, Rays.of(samples), spacing, radius, steps)
-
-
-def check_feasible(metric: RandersMetric) -> None:
-    """Refuse what is no Randers metric.
-
-    Raises:
-        MetricZooError: naming the first pixel where M is not positive definite, or the drift's length is 1 or more.
-    """
-    feasible = metric.is_feasible()
-    if bool(feasible.all()):
-        return
-    batch, group, row, column = (~feasible).nonzero()[0].tolist()
-    values = metric.packed[batch, 5 * group : 5 * group + 5, row, column].tolist()
-    length = metric.drift_norm()[batch, group, row, column].item()
-    raise MetricZooError(
-        f"infeasible metric at image {batch}, group {group}, row {row}, column {column}: (m11, m12, m22, omega_x, "
-        f"omega_y) = ({', '.join(f'{v:.4g}' for v in values)}), |omega| = {length:.4g} in the dual norm; M must be "
-        "positive definite and |omega| < 1"
-    )
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ def geodesic_positions(
 ) -> Tensor:
     """`geodesic_ball` for a table of samples, its rays, and a metric that is known to be feasible.
 
-    The straight line's samples plus what the geodesics deviate from it: in a constant metric exactly nothing.
+    The straight line's samples plus what the geodesics deviate from it: nothing but rounding in a constant metric.
     """
     packed = metric.packed if metric.packed.dtype == torch.float64 else metric.packed.float()
     batch, _, height, width = packed.shape

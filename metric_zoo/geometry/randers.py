@@ -133,6 +133,53 @@ class RandersMetric:
         m11, m12, m22, _, _ = self.components
         return (m11 > 0) & (m11 * m22 - m12**2 > 0) & (self.drift_norm() < 1)
 
+    def check_feasible(self) -> None:
+        """Refuse what is no Randers metric.
+
+        Raises:
+            MetricZooError: naming the first pixel where M is not positive definite, the drift's length is 1 or more,
+                or a value is not finite.
+        """
+        feasible = self.is_feasible()
+        if bool(feasible.all()):
+            return
+        batch, group, row, column = (~feasible).nonzero()[0].tolist()
+        values = ", ".join(f"{field[batch, group, row, column].item():.4g}" for field in self.components)
+        length = self.drift_norm()[batch, group, row, column].item()
+        raise MetricZooError(
+            f"infeasible metric at image {batch}, group {group}, row {row}, column {column}: (m11, m12, m22, omega_x, "
+            f"omega_y) = ({values}), |omega| = {length:.4g} in the dual norm; M must be positive definite and "
+            "|omega| < 1 (RandersMetric.projected makes it so)"
+        )
+
+    def projected(self, least: float = 1e-3) -> RandersMetric:
+        r"""The nearest feasible metric, pixel by pixel; one that is feasible by a margin stays as it is, bit by bit.
+
+        Eigenvalues of M below ``least`` become it (the nearest matrix in the Frobenius norm), then a drift longer than
+        ``1 - least`` in the dual norm is shortened to that.
+
+        Args:
+            least: in (0, 1).
+
+        Raises:
+            MetricZooError: for another ``least``, or values that are not finite.
+        """
+        if not 0 < least < 1:
+            raise MetricZooError(f"least={least}, expected 0 < least < 1")
+        if not bool(self.packed.isfinite().all()):
+            raise MetricZooError(f"{int((~self.packed.isfinite()).sum())} numbers of the metric are not finite")
+        m11, m12, m22, omega_x, omega_y = self.components
+        values, vectors = torch.linalg.eigh(self.matrix.movedim((2, 3), (-2, -1)))
+        raised = vectors @ (values.clamp_min(least)[..., None] * vectors.mT)
+        low = values[..., 0] < least
+        m11, m12, m22 = (
+            torch.where(low, new, old)
+            for new, old in ((raised[..., 0, 0], m11), (raised[..., 0, 1], m12), (raised[..., 1, 1], m22))
+        )
+        length = RandersMetric.from_components(m11, m12, m22, omega_x, omega_y).drift_norm()
+        factor = torch.where(length > 1 - least, (1 - least) / length, torch.ones_like(length))
+        return RandersMetric.from_components(m11, m12, m22, factor * omega_x, factor * omega_y)
+
     def dual(self) -> RandersMetric:
         r"""The dual metric :math:`F^*(v) = \sup_{F(u) \le 1} v^T u`, again a Randers metric.
 

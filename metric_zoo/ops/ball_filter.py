@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.geometry.geodesic import STEPS, check_feasible, geodesic_ball
+from metric_zoo.geometry.geodesic import geodesic_ball
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.ops.sampled import sampled_conv2d
@@ -22,7 +22,6 @@ def ball_filter(
     ball: str = "tangent",
     sampling: str = "polar",
     radius: float = 1.0,
-    steps: int = STEPS,
 ) -> Tensor:
     r"""The mean of an image over the unit ball of a metric around every pixel.
 
@@ -38,7 +37,6 @@ def ball_filter(
         ball: ``"tangent"`` (straight) or ``"geodesic"`` (see `metric_zoo.geometry.geodesic_ball`).
         sampling: of `metric_zoo.geometry.SAMPLINGS`.
         radius: of the ball.
-        steps: of the geodesics.
 
     Returns:
         ``(B, C, H, W)``.
@@ -53,9 +51,9 @@ def ball_filter(
         raise MetricZooError(f"unknown ball {ball!r}; known: {BALLS}")
     if not bool(image.isfinite().all()):
         raise MetricZooError(f"image holds {int((~image.isfinite()).sum())} pixels that are not finite")
-    check_feasible(metric)
+    metric.check_feasible()
     if ball == "geodesic":
-        positions = geodesic_ball(metric, sampling, kernel_size, radius=radius, steps=steps)
+        positions = geodesic_ball(metric, sampling, kernel_size, radius=radius)
     else:
         positions = radius * ball_samples(sampling, (kernel_size, kernel_size)).positions(metric)
     # A channel of ones counts the samples inside the image.

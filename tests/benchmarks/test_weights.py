@@ -14,7 +14,7 @@ from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.measure import loss_of, training_step
 from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
-from metric_zoo.benchmarks.remeasure import remeasure
+from metric_zoo.benchmarks.remeasure import FIGURES, remeasure
 from metric_zoo.benchmarks.weights import trained_model, weights_path
 from metric_zoo.errors import MetricZooError, RecordError
 
@@ -59,8 +59,8 @@ def test_measuring_again_changes_the_speed_alone(write_recipe, tmp_path):
     for path, old in zip(paths, before, strict=True):
         new = read_record(path).model_dump()
         changed = {name for name in new if new[name] != old[name]}
-        assert changed == {"inference", "inference_single", "training", "latency_ms", "timing"}
-        for name, images in (("inference", 16), ("inference_single", 1), ("training", 16)):
+        assert changed == {*FIGURES, "latency_ms", "timing"}
+        for name, images in (("inference", 16), ("inference_single", 1), ("training", 16), ("training_single", 1)):
             figure = new[name]
             assert figure["repeats"] == 3 * 3 and figure["batch_size"] == images  # at least three in a round
             assert (figure["dtype"], figure["compiled"]) == ("bfloat16", False)

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from metric_zoo.cli import app
 from metric_zoo.errors import DataError
-from metric_zoo.explain import compare_filters, read_image, write_image
+from metric_zoo.explain import compare_filters
 from metric_zoo.explain.filtering import psnr
+from metric_zoo.images import read_image, write_image
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLOUR = np.stack([LEVELS, LEVELS.T, 255 - LEVELS], -1)

@@ -89,3 +89,41 @@ def test_identity_is_euclidean():
 def test_errors_name_the_value(make, message):
     with pytest.raises(MetricZooError, match=message):
         make()
+
+
+def test_projected_is_the_nearest_feasible_metric():
+    """Oracles: scipy's minimiser over all positive definite matrices, by a parametrization of its own."""
+    from scipy.optimize import minimize
+
+    m = np.array([[1.0, 2.0], [2.0, 0.5]])  # one eigenvalue is negative
+    least = 1e-3
+    metric = RandersMetric(torch.tensor([1.0, 2.0, 0.5, 0.0, 0.0], dtype=torch.float64).view(1, 5, 1, 1))
+
+    def matrix(p):
+        root = np.array([[p[0], 0], [p[1], p[2]]])
+        return root @ root.T + least * np.eye(2)
+
+    best = minimize(lambda p: ((matrix(p) - m) ** 2).sum(), [1.0, 1.0, 1.0], tol=1e-14)
+    found = metric.projected(least).matrix[0, 0, ..., 0, 0].numpy()
+    np.testing.assert_allclose(found, matrix(best.x), atol=1e-5)
+
+
+def test_projected_shortens_the_drift_alone():
+    packed = torch.tensor([[2.0, 0.3, 1.0, 3.0, -1.0], [2.0, 0.3, 1.0, 0.1, 0.2]], dtype=torch.float64).T
+    metric = RandersMetric(packed.reshape(1, 5, 1, 2))
+    found = metric.projected(0.01)
+    inverse = np.linalg.inv([[2.0, 0.3], [0.3, 1.0]])
+    drift = found.drift[0, 0, :, 0, 0].numpy()
+    assert np.sqrt(drift @ inverse @ drift) == pytest.approx(0.99)
+    assert drift[0] / drift[1] == pytest.approx(-3.0)
+    assert torch.equal(found.packed[..., 1], metric.packed[..., 1])  # feasible already: bit by bit
+    found.check_feasible()
+    with pytest.raises(MetricZooError, match=r"column 0: .*\(2, 0.3, 1, 3, -1\)"):
+        metric.check_feasible()
+
+
+def test_projected_refuses():
+    with pytest.raises(MetricZooError, match="1 numbers of the metric are not finite"):
+        RandersMetric(torch.tensor([1.0, 0, 1, torch.nan, 0]).view(1, 5, 1, 1)).projected()
+    with pytest.raises(MetricZooError, match="least=0"):
+        RandersMetric.identity(1, 1, 1, 1).projected(0)

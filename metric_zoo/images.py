@@ -24,19 +24,30 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            grey = picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I")
-            deep = picture.mode.startswith("I")
-            if picture.mode == "F":
-                raise DataError(
-                    f"{path} has floating-point pixels, whose range nobody knows: save it with 8 or 16 bits"
-                )
-            pixels = np.asarray(picture if deep else picture.convert("L" if grey else "RGB"), dtype=np.float32)
+            most = brightest(picture)
+            grey = most > 255 or picture.mode in ("1", "L", "LA", "La")
+            plain = picture if most > 255 else picture.convert("L" if grey else "RGB")
+            pixels = np.asarray(plain, dtype=np.float32)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read as a picture: {error}") from None
     image = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)[None]
-    return (image / (65535 if deep else 255)).contiguous()
+    return (image / most).contiguous()
+
+
+def brightest(picture: Image.Image) -> int:
+    """The value of white: 65535 for a picture of 16 bits (which PIL keeps in modes of 32, too), else 255.
+
+    Raises:
+        ValueError: for pixels of no known range.
+    """
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no known range; 8 or 16 bits have")
+    if not picture.mode.startswith("I"):
+        return 255
+    low, high = picture.getextrema()
+    if low < 0 or high > 65535:
+        raise ValueError(f"pixels from {low} to {high} are not those of a picture of 16 bits")
+    return 65535
 
 
 def write_image(image: Tensor, path: Path) -> None:
