@@ -52,6 +52,8 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	# Trained denoisers to compare with: its files only, not what it needs to run.
+	$(BIN)/python -m pip install --quiet --no-deps scico==0.0.7
 	touch $@
 
 clean:

@@ -11,16 +11,18 @@ from safetensors import SafetensorError
 from torch import nn
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.data import load_data
+from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.figures import measured
 from metric_zoo.benchmarks.hits import pack_hits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.recipe import PEER, Run
 from metric_zoo.benchmarks.record import Record, write_record
-from metric_zoo.benchmarks.tasks.classification import evaluate
+from metric_zoo.benchmarks.search import best_rate, search_rate, with_rate
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
 from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.benchmarks.tuning import Tuner
 from metric_zoo.benchmarks.weights import keep_weights
 from metric_zoo.nn.base import SampledConv2d
 
@@ -49,22 +51,24 @@ def execute(
         MetricZooError: if data or model cannot be had; FloatingPointError if the loss is not finite.
         SystemExit: with `RESUMABLE`, when asked to stop while training.
     """
-    clock = Clock()
-    splits = load_data(run.data)
-    trainer = Trainer(run, accelerator, splits, checkpoints, log, position)
+    clock, task = Clock(), get_task(run.task)
+    splits = task.load(run)
+    losses, rate = {}, None
+    if run.train.search is not None and run.kind.kind != PEER:
+        losses = search_rate(run, accelerator, splits, checkpoints, log, position)
+        rate = best_rate(losses)
+    learner = _learner(run if rate is None else with_rate(run, rate), accelerator, splits, checkpoints, log, position)
     measure.reset_peak_memory()  # after looking for what fits, which fills the memory on purpose
-    epochs = trainer.train()
-    peak, before = measure.peak_memory_mib(accelerator.device), trainer.progress.seconds
-    train = evaluate(accelerator, trainer.scored, trainer.train_clean, splits.info.train_size)
-    test = evaluate(accelerator, trainer.scored, trainer.test, splits.info.test_size)
+    epochs = learner.train()
+    peak, before = measure.peak_memory_mib(accelerator.device), learner.progress.seconds
+    train, test = learner.evaluate(splits.train_clean), learner.evaluate(splits.test)
     robustness = {}
-    for name in CORRUPTIONS if run.measure.corruptions else ():
-        loader = trainer.loader(Corrupted(splits.test, name))
-        robustness[name] = evaluate(accelerator, trainer.scored, loader, splits.info.test_size).scores.top1
-    plain = trainer.plain
+    for name in CORRUPTIONS if run.measure.corruptions and task.corruptible else ():
+        robustness[name] = learner.evaluate(Corrupted(splits.test, name)).scores.top1
+    plain = learner.plain
     if accelerator.is_main_process:
         if weights:
-            _keep_weights(path, accelerator.unwrap_model(trainer.scored), log)
+            _keep_weights(path, accelerator.unwrap_model(learner.scored), log)
         record = Record(
             **identity(run),
             status="ok",
@@ -73,20 +77,31 @@ def execute(
             parameters=measure.count_parameters(plain),
             train=train.scores,
             test=test.scores,
-            test_hits=pack_hits(test.hits),
+            test_hits=None if test.hits is None else pack_hits(test.hits),
             robustness=robustness,
-            generalization_gap=train.scores.top1 - test.scores.top1,
+            generalization_gap=task.gap(train.scores, test.scores),
             epochs=epochs,
-            micro_batches=trainer.micro_batches,
+            micro_batches=learner.micro_batches,
+            searched=losses,
+            lr=rate,
             peak_memory_mib=peak,
             **measured(run, accelerator.device, plain, splits.train_clean, log),
             wall_seconds=before + clock.seconds(),
             provenance=provenance(clock.started),
         )
         write_record(path, record)
-        log.write(f"done: test top-1 {test.scores.top1:.4f}, {record.wall_seconds:.0f} s in all")
+        told = ", ".join(f"{name} {value:.4g}" for name, value in task.testing(test.scores).items())
+        log.write(f"done: {told}, {record.wall_seconds:.0f} s in all")
     accelerator.wait_for_everyone()
-    trainer.forget()
+    learner.forget()
+
+
+def _learner(
+    run: Run, accelerator: Accelerator, splits: Splits, checkpoints: Path, log: RunLog, position: str
+) -> Trainer | Tuner:
+    if run.kind.kind == PEER:
+        return Tuner(run, accelerator, splits)
+    return Trainer(run, accelerator, splits, checkpoints, log, position)
 
 
 def _keep_weights(path: Path, model: nn.Module, log: RunLog) -> None:

@@ -56,7 +56,6 @@ class _Figures:
     def __init__(self, run: Run, device: torch.device, model: nn.Module, data: Dataset) -> None:
         self._run, self._model, self._data, self._device = run, model, data, device
         self._images = self._batch(run.measure.batch_size)
-        self._optimizer = build_optimizer(model, run.train)
 
     def gflops(self) -> dict[str, Any]:
         return {"gflops": measure.gflops(self._model, self._images[:1])}
@@ -88,7 +87,7 @@ class _Figures:
         return measure.inference_step(self._model)
 
     def _training_step(self) -> Callable[[Tensor], None]:
-        return measure.training_step(self._model, self._optimizer)
+        return measure.training_step(self._model, build_optimizer(self._model, self._run.train))
 
     def _throughput(self, step: Callable[[Tensor], None], images: Tensor) -> Throughput:
         return throughput_of(measure.timed(step, images, self._run.measure), len(images), self._run, self._model)

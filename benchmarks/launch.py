@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.interruption import RESUMABLE, resumable
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
@@ -30,6 +29,7 @@ from metric_zoo.benchmarks.sweep import (
     run_pending,
     stop_marker,
 )
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import weights_path
 from metric_zoo.errors import MetricZooError, RecipeError, suggest
 
@@ -151,8 +151,8 @@ def preflight(runs: list[Run]) -> None:
     Raises:
         MetricZooError: for missing data, an unknown model, an expression that selects nothing, an impossible option.
     """
-    data = {run.data.model_dump_json(): run.data for run in runs}
-    infos = {key: load_data(config).info for key, config in data.items()}
+    data = {run.data.model_dump_json(): run for run in runs}
+    infos = {key: get_task(run.task).load(run).info for key, run in data.items()}
     for run in runs:
         size = infos[run.data.model_dump_json()].train_size
         if run.train.batch_size > size:

@@ -58,7 +58,7 @@ def inference_step(model: nn.Module, autocast: Autocast = nullcontext) -> Callab
 def training_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, autocast: Autocast = nullcontext, parts: int = 1
 ) -> Callable[[Tensor], None]:
-    """A whole training step on images ``(B, C, H, W)``, all of class 0, ``parts`` times the same. It trains: measure
+    """A whole training step on images ``(B, C, H, W)``, with `loss_of`, ``parts`` times the same. It trains: measure
     last."""
     model.train()
 
@@ -72,10 +72,12 @@ def training_step(
 
 
 def loss_of(model: nn.Module, images: Tensor, autocast: Autocast = nullcontext) -> Tensor:
-    """Cross-entropy of class 0."""
+    """Of a network that classifies, cross-entropy of class 0; of one that answers with images, their mean square."""
     with autocast():
-        logits = logits_of(model(images)).float()
-    return F.cross_entropy(logits, logits.new_zeros(len(images), dtype=torch.int64))
+        output = logits_of(model(images)).float()
+    if output.dim() > 2:
+        return output.square().mean()
+    return F.cross_entropy(output, output.new_zeros(len(images), dtype=torch.int64))
 
 
 def is_compiled(model: nn.Module) -> bool:

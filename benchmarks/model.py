@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from metric_zoo.benchmarks.ablations import mix_batches
-from metric_zoo.benchmarks.recipe import ModelConfig, Run
+from metric_zoo.benchmarks.fields import learn_fields
+from metric_zoo.benchmarks.networks import get_network
+from metric_zoo.benchmarks.peers import build_peer
+from metric_zoo.benchmarks.recipe import PEER, ConvolutionConfig, ModelConfig, Run
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.converters import convert
 from metric_zoo.errors import RecipeError
@@ -24,16 +29,16 @@ def build_model(run: Run, data: DatasetInfo) -> nn.Module:
     Raises:
         RecipeError: if architecture and data do not fit; ConversionError as `convert`.
     """
-    model = build_base(ModelOrigin(run.model.source, run.model.name, _options(run.model, data)), run.model.pretrained)
+    model, where = _base(run, data)
     if run.model.small_image_stem:
         small_image_stem(model)
-    if run.kind.kind == "standard" and run.kind.init == "pretrained" and not run.kind.batch_mixed:
+    if run.kind.kind == PEER or _is_left_alone(run.kind):
         return model
     example = torch.zeros(1, *data.image_shape).uniform_(generator=torch.Generator().manual_seed(0))
     model = convert(
         model,
         run.kind.kind,
-        where=run.kind.where,
+        where=where,
         example_input=example,
         init=run.kind.init,
         inplace=True,
@@ -41,7 +46,27 @@ def build_model(run: Run, data: DatasetInfo) -> nn.Module:
     )
     if run.kind.batch_mixed:
         mix_batches(model)
+    if run.kind.per_pixel:
+        learn_fields(model, example)
     return freeze_kernels(model) if run.kind.freeze_kernels else model
+
+
+def _base(run: Run, data: DatasetInfo) -> tuple[nn.Module, Any]:
+    """The network, and which of its convolutions are to be swapped."""
+    model, where = run.model, run.kind.where
+    if model.source == "peer":
+        return build_peer(model.name, run.data), where
+    if model.source == "metric-zoo":
+        network = get_network(model.name)
+        try:
+            return network.build(data.image_shape[0], **model.options), network.where if where is None else where
+        except TypeError as error:
+            raise RecipeError(f"{model.name}: {error}") from None
+    return build_base(ModelOrigin(model.source, model.name, _options(model, data)), model.pretrained), where
+
+
+def _is_left_alone(kind: ConvolutionConfig) -> bool:
+    return kind.kind == "standard" and kind.init == "pretrained" and not kind.batch_mixed
 
 
 def _options(model: ModelConfig, data: DatasetInfo) -> dict:

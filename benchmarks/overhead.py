@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.operators.timing import quartiles
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import Run, TrainConfig, expand, load_recipe
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.classification import logits_of
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
@@ -40,7 +41,7 @@ def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
     device = "cuda" if not cpu and torch.cuda.is_available() else "cpu"
     run = expand(load_recipe(recipe), device=device)[0]
     _check_plain(run)
-    splits = load_data(run.data)
+    splits = get_task(run.task).load(run)
     accelerator = Accelerator(cpu=cpu, mixed_precision=run.train.precision)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(run, accelerator, splits, Path(folder), RunLog(Path(folder) / "log"))

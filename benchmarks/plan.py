@@ -12,15 +12,16 @@ import torch
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.checkpoint import last_position
-from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.figures import autocast_of
 from metric_zoo.benchmarks.fit import divisors, is_lack_of_memory
 from metric_zoo.benchmarks.launch import preflight
 from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import MeasureConfig, Run, expand, load_recipe
+from metric_zoo.benchmarks.recipe import PEER, MeasureConfig, Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, is_claimed
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.text import columns
 
 _FEW = MeasureConfig(warmup=1, repeats=3, seconds=0)
@@ -42,7 +43,7 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
     hours = 0.0
     for run in runs:
         key = json.dumps([run.data.model_dump(), run.model.model_dump(), run.kind.model_dump()], sort_keys=True)
-        splits = load_data(run.data)
+        splits = get_task(run.task).load(run)
         steps = len(splits.train) // run.train.batch_size * run.train.epochs
         if key not in known:
             known[key] = _figures(run, splits, steps, processes, estimate)
@@ -60,8 +61,8 @@ def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: boo
     model = build_model(run, splits.info).to(device, memory_format=layout)
     image = splits.train[0][0][None].to(device)
     figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, image):.4g}"]
-    if not estimate:
-        return figures, 0.0
+    if not estimate or run.kind.kind == PEER:  # that takes no steps
+        return figures + ["", ""] * estimate, 0.0
     share = run.train.batch_size // processes
     for parts in divisors(share) if run.train.accumulate == "auto" else [run.train.accumulate]:
         images = image.expand(share // parts, -1, -1, -1).contiguous(memory_format=layout)

@@ -17,46 +17,75 @@ DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """What a model computes in, by ``train.precision``: names in torch."""
 
 
+Task = Literal["classification", "denoising", "single-image-denoising"]
+PEER = "peer"
+"""The kind of runs of what is no network with a convolution to convert."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    def identifying(self) -> dict[str, Any]:
+        """The fields that can change a figure; see `_CHANGES_NO_FIGURE` and `_SINCE`."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            value, marks = getattr(self, name), field.metadata
+            if _CHANGES_NO_FIGURE in marks or (_SINCE in marks and value == field.default):
+                continue
+            found[name] = value.identifying() if isinstance(value, _Strict) else value
+        return found
+
+
+_CHANGES_NO_FIGURE = "changes no figure"
+"""Marks a field that is no part of a run's identity."""
+_SINCE = "since the first records"
+"""Marks a field that is part of it only where it is set: runs that leave it alone are older than the choice."""
 
 
 class DataConfig(_Strict):
     """The data set.
 
     Attributes:
-        name: ``digits`` (scikit-learn's, embedded), ``fashion-mnist``, ``cifar10``, ``cifar100``, ``folder`` or
-            ``huggingface`` (a data set on disk).
+        name: for classification ``digits`` (scikit-learn's, embedded), ``mnist``, ``fashion-mnist``, ``cifar10``,
+            ``cifar100``, ``folder`` or ``huggingface`` (a data set on disk); for denoising ``scikit-image`` (its
+            pictures, embedded), ``bsds300``, ``bsds500``, ``voc`` or ``folder`` (``train/`` and ``test/``).
         root: folder of the data; None is ``$METRIC_ZOO_DATA``, else the platform's cache folder. Not part of a run's
             identity: the data's fingerprint is in the record.
         label: what to call a ``folder`` or ``huggingface`` data set in tables; None is that word and its folder's name.
         image_column, label_column: of a ``huggingface`` data set that has several.
-        image_size: pixels a side that images are resized to; None keeps them.
-        channels: 1 or 3; None keeps the data's own.
+        image_size: pixels a side that images are resized to (for denoising: that are cut from their middle); None
+            keeps them.
+        channels: 1 or 3; None keeps the data's own (for denoising: makes them grey).
         augment: ``none``; ``crop-flip`` (random crop from a 12.5% border, random horizontal flip); or
             ``resized-crop-flip`` (a random part of 8 to 100% of the area, resized; random horizontal flip).
         skip_unreadable: leave images out that cannot be read (folders only); the record says how many.
+        noise: for denoising, the standard deviation of the Gaussian noise; pixels are in [0, 1], also afterwards.
+        image: for denoising a single image, which: one of scikit-image's, or a path in ``root`` of a ``folder``.
     """
 
     name: str = "digits"
-    root: str | None = None
+    root: Annotated[str | None, _CHANGES_NO_FIGURE] = None
     label: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
+    image_column: Annotated[str | None, _SINCE] = None
+    label_column: Annotated[str | None, _SINCE] = None
     image_size: int | None = Field(None, ge=1)
     channels: Literal[1, 3] | None = None
     augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
     skip_unreadable: bool = False
+    noise: Annotated[float | None, _SINCE, Field(gt=0)] = None
+    image: Annotated[str | None, _SINCE] = None
 
 
 class ModelConfig(_Strict):
     """An architecture: its registry's name, ``source``, constructor ``options``, and what to start from.
 
+    ``metric-zoo`` has the networks of `metric_zoo.benchmarks.networks`; ``peer`` is what `Recipe.peers` becomes.
+
     ``small_image_stem`` gives a ResNet a 3x3 stride-1 stem without max-pool (the paper's setting for small images).
     """
 
     name: str
-    source: Literal["timm", "torchvision"] = "timm"
+    source: Literal["timm", "torchvision", "metric-zoo", "peer"] = "timm"
     options: dict[str, Any] = {}
     pretrained: bool = False
     small_image_stem: bool = False
@@ -66,7 +95,8 @@ class ConvolutionConfig(_Strict):
     """A kind of convolution, its options, and where it goes (see `metric_zoo.convert`).
 
     ``freeze_kernels`` trains the heads only (the paper's FKW); ``init: uniform`` is the paper's start; ``batch_mixed``
-    is the published program's confusion of the images of a batch (`metric_zoo.benchmarks.ablations`).
+    is the published program's confusion of the images of a batch (`metric_zoo.benchmarks.ablations`); ``per_pixel``
+    learns the sampling of every pixel itself instead of predicting it (`metric_zoo.benchmarks.fields`).
     """
 
     kind: str
@@ -75,6 +105,15 @@ class ConvolutionConfig(_Strict):
     init: Literal["pretrained", "uniform"] = "pretrained"
     freeze_kernels: bool = False
     batch_mixed: bool = False
+    per_pixel: Annotated[bool, _SINCE] = False
+
+
+class SearchConfig(_Strict):
+    """Which learning rate? Each of ``lr`` trains ``epochs`` epochs (None: all) on what is not held out; the one with
+    the lowest loss on that begins again, with all images."""
+
+    lr: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
+    epochs: int | None = Field(None, ge=1)
 
 
 class TrainConfig(_Strict):
@@ -88,6 +127,7 @@ class TrainConfig(_Strict):
             normalisation sees smaller parts.
         optimizer: ``adamw``, ``adam`` or ``sgd`` (momentum 0.9).
         lr: of all but the sampling heads, which learn at ``head_lr_scale`` of it.
+        search: finds ``lr``, which then says nothing.
         head_regularization: factor of `metric_zoo.nn.head_regularization` (5000 in the published runs).
         weight_decay: of the optimiser.
         schedule: ``cosine`` (to zero, every step), ``constant``, or ``step``: times ``decay`` at the start of every
@@ -108,6 +148,7 @@ class TrainConfig(_Strict):
     accumulate: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
+    search: Annotated[SearchConfig | None, _SINCE] = None
     head_lr_scale: float = Field(0.1, ge=0)
     head_regularization: float = Field(0.0, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
@@ -120,8 +161,8 @@ class TrainConfig(_Strict):
     precision: Literal["no", "fp16", "bf16"] = "no"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
-    num_workers: int = Field(0, ge=0)
-    checkpoint_minutes: float = Field(10.0, gt=0)
+    num_workers: Annotated[int, _CHANGES_NO_FIGURE, Field(ge=0)] = 0
+    checkpoint_minutes: Annotated[float, _CHANGES_NO_FIGURE, Field(gt=0)] = 10.0
 
     @model_validator(mode="after")
     def _schedule(self) -> TrainConfig:
@@ -151,27 +192,44 @@ class MeasureConfig(_Strict):
 
 
 class Recipe(_Strict):
-    """The file. Its runs are models x kinds x seeds; ``seeds: 5`` is short for 0 to 4.
+    """The file. Its runs are models x kinds x seeds, and peers x seeds; ``seeds: 5`` is short for 0 to 4.
+
+    ``denoising`` learns to remove noise from images of a data set, ``single-image-denoising`` from one image, of which
+    it sees one realisation of the noise and is tested on another. ``peers`` are denoisers that learn nothing here
+    (`metric_zoo.benchmarks.peers`).
 
     ``extends`` names another recipe, a file beside this one or one that comes with the package, whose keys hold where
     this file says nothing: mappings are merged, lists and values replaced.
     """
 
     name: str
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     data: DataConfig = DataConfig()
     models: list[ModelConfig] = Field(min_length=1)
     kinds: list[ConvolutionConfig] = Field(min_length=1)
+    peers: list[str] = []
     seeds: list[int] = Field([0], min_length=1)
     train: TrainConfig = TrainConfig()
     measure: MeasureConfig = MeasureConfig()
+
+    @model_validator(mode="after")
+    def _noise(self) -> Recipe:
+        if (self.task == "classification") == (self.data.noise is not None):
+            raise ValueError(
+                f"task {self.task!r} and data.noise={self.data.noise}: denoising needs one, only denoising"
+            )
+        if self.peers and self.task == "classification":
+            raise ValueError("peers are for denoising")
+        if self.data.image is not None and self.task != "single-image-denoising":
+            raise ValueError("data.image is for the task single-image-denoising")
+        return self
 
 
 class Run(_Strict):
     """One run of a recipe."""
 
     recipe: str
-    task: str
+    task: Task
     data: DataConfig
     model: ModelConfig
     kind: ConvolutionConfig
@@ -187,14 +245,7 @@ class Run(_Strict):
 
         That includes the number of processes (each normalises its own part of a batch) and the type of device.
         """
-        config = self.model_dump(mode="json")
-        config["data"].pop("root")
-        for name in ("image_column", "label_column"):
-            if config["data"][name] is None:
-                config["data"].pop(name)  # most data have one of each: their runs' identity is older than the choice
-        for name in ("num_workers", "checkpoint_minutes"):
-            config["train"].pop(name)
-        return config
+        return self.identifying()
 
     @property
     def id(self) -> str:
@@ -312,12 +363,10 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
         raise RecipeError(f"recipe {recipe.name!r}: train.precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'")
     shared = {"recipe": recipe.name, "task": recipe.task, "data": recipe.data, "train": recipe.train}
     shared |= {"measure": recipe.measure, "processes": processes, "device": device}
-    runs = [
-        Run(model=model, kind=kind, seed=seed, **shared)
-        for model in recipe.models
-        for seed in recipe.seeds
-        for kind in recipe.kinds
-    ]
+    pairs = [(model, kind, seed) for model in recipe.models for seed in recipe.seeds for kind in recipe.kinds]
+    peers = [ModelConfig(name=name, source="peer") for name in recipe.peers]
+    pairs += [(peer, ConvolutionConfig(kind=PEER), seed) for peer in peers for seed in recipe.seeds]
+    runs = [Run(model=model, kind=kind, seed=seed, **shared) for model, kind, seed in pairs]
     return list({run.id: run for run in runs}.values())
 
 
@@ -336,4 +385,5 @@ def _fields_at(parents: list[Any]) -> list[str]:
     parts = {"data": DataConfig, "models": ModelConfig, "kinds": ConvolutionConfig, "train": TrainConfig}
     parts["measure"] = MeasureConfig
     section = parts.get(parents[0]) if parents else Recipe
+    section = SearchConfig if parents[:2] == ["train", "search"] else section
     return list(section.model_fields) if section else []

@@ -8,7 +8,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
@@ -89,14 +98,42 @@ class Scores(_Part):
     images: Count
 
 
+class Fidelity(_Part):
+    """Of one split's restored images, in evaluation mode, pixels in [0, 1]: means over the images of the mean squared
+    error, the peak signal-to-noise ratio in dB and the structural similarity.
+
+    ``published_mse`` is the error as the metric-convolution paper's program adds it up: means over batches, summed,
+    over the number of images.
+    """
+
+    mse: NonNegative
+    psnr: Annotated[float, Field(allow_inf_nan=False)]
+    ssim: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+    published_mse: NonNegative
+    images: Count
+
+
+_TAGS = ("accuracy", "fidelity")
+
+
+def _tag(scores: Any) -> str:
+    return _TAGS[isinstance(scores, Fidelity) or (isinstance(scores, dict) and "mse" in scores)]
+
+
+Quality = Annotated[Annotated[Scores, Tag(_TAGS[0])] | Annotated[Fidelity, Tag(_TAGS[1])], Discriminator(_tag)]
+"""What a split's images score."""
+
+
 class Epoch(_Part):
-    """One epoch: ``train_loss`` and ``train_top1`` are running averages while training, ``test_top1`` is after it."""
+    """One epoch: ``train_loss`` and ``train_top1`` are running averages while training, the test split's figures are
+    those after it. Top-1 is of classification, the error of denoising."""
 
     epoch: Count
     lr: NonNegative
     train_loss: NonNegative
-    train_top1: Share
-    test_top1: Share
+    train_top1: Share | None = None
+    test_top1: Share | None = None
+    test_mse: NonNegative | None = None
     seconds: NonNegative
 
 
@@ -158,7 +195,8 @@ class Provenance(_Part):
 
 
 class Record(_Part):
-    """One run. ``generalization_gap`` is train minus test top-1 accuracy, both in evaluation mode, as a share.
+    """One run. ``generalization_gap`` is train minus test top-1 accuracy, both in evaluation mode, as a share; of
+    denoising it is (test - train) / train of the mean squared error.
 
     ``gflops`` counts the multiply-adds of convolutions and products of one image's forward pass, two operations each,
     by `torch.utils.flop_counter`; the interpolation of sampled layers is not counted. ``device`` is the accelerator's
@@ -168,6 +206,9 @@ class Record(_Part):
     image, as ``latency_ms`` (batch normalisation may refuse to train with one); the ``_largest`` with as many as fit a
     GPU's memory (powers of two, at most ``measure.largest_batch_size``), and on no CPU. ``micro_batches`` says in how
     many parts each process computed its share of a step.
+
+    ``searched`` has for every learning rate that was tried its loss on held-out images (None: it was not finite), and
+    ``lr`` is the one that was taken; empty and None where the recipe names one.
 
     ``test_hits`` holds one bit for every test image, whether its top-1 answer was right, base64; ``robustness`` the
     top-1 accuracy on the test images after each corruption; ``activation_memory_mib`` what a training step of
@@ -195,12 +236,14 @@ class Record(_Part):
     converted_layers: Count | None = None
     parameters: Parameters | None = None
     gflops: NonNegative | None = None
-    train: Scores | None = None
-    test: Scores | None = None
-    generalization_gap: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    train: Quality | None = None
+    test: Quality | None = None
+    generalization_gap: Annotated[float, Field(allow_inf_nan=False)] | None = None
     test_hits: Annotated[str, Field(max_length=2**22)] | None = None
     robustness: Annotated[dict[Word, Share], Field(max_length=100)] = {}
     micro_batches: Count | None = None
+    searched: Annotated[dict[Word, NonNegative | None], Field(max_length=100)] = {}
+    lr: NonNegative | None = None
     epochs: Annotated[list[Epoch], Field(max_length=100_000)] = []
     inference: Throughput | None = None
     inference_single: Throughput | None = None
@@ -225,6 +268,9 @@ class Record(_Part):
         missing = [name for name in required if getattr(self, name) is None]
         if missing:
             raise ValueError(f"a record with status 'ok' lacks {', '.join(missing)}")
+        scores = Scores if self.task == "classification" else Fidelity
+        if not (isinstance(self.train, scores) and isinstance(self.test, scores)):
+            raise ValueError(f"train and test of task {self.task!r} are no {scores.__name__}")
         return self
 
 
@@ -284,7 +330,7 @@ def _no_number(name: str) -> None:
 def first_problem(error: ValidationError) -> str:
     """The first of pydantic's findings in one line: place, message and the value given."""
     problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    place = ".".join(str(part) for part in problem["loc"] if part not in _TAGS) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     value = "" if problem["type"] == "missing" or not problem["loc"] else f", got {problem['input']!r:.80}"
     return f"{place}: {problem['msg']}{value}{more}"

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.figures import autocast_of, first_images, throughput_of
 from metric_zoo.benchmarks.measure import Timed
 from metric_zoo.benchmarks.model import LAYOUTS
@@ -18,6 +17,7 @@ from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import MeasureConfig
 from metric_zoo.benchmarks.record import SPEEDS, read_record, write_record
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.errors import DataError, MetricZooError
 
@@ -65,7 +65,8 @@ class _Network:
         self._model, self._run = trained_model(path), run_of(self._record)
         if self._run.train.compile:
             self._model.compile()
-        splits = load_data(self._run.data.model_copy(update={"root": data_root}))
+        here = self._run.data.model_copy(update={"root": data_root})
+        splits = get_task(self._run.task).load(self._run.model_copy(update={"data": here}))
         if splits.info.fingerprint != self._record.dataset.fingerprint:
             raise DataError(f"{path} is of other data than those that {self._run.data.name!r} names here")
         layout = LAYOUTS[self._run.train.layout]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from metric_zoo.benchmarks.checkpoint import Checkpoints
@@ -29,11 +28,10 @@ from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.optimization import build_optimizer, moving_average, rate, set_rate
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Epoch
-from metric_zoo.benchmarks.tasks.classification import evaluate, hits, logits_of
+from metric_zoo.benchmarks.tasks import Evaluation, get_task
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.nn.groups import head_regularization
 
-_EVAL_BATCH = 256
 _STEPS_BETWEEN_LOOKS = 20
 
 
@@ -78,6 +76,7 @@ class Trainer:
         position: str = "",
     ) -> None:
         self.run, self.accelerator, self._splits, self._log = run, accelerator, splits, log
+        self._task = get_task(run.task)
         self._label = f"[{position}] {run.label}" if position else run.label
         self.micro_batches = micro_batches(run, accelerator, splits.info)
         set_seed(run.seed)
@@ -93,7 +92,7 @@ class Trainer:
         if run.train.ema is not None:
             self._average = moving_average(self.plain, run.train.ema)
             accelerator.register_for_checkpointing(self._average)
-        self.train_clean, self.test = self.loader(splits.train_clean), self.loader(splits.test)
+        self._test = self._loader_of(splits.test)  # of every epoch; workers may live on
         self._checkpoints = Checkpoints(checkpoints, accelerator)
         self.progress = Progress(fingerprint=splits.info.fingerprint, micro_batches=self.micro_batches)
         self._started = self._kept = time.monotonic()
@@ -108,7 +107,8 @@ class Trainer:
             accelerator.num_processes,
             self.micro_batches,
         )
-        self._loader = DataLoader(self._data, batch_sampler=self._batches, **self._workers())
+        workers = loading(run.train.num_workers, accelerator)
+        self._loader = DataLoader(self._data, batch_sampler=self._batches, **workers)
 
     @property
     def plain(self) -> nn.Module:
@@ -120,21 +120,15 @@ class Trainer:
         """The network to evaluate: the moving average, where the recipe asks for one."""
         return self._average.module if self._average is not None else self.model
 
-    def _workers(self) -> dict[str, Any]:
-        workers = self.run.train.num_workers
-        pinned = self.accelerator.device.type == "cuda"
-        return {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": pinned,
-            "worker_init_fn": ignore_requests,
-            "generator": torch.Generator(),  # or every loader draws from the one that dropout uses
-        }
+    def _loader_of(self, dataset: Dataset) -> DataLoader:
+        return evaluation_loader(dataset, self.run, self.accelerator)
 
-    def loader(self, dataset) -> DataLoader:
-        """Of this process's share of a split to evaluate."""
-        batch_size = max(1, _EVAL_BATCH // self.accelerator.num_processes)
-        return self.accelerator.prepare(DataLoader(dataset, batch_size, **self._workers()))
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """Score a data set by `scored`."""
+        return self._evaluate(self._loader_of(dataset), len(dataset))
+
+    def _evaluate(self, loader: DataLoader, size: int) -> Evaluation:
+        return self._task.evaluate(self.accelerator, self.scored, loader, size, self.run.train.batch_size)
 
     def train(self) -> list[Epoch]:
         """All epochs that are left.
@@ -191,7 +185,7 @@ class Trainer:
             self._epoch(bar, interruption)
         if self.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
-        self.progress = Progress()
+        self.progress = Progress(fingerprint=self._splits.info.fingerprint, micro_batches=self.micro_batches)
         return time.monotonic() - start
 
     def forget(self) -> None:
@@ -266,20 +260,21 @@ class Trainer:
         layout = torch.channels_last if config.layout == "channels_last" else torch.contiguous_format
         images = images.to(device, non_blocking=True).contiguous(memory_format=layout)
         labels = labels.to(device, non_blocking=True)
-        logits = logits_of(self.model(images)).float()
-        loss = F.cross_entropy(logits, labels)
+        output = self.model(images)
+        loss = self._task.loss(output, labels)
         whole = (
             loss + config.head_regularization * head_regularization(self.model) if config.head_regularization else loss
         )
         self.accelerator.backward(whole / parts)
-        right = hits(logits.detach(), labels, 1).sum()
+        right = torch.zeros_like(loss) + self._task.right(output, labels)
         images_seen = torch.full_like(loss, len(labels))
-        return torch.stack((loss.detach() * len(labels), right, images_seen)).double()
+        return torch.stack((loss.detach() * len(labels), right.detach(), images_seen)).double()
 
     def _look(self, sums: Tensor, bar: tqdm) -> None:
         if not math.isfinite(sums[0]):
             raise FloatingPointError(f"the training loss is {sums[0]} after step {self._global_step}: lower train.lr")
-        bar.set_postfix(loss=f"{sums[0] / sums[2]:.3f}", accuracy=f"{sums[1] / sums[2]:.3f}", refresh=False)
+        loss, right, images = sums.tolist()
+        bar.set_postfix(_rounded({"loss": loss / images, **self._task.training(right / images)}), refresh=False)
 
     def _total(self, sums: Tensor) -> list[float]:
         if self.accelerator.num_processes == 1:
@@ -295,18 +290,18 @@ class Trainer:
         synchronize_buffers(self.model, self.accelerator)
         if self._average is not None:
             synchronize_buffers(self.scored, self.accelerator)
-        test = evaluate(self.accelerator, self.scored, self.test, self._splits.info.test_size).scores
-        figures = {"loss": loss / images, "accuracy": right / images, "test": test.top1}
-        bar.set_postfix(epoch=progress.epoch + 1, **{name: f"{value:.3f}" for name, value in figures.items()})
-        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        test = self._evaluate(self._test, len(self._splits.test)).scores
+        scores = self._task.training(right / images) | self._task.testing(test)
+        figures = {"loss": loss / images, **scores}
+        bar.set_postfix(epoch=progress.epoch + 1, **_rounded(figures))
+        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self._note(f"epoch {progress.epoch + 1} of {self.run.train.epochs}: {told}")
         progress.epochs.append(
             Epoch(
                 epoch=progress.epoch + 1,
                 lr=self.run.train.lr * rate(self.run.train, progress.epoch * self._batches.steps, self._batches.steps),
                 train_loss=loss / images,
-                train_top1=right / images,
-                test_top1=test.top1,
+                **scores,
                 seconds=progress.epoch_seconds + time.monotonic() - start,
             ).model_dump()
         )
@@ -328,6 +323,27 @@ class Trainer:
         if self.accelerator.is_main_process:
             print(f"{self._label}: stopped after step {self._global_step}; the same command goes on", file=sys.stderr)
         sys.exit(RESUMABLE)
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.3g}" for name, value in figures.items()}
+
+
+def loading(workers: int, accelerator: Accelerator) -> dict[str, Any]:
+    """How a `DataLoader` loads."""
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": accelerator.device.type == "cuda",
+        "worker_init_fn": ignore_requests,
+        "generator": torch.Generator(),  # or every loader draws from the one that dropout uses
+    }
+
+
+def evaluation_loader(dataset: Dataset, run: Run, accelerator: Accelerator) -> DataLoader:
+    """Of this process's share of a split to evaluate."""
+    batch_size = max(1, get_task(run.task).evaluation_batch(run) // accelerator.num_processes)
+    return accelerator.prepare(DataLoader(dataset, batch_size, **loading(run.train.num_workers, accelerator)))
 
 
 def ignore_requests(_: int) -> None:

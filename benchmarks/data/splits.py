@@ -19,19 +19,21 @@ from metric_zoo.benchmarks.record import DatasetInfo
 
 @dataclass(frozen=True)
 class Splits:
-    """Three views of a data set; items are ``(image (C, H, W) float32, label)``.
+    """Views of a data set; items are ``(image (C, H, W) float32, label)``, or ``(noisy, clean)`` for denoising.
 
     Attributes:
         train: training images, augmented where the recipe says so.
         train_clean: the same images without augmentation, for the training accuracy.
         test: test images.
         info: for the record.
+        validation: what neither trains nor scores; None where a part of the training images must be held out for it.
     """
 
     train: Dataset
     train_clean: Dataset
     test: Dataset
     info: DatasetInfo
+    validation: Dataset | None = None
 
 
 def data_root(config: DataConfig) -> Path:

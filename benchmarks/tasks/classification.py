@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from metric_zoo.benchmarks.data import Splits, load_data
+from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Scores
+from metric_zoo.benchmarks.tasks.gather import scored
+from metric_zoo.benchmarks.tasks.task import Evaluation, Task
 
 CALIBRATION_BINS = 15
+
+
+class Classification(Task):
+    """Cross-entropy; the generalization gap is training minus test top-1 accuracy, as a share."""
+
+    corruptible = True
+
+    def load(self, run: Run) -> Splits:
+        return load_data(run.data)
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits_of(output).float(), target)
+
+    def right(self, output: Any, target: Tensor) -> Tensor:
+        return hits(logits_of(output).detach(), target, 1).sum()
+
+    def evaluate(
+        self, accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int, batch_size: int = 0
+    ) -> Evaluation:
+        return evaluate(accelerator, model, loader, size)
+
+    def evaluation_batch(self, run: Run) -> int:
+        return 256
+
+    def error(self, scores: Scores) -> float:
+        return scores.loss
+
+    def gap(self, train: Scores, test: Scores) -> float:
+        return train.top1 - test.top1
+
+    def training(self, right: float) -> dict[str, float]:
+        return {"train_top1": right}
+
+    def testing(self, scores: Scores) -> dict[str, float]:
+        return {"test_top1": scores.top1}
 
 
 def logits_of(output: Any) -> Tensor:
@@ -29,27 +66,12 @@ def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return (logits.topk(min(k, logits.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a split, and for every image, in the split's order, whether its top-1 answer was right."""
-
-    scores: Scores
-    hits: np.ndarray
-
-
-@torch.no_grad()
 def evaluate(accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int) -> Evaluation:
-    """Score a split in evaluation mode, each image exactly once however many processes share the work.
+    """`Classification.evaluate`."""
 
-    Args:
-        size: images in the split; a different count is an error, not a figure.
-    """
-    model.eval()
-    gathered = []
-    for images, labels in loader:
-        with accelerator.autocast():
-            logits = logits_of(model(images)).float()
-        rows = torch.stack(
+    def row(images: Tensor, labels: Tensor) -> Tensor:
+        logits = logits_of(model(images)).float()
+        return torch.stack(
             (
                 hits(logits, labels, 1).float(),
                 hits(logits, labels, 5).float(),
@@ -58,11 +80,8 @@ def evaluate(accelerator: Accelerator, model: nn.Module, loader: Iterable, size:
             ),
             dim=1,
         )
-        gathered.append(accelerator.gather_for_metrics(rows).double().cpu())
-    rows = torch.cat(gathered)
-    if len(rows) != size:
-        raise RuntimeError(f"evaluated {len(rows)} images of a split of {size}: the processes' shares are wrong")
-    top1, top5, loss, confidence = rows.unbind(1)
+
+    top1, top5, loss, confidence = scored(accelerator, model, loader, size, row).unbind(1)
     scores = Scores(
         top1=top1.mean().item(),
         top5=top5.mean().item(),

@@ -132,7 +132,7 @@ def test_two_processes(write_recipe, tmp_path):
     logs = {path.stem: path.read_text() for path in (tmp_path / "out" / "logs").iterdir()}
     assert set(logs) == {path.stem for path in (tmp_path / "out").glob("*.json")}
     assert sum("Traceback" in text and "IndexError" in text for text in logs.values()) == 1
-    assert sum("epoch 2 of 2: loss" in text and "done: test top-1" in text for text in logs.values()) == 1
+    assert sum("epoch 2 of 2: loss" in text and "done: test_top1" in text for text in logs.values()) == 1
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 

@@ -1,0 +1,50 @@
+"""Sampling learned for every pixel of one image by itself, instead of predicted from what the layer reads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.ops.padding import Pads
+
+
+class LearnedField(nn.Module):
+    """Stands in for a layer's head and answers the same to every input: numbers that are parameters.
+
+    Args:
+        start: ``(1, P, H, W)``, a head's answer.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.field = nn.Parameter(start.clone())
+
+    def forward(self, input: Tensor, pads: Pads) -> Tensor:
+        """``(B, P, H, W)`` for an input of B images."""
+        # Without gradients a view of a parameter would still claim to need one, which FlopCounterMode trips over.
+        field = self.field if torch.is_grad_enabled() else self.field.detach()
+        return field.expand(len(input), -1, -1, -1)
+
+
+@torch.no_grad()
+def learn_fields(model: nn.Module, image: Tensor) -> nn.Module:
+    """Give every sampled layer a field instead of its head, in place; it starts where the head does without an input.
+
+    Source: Metric Convolutions, ICCV 2025, single-image denoising.
+
+    Args:
+        model: converted.
+        image: ``(1, C, H, W)``, of the only size that the model will take from now on.
+    """
+    layers = [m for m in model.modules() if isinstance(m, SampledConv2d) and m.head is not None]
+
+    def answer(layer: SampledConv2d, arguments: tuple) -> None:
+        input, pads = layer._padded(torch.zeros_like(arguments[0]))
+        layer.head = LearnedField(layer.head(input, pads))
+
+    handles = [layer.register_forward_pre_hook(answer) for layer in layers]
+    model(image)
+    for handle in handles:
+        handle.remove()
+    return model

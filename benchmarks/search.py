@@ -1,0 +1,94 @@
+"""Which learning rate? Tried on training images that are held out for it, never on test images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import Subset
+
+from metric_zoo.benchmarks.data import Splits
+from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.files import replacing
+
+FOLDER = "search"
+"""In that of a run's checkpoints."""
+
+
+def search_rate(
+    run: Run, accelerator: Accelerator, splits: Splits, checkpoints: Path, log: RunLog, position: str = ""
+) -> dict[str, float | None]:
+    """The loss on held-out images after training with each of the recipe's learning rates, by rate; None where the
+    training's was not finite. What was tried before a run was stopped counts.
+
+    Raises:
+        SystemExit: with `RESUMABLE`, when asked to stop.
+    """
+    search, held, folder = run.train.search, held_out(splits), checkpoints / FOLDER
+    known = folder / "losses.json"
+    losses = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
+    for rate in search.lr:
+        name = f"{rate:g}"
+        if name in losses:
+            continue
+        trial = with_rate(run, rate, search.epochs)
+        # Of its own: an accelerator keeps, and saves, every network that it ever prepared.
+        fresh = Accelerator(cpu=accelerator.device.type == "cpu", mixed_precision=run.train.precision)
+        trainer = Trainer(trial, fresh, held, folder / name, log, f"{position}, lr {name}".lstrip(", "))
+        losses[name] = _loss(trainer, held)
+        if accelerator.is_main_process:
+            log.write(f"learning rate {name}: held-out loss {losses[name]}")
+            with replacing(known) as temporary:
+                temporary.write_text(json.dumps(losses), encoding="utf-8")
+        accelerator.wait_for_everyone()
+        trainer.forget()
+        fresh.free_memory()
+    return losses
+
+
+def _loss(trainer: Trainer, held: Splits) -> float | None:
+    try:
+        trainer.train()
+    except FloatingPointError:
+        return None
+    return get_task(trainer.run.task).error(trainer.evaluate(held.test).scores)
+
+
+def best_rate(losses: dict[str, float | None]) -> float:
+    """That of the lowest loss.
+
+    Raises:
+        FloatingPointError: if none was finite.
+    """
+    finite = {rate: loss for rate, loss in losses.items() if loss is not None}
+    if not finite:
+        raise FloatingPointError(f"the training loss was not finite with any learning rate of {', '.join(losses)}")
+    return float(min(finite, key=finite.get))
+
+
+def with_rate(run: Run, rate: float, epochs: int | None = None) -> Run:
+    """The run with one learning rate, and perhaps other epochs."""
+    changes = {"lr": rate, "search": None, "epochs": epochs or run.train.epochs}
+    return run.model_copy(update={"train": run.train.model_copy(update=changes)})
+
+
+def held_out(splits: Splits) -> Splits:
+    """A tenth of the training images instead of the test images, always the same ones; or what the data set has for
+    it."""
+    if splits.validation is not None:
+        return replace(splits, test=splits.validation)
+    count = len(splits.train)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    held, rest = order[: max(1, count // 10)], order[max(1, count // 10) :]
+    return Splits(
+        Subset(splits.train, rest),
+        Subset(splits.train_clean, rest),
+        Subset(splits.train_clean, held),
+        splits.info.model_copy(update={"train_size": len(rest), "test_size": len(held)}),
+    )

@@ -1,0 +1,84 @@
+"""Denoising: mean squared error, PSNR and SSIM (Metric Convolutions, ICCV 2025, denoising experiments)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from metric_zoo.benchmarks.data import Splits
+from metric_zoo.benchmarks.data.noisy import load_noisy, load_noisy_image
+from metric_zoo.benchmarks.recipe import Run
+from metric_zoo.benchmarks.record import Fidelity
+from metric_zoo.benchmarks.tasks.gather import scored
+from metric_zoo.benchmarks.tasks.task import Evaluation, Task
+
+
+class Denoising(Task):
+    """Mean squared error of images in [0, 1]; the generalization gap is delta = (test - train) / train of it."""
+
+    def load(self, run: Run) -> Splits:
+        return load_noisy(run.data)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(output.float(), target)
+
+    def evaluate(
+        self, accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int, batch_size: int
+    ) -> Evaluation:
+        def row(noisy: Tensor, clean: Tensor) -> Tensor:
+            restored = model(noisy).float()
+            return torch.stack((squared_error(restored, clean), similarity(restored, clean)), 1)
+
+        errors, similarities = scored(accelerator, model, loader, size, row).unbind(1)
+        scores = Fidelity(
+            mse=errors.mean().item(),
+            psnr=psnr(errors).mean().item(),
+            ssim=similarities.mean().item(),
+            published_mse=as_published(errors, batch_size),
+            images=size,
+        )
+        return Evaluation(scores)
+
+    def error(self, scores: Fidelity) -> float:
+        return scores.mse
+
+    def gap(self, train: Fidelity, test: Fidelity) -> float:
+        return (test.mse - train.mse) / train.mse
+
+    def testing(self, scores: Fidelity) -> dict[str, float]:
+        return {"test_mse": scores.mse}
+
+
+class SingleImageDenoising(Denoising):
+    """Of one image: trained on one realisation of the noise, tested on another."""
+
+    def load(self, run: Run) -> Splits:
+        return load_noisy_image(run.data, run.seed)
+
+
+def squared_error(restored: Tensor, clean: Tensor) -> Tensor:
+    """The mean over each image's pixels, ``(B, C, H, W) -> (B,)``."""
+    return (restored - clean).square().flatten(1).mean(1)
+
+
+def psnr(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, the peak being 1; at most 150."""
+    return -10 * torch.log10(mse.clamp_min(1e-15))
+
+
+def similarity(restored: Tensor, clean: Tensor) -> Tensor:
+    """SSIM of each image (Wang et al., 2004): Gaussian window, sigma 1.5, range 1; ``(B,)``."""
+    return structural_similarity_index_measure(restored, clean, data_range=1.0, reduction="none").reshape(-1)
+
+
+def as_published(errors: Tensor, batch_size: int) -> float:
+    """The figure that the paper's program prints: means over batches, added up, over the number of IMAGES.
+
+    With full batches that is the mean squared error over ``batch_size``.
+    """
+    return sum(part.mean().item() for part in errors.split(batch_size)) / len(errors)
