@@ -8,25 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.collect import Collection, collect
 from metric_zoo.leaderboards.site import render_site
-from metric_zoo.leaderboards.site.views import Board
+from metric_zoo.leaderboards.site.pages import printable_lines
+from metric_zoo.leaderboards.site.views import BOARDS, TASKS, Board
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet
 
 _MARKER = "leaderboard.json"
 """A folder that holds it, and nothing that is not of a leaderboard, may be replaced by a newer one."""
-_OWN = {
-    "assets",
-    "models",
-    "plots",
-    "runs",
-    ".nojekyll",
-    *(f"{b}.html" for b in ("classification", "operators", "conversion")),
-}
+_OWN = {"assets", "models", "plots", "runs", ".nojekyll"} | {f"{name}.html" for name in BOARDS}
+"""What an older leaderboard may hold and this one need not."""
+NOTES = "notes.yaml"
+"""Beside records: what to say about a board, by its name."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,31 @@ def build(records: Path, out: Path, more: Sequence[Board] = (), extra: Mapping[s
         _MARKER: to_json(board),
         "leaderboard.md": to_markdown(board),
         "leaderboard.tex": to_latex(board),
-        **render_site(board, collection, more),
+        **render_site(board, collection, more, _notes(records)),
         **(extra or {}),
     }
     write_folder(out, files)
     return Built(board, collection)
+
+
+def _notes(folder: Path) -> dict[str, str]:
+    """Text for boards.
+
+    Raises:
+        RecordError: for a file that is no mapping of boards' names to text.
+    """
+    path = folder / NOTES
+    if not path.exists():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise RecordError(f"{path} is no mapping of text by board")
+    if unknown := sorted(map(str, found.keys() - TASKS.keys())):
+        raise RecordError(f"{path}: there is no board {unknown[0]!r}; known: {', '.join(TASKS)}")
+    return {name: printable_lines(text) for name, text in found.items()}
 
 
 def _nothing(records: Path, collection: Collection) -> str:

@@ -55,7 +55,7 @@ def cell_of(record: Record) -> Cell:
     }
     words = {
         "task": record.task,
-        "dataset": record.dataset.name,
+        "dataset": _dataset(record),
         "version": record.dataset.fingerprint[:8],
         "model": record.model,
         "architecture": _architecture(record),
@@ -80,6 +80,14 @@ def section(record: Record, name: str) -> dict[str, Any]:
     """A part of the configuration; empty where a record's is of another form."""
     found = record.config.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _dataset(record: Record) -> str:
+    """With what a denoising adds to it."""
+    data = section(record, "data")
+    parts = [str(data["image"])] if data.get("image") else []
+    parts += [f"noise {data['noise']:g}"] if isinstance(data.get("noise"), (int, float)) else []
+    return ", ".join([record.dataset.name, *parts])
 
 
 def _pairs(values: dict) -> str:
@@ -130,7 +138,7 @@ def _options(record: Record) -> str:
     kind = section(record, "kind")
     placement = {"where": kind.get("where")} if kind.get("where") is not None else {}
     start = {"init": kind["init"]} if kind.get("init", "pretrained") != "pretrained" else {}
-    flags = {name: True for name in ("freeze_kernels", "batch_mixed") if kind.get(name)}
+    flags = {name: True for name in ("freeze_kernels", "batch_mixed", "per_pixel") if kind.get(name)}
     return _pairs({**record.options, **placement, **start, **flags})
 
 
@@ -141,6 +149,8 @@ _USUAL = {**TrainConfig().model_dump(), **DataConfig().model_dump()}
 def _protocol(record: Record) -> str:
     """How it trains: what everybody asks first, and everything that is not as usual."""
     told = {**section(record, "data"), **section(record, "train")}
-    for name in ("name", "root", "label"):  # of the data: said elsewhere
+    for name in ("name", "root", "label", "image", "noise"):  # of the data: said elsewhere
         told.pop(name, None)
+    if told.get("search"):
+        told.pop("lr", None)
     return _pairs({key: value for key, value in told.items() if key in _ALWAYS or value != _USUAL.get(key)})

@@ -11,7 +11,7 @@ from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.text import columns
 
 _SHOWN = ("dataset", "model", "kind", "options")
-_COMPARED = {"test_top1": 2, "generalization_gap": 2, "inference": 0, "training": 0}
+_COMPARED = {"test_top1": 2, "test_psnr": 2, "generalization_gap": 2, "inference": 0, "training": 0}
 
 
 def difference(old: Path, new: Path) -> str:

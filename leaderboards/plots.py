@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metric_zoo.benchmarks.record import Record
-from metric_zoo.leaderboards.statistics import FRONTS
+from metric_zoo.benchmarks.record import Epoch, Record
+from metric_zoo.leaderboards.statistics import FRONTS, score
 
 # Text stays text, names inside the file follow from its content, and no date: the same records, the same bytes.
 _STYLE = {
@@ -32,15 +32,14 @@ _DARK_INK = "#9aa6b6"
 _COLOURS = ("#3b7dd8", "#e08a1e", "#2e9e6b", "#b055c4", "#d6456b", "#1ba3b8", "#8a7a2c", "#6b6fd6")
 _MARKERS = "osD^vP*X"
 
-_AXES = {
-    "inference": "inference, images/s",
-    "parameters": "parameters, thousands",
-    "generalization_gap": "generalization gap, points",
-}
+_AXES = {"inference": "inference, images/s", "parameters": "parameters, thousands"}
+_GAPS = {True: "generalization gap, points", False: "generalization gap δ"}
+_SCORES = {True: "test top-1, %", False: "test PSNR, dB"}
+"""Of classification, and of what restores images."""
 _LABELLED = 12
 
 
-_KNOWN = ("standard", "deformable", "shifted", "metric", "modulated", "geodesic", "active", "dilated")
+_KNOWN = ("standard", "deformable", "shifted", "metric", "modulated", "geodesic", "active", "peer")
 
 
 def _look(kind: str) -> dict[str, str]:
@@ -50,7 +49,7 @@ def _look(kind: str) -> dict[str, str]:
 
 
 def tradeoffs(rows: pd.DataFrame) -> str:
-    """Test accuracy against throughput, parameters and generalization gap; lines join the points that none beats.
+    """Accuracy, or PSNR, against throughput, parameters and generalization gap; lines join the points that none beats.
 
     Args:
         rows: of one group of a leaderboard.
@@ -59,52 +58,115 @@ def tradeoffs(rows: pd.DataFrame) -> str:
         figure = Figure(figsize=(9, 3.1), layout="constrained")
         for axes, name in zip(figure.subplots(1, 3, sharey=True), FRONTS, strict=True):
             _tradeoff(axes, rows, name)
-            axes.set_xlabel(_AXES[name])
-        figure.axes[0].set_ylabel("test top-1, %")
+            axes.set_xlabel(_AXES.get(name, _GAPS[_has_labels(rows)]))
+        figure.axes[0].set_ylabel(_SCORES[_has_labels(rows)])
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6)
         return _svg(figure)
 
 
 def _tradeoff(axes, rows: pd.DataFrame, name: str) -> None:
-    rows = rows.assign(parameters=rows["parameters"] / 1e3)
+    rows = rows.assign(parameters=rows["parameters"] / 1e3, score=score(rows), deviation=score(rows, "_std").fillna(0))
     axes.locator_params(axis="x", nbins=5)
     for kind, part in rows.groupby("kind"):
-        errors = part["test_top1_std"].fillna(0)
-        axes.errorbar(part[name], part["test_top1"], errors, linestyle="none", elinewidth=1, label=kind, **_look(kind))
-    front = rows[rows[f"front_{name}"]].sort_values([name, "test_top1"])
-    axes.plot(front[name], front["test_top1"], color=_INK, linewidth=1, linestyle="--", zorder=0)
-    if name == "parameters" and rows[name].max() > 3 * rows[name].min():
-        axes.set_xscale("log")
-    for model, x, y in list(zip(front["model"], front[name], front["test_top1"], strict=True))[:_LABELLED]:
+        style = {"linestyle": "none", "elinewidth": 1, "label": kind, **_look(kind)}
+        axes.errorbar(part[name], part["score"], part["deviation"], **style)
+    front = rows[rows[f"front_{name}"]].sort_values([name, "score"])
+    axes.plot(front[name], front["score"], color=_INK, linewidth=1, linestyle="--", zorder=0)
+    if not (_has_labels(rows) and name == "generalization_gap"):
+        _spread_out(axes, rows[name])
+    for model, x, y in list(zip(front["model"], front[name], front["score"], strict=True))[:_LABELLED]:
         if rows["model"].nunique() > 1:
             axes.annotate(model[:24], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=_INK)
+
+
+def _has_labels(rows: pd.DataFrame) -> bool:
+    return bool(rows["test_top1"].notna().any())
+
+
+def _spread_out(axes, values: pd.Series) -> None:
+    """A logarithmic axis where one picture has small and large ones; around 0 it is linear."""
+    largest, positive = values.abs().max(), values.abs()[values != 0]
+    if len(positive) and largest > 10 * positive.min():
+        axes.set_xscale("symlog", linthresh=float(positive.min()))
+        axes.xaxis.set_major_formatter(_plain_number)
+
+
+def _plain_number(value: float, position: int) -> str:
+    """Powers as mathematics would be set literally, since nothing is parsed."""
+    return f"{value:,g}"
+
+
+def over_kernels(rows: pd.DataFrame) -> str:
+    """PSNR and generalization gap against the size of the kernel, a line for every convolution.
+
+    Args:
+        rows: of one group of a leaderboard, of a denoising.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        quality, gap = figure.subplots(1, 2)
+        seen: Counter[str] = Counter()
+        for (kind, options), part in rows.dropna(subset="kernel_size").groupby(["kind", "options"]):
+            part = part.sort_values("kernel_size")
+            style = {**_look(kind), "linestyle": _DASHES[seen[kind] % len(_DASHES)], "markersize": 4}
+            seen[kind] += 1
+            for axes, name in ((quality, "test_psnr"), (gap, "generalization_gap")):
+                axes.plot(part["kernel_size"], part[name], label=_short(kind, options), **style)
+        gap.set_yscale("symlog", linthresh=1.0)
+        gap.yaxis.set_major_formatter(_plain_number)
+        for axes, label in ((quality, _SCORES[False]), (gap, _GAPS[False])):
+            axes.set_xscale("log")
+            sizes = sorted(set(rows["kernel_size"].dropna().astype(int)))
+            axes.set_xticks(sizes, map(str, sizes))
+            axes.minorticks_off()
+            axes.set_xlabel("kernel, pixels a side")
+            axes.set_ylabel(label)
+        figure.legend(*quality.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        return _svg(figure)
+
+
+def _short(kind: str, options: str) -> str:
+    """A legend has no room for more than what the published tables name."""
+    told = [option for option in options.split(", ") if option.startswith("eps_omega=")]
+    return ", ".join([kind, *told])
+
+
+def psnr(mse: float) -> float:
+    """dB, the peak being 1."""
+    return float(-10 * np.log10(max(mse, 1e-15)))
 
 
 _DASHES = ("-", "--", ":", "-.")
 
 
 def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
-    """Training loss and test accuracy over the epochs: of every cell the mean of its runs, and their range.
+    """Training loss and test scores over the epochs: of every cell the mean of its runs, and their range.
 
     Args:
         cells: kind, name for the legend, and runs that differ in their seed alone.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.1), layout="constrained")
-        loss, accuracy = figure.subplots(1, 2)
+        loss, quality = figure.subplots(1, 2)
         seen: Counter[str] = Counter()
         for kind, name, runs in cells:
             style = {"color": _look(kind)["color"], "linestyle": _DASHES[seen[kind] % len(_DASHES)]}
             seen[kind] += 1
             _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], style, name[:60])
-            _curve(accuracy, [[100 * epoch.test_top1 for epoch in run.epochs] for run in runs], style, name[:60])
-        for axes, label in ((loss, "training loss"), (accuracy, "test top-1, %")):
+            _curve(quality, [[_quality(epoch) for epoch in run.epochs] for run in runs], style, name[:60])
+        labels = any(run.task == "classification" for *_, runs in cells for run in runs)
+        for axes, label in ((loss, "training loss"), (quality, _SCORES[labels])):
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return _svg(figure)
+
+
+def _quality(epoch: Epoch) -> float:
+    """Percent, or dB."""
+    return 100 * epoch.test_top1 if epoch.test_mse is None else psnr(epoch.test_mse)
 
 
 def _curve(axes, runs: list[list[float]], style: dict[str, str], label: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.recipe import DTYPES
-from metric_zoo.benchmarks.record import SPEEDS, Record, Scores, Throughput, config_id
+from metric_zoo.benchmarks.recipe import DTYPES, PEER
+from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, Scores, Throughput, config_id
 from metric_zoo.leaderboards.cells import printable, section
 
 
@@ -66,14 +66,12 @@ def _figures(record: Record) -> Iterator[str]:
     for name, scores in (("train", record.train), ("test", record.test)):
         size = getattr(record.dataset, f"{name}_size")
         yield from (f"{name}: {problem}" for problem in _scores(scores, size))
-    gap = record.train.top1 - record.test.top1
-    if not math.isclose(gap, record.generalization_gap, abs_tol=1e-9):
-        yield f"generalization_gap is {record.generalization_gap:.6f}, but train minus test top-1 is {gap:.6f}"
+    yield from _gap(record)
     if record.parameters.heads > record.parameters.total or record.parameters.trainable > record.parameters.total:
         yield "parameters: a part is larger than the total"
     if [epoch.epoch for epoch in record.epochs] != list(range(1, len(record.epochs) + 1)):
         yield "epochs are not numbered 1, 2, ..."
-    if section(record, "train").get("epochs") != len(record.epochs):
+    if record.kind != PEER and section(record, "train").get("epochs") != len(record.epochs):
         yield f"{len(record.epochs)} epochs, but the configuration says {section(record, 'train').get('epochs')!r}"
     for name in SPEEDS:
         if (speed := getattr(record, name)) is not None:
@@ -83,9 +81,31 @@ def _figures(record: Record) -> Iterator[str]:
     yield from _hits(record)
 
 
-def _scores(scores: Scores, size: int) -> Iterator[str]:
+def _gap(record: Record) -> Iterator[str]:
+    if isinstance(record.test, Fidelity):
+        gap = (record.test.mse - record.train.mse) / record.train.mse if record.train.mse else math.inf
+        meaning = "(test - train) / train of the mean squared error"
+    else:
+        gap, meaning = record.train.top1 - record.test.top1, "train minus test top-1"
+    if not math.isclose(gap, record.generalization_gap, rel_tol=1e-9, abs_tol=1e-9):
+        yield f"generalization_gap is {record.generalization_gap:.6f}, but {meaning} is {gap:.6f}"
+
+
+def _scores(scores: Scores | Fidelity, size: int) -> Iterator[str]:
     if scores.images != size:
         yield f"{scores.images} images were scored, the split has {size}"
+    yield from _fidelity(scores) if isinstance(scores, Fidelity) else _accuracy(scores)
+
+
+def _fidelity(scores: Fidelity) -> Iterator[str]:
+    # The logarithm is convex: a mean of PSNRs is no lower than the PSNR of the mean.
+    if scores.mse > 0 and scores.psnr < -10 * math.log10(scores.mse) - 1e-3:
+        yield f"a PSNR of {scores.psnr:.3f} dB is too low for a mean squared error of {scores.mse:.3g}"
+    if scores.published_mse > scores.mse * (1 + 1e-9):
+        yield "published_mse is above mse"
+
+
+def _accuracy(scores: Scores) -> Iterator[str]:
     if scores.top5 < scores.top1:
         yield "top-5 is below top-1"
     right = scores.top1 * scores.images

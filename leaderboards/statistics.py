@@ -10,20 +10,35 @@ import pandas as pd
 from scipy import stats
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.record import Record, record_key
-from metric_zoo.leaderboards.cells import cell_of, printable
+from metric_zoo.benchmarks.recipe import PEER
+from metric_zoo.benchmarks.record import Fidelity, Record, record_key
+from metric_zoo.leaderboards.cells import cell_of, printable, section
 from metric_zoo.leaderboards.published import published_for
 from metric_zoo.leaderboards.soundness import is_marked
 
 CONFIDENCE = 0.95
 BASELINE = "standard"
 
-_MEANS = ("train_top1", "test_top5", "calibration_error", "inference", "inference_single", "training", "latency_ms",
-          "peak_memory_mib", "activation_memory_mib", "parameters", "heads", "gflops")  # fmt: skip
+_SPREAD = ("test_top1", "test_psnr", "generalization_gap", "robustness")
+"""Columns with a deviation and an interval."""
+_MEANS = (
+    *("train_top1", "test_top5", "calibration_error", "test_mse", "train_mse", "test_ssim", "published_mse"),
+    *("inference", "inference_single", "training", "latency_ms", "peak_memory_mib", "activation_memory_mib"),
+    *("parameters", "heads", "gflops", "kernel_size"),
+)
 _RESAMPLES = 2000
 
 FRONTS = {"inference": 1, "parameters": -1, "generalization_gap": -1}
-"""Columns that test accuracy is traded against: 1 where more is better."""
+"""Columns that quality is traded against: 1 where more is better."""
+
+
+def score(board: pd.DataFrame, suffix: str = "") -> pd.Series:
+    """What rows are ranked by, more is better: test top-1 accuracy in percent, or PSNR in dB where images are restored.
+
+    Args:
+        suffix: ``"_std"``, ``"_low"``, ``"_high"``, or none for the mean.
+    """
+    return board[f"test_top1{suffix}"].astype(float).fillna(board[f"test_psnr{suffix}"].astype(float))
 
 
 def run_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -39,15 +54,13 @@ def _run_row(record: Record) -> dict:
         "run": record_key(record),
         "recipe": printable(record.recipe),
         "seed": record.seed,
-        "test_top1": 100 * record.test.top1,
-        "test_top5": 100 * record.test.top5,
-        "train_top1": 100 * record.train.top1,
-        "generalization_gap": 100 * record.generalization_gap,
-        "calibration_error": _percent(record.test.calibration_error),
-        "robustness": 100 * float(np.mean([*record.robustness.values()])) if record.robustness else None,
+        **dict.fromkeys(("test_top1", "test_top5", "train_top1", "calibration_error", "robustness", "hits")),
+        **dict.fromkeys(("test_psnr", "test_ssim", "test_mse", "train_mse", "published_mse")),
+        **(_fidelity(record) if isinstance(record.test, Fidelity) else _accuracy(record)),
         "parameters": record.parameters.total,
         "heads": record.parameters.heads,
         "gflops": record.gflops,
+        "kernel_size": _kernel_size(record),
         "inference": record.inference.median if record.inference else None,
         "inference_single": record.inference_single.median if record.inference_single else None,
         "training": record.training.median if record.training else None,
@@ -57,8 +70,37 @@ def _run_row(record: Record) -> dict:
         "published": published.mean if published else None,
         "published_std": published.deviation if published else None,
         "changed": is_marked(record),
+    }
+
+
+def _accuracy(record: Record) -> dict:
+    return {
+        "test_top1": 100 * record.test.top1,
+        "test_top5": 100 * record.test.top5,
+        "train_top1": 100 * record.train.top1,
+        "generalization_gap": 100 * record.generalization_gap,
+        "calibration_error": _percent(record.test.calibration_error),
+        "robustness": 100 * float(np.mean([*record.robustness.values()])) if record.robustness else None,
         "hits": unpack_hits(record.test_hits, record.test.images) if record.test_hits else None,
     }
+
+
+def _fidelity(record: Record) -> dict:
+    return {
+        "test_psnr": record.test.psnr,
+        "test_ssim": record.test.ssim,
+        "test_mse": record.test.mse,
+        "train_mse": record.train.mse,
+        "published_mse": record.test.published_mse,
+        "generalization_gap": record.generalization_gap,
+    }
+
+
+def _kernel_size(record: Record) -> int | None:
+    """Of a network that is one layer."""
+    options = section(record, "model").get("options")
+    size = options.get("kernel_size") if isinstance(options, dict) else None
+    return size if isinstance(size, int) and record.kind != PEER else None
 
 
 def _percent(share: float | None) -> float | None:
@@ -69,12 +111,13 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell, best first within its group.
 
     Columns beside those of `metric_zoo.leaderboards.cells.Cell`: ``runs`` (how many), ``seeds``, ``ids``;
-    ``test_top1``, ``generalization_gap`` and ``robustness`` (mean accuracy over the corruptions) with ``_std`` (sample
-    standard deviation) and ``_low``, ``_high`` (95% bootstrap interval of the mean), NaN for a single run;
-    ``difference`` to the standard convolution in the same setting, paired by seed, with its interval, and ``mcnemar``
-    (the largest of the seeds' p-values); ``rank`` within the group, where overlapping intervals are ties; ``per_gflop``
-    and ``per_ms``; ``front_...`` for every key of `FRONTS`; ``published`` and the ``published_difference``;
-    ``changed``: whether a run's source was not a clean commit; and means of everything else.
+    ``test_top1`` (classification, percent) or ``test_psnr`` (denoising, dB), ``generalization_gap`` (points, or a
+    ratio) and ``robustness`` (mean accuracy over the corruptions) with ``_std`` (sample standard deviation) and
+    ``_low``, ``_high`` (95% bootstrap interval of the mean), NaN for a single run; ``difference`` to the standard
+    convolution in the same setting, paired by seed, with its interval, and ``mcnemar`` (the largest of the seeds'
+    p-values); ``rank`` within the group, where overlapping intervals are ties; ``per_gflop`` and ``per_ms``;
+    ``front_...`` for every key of `FRONTS`; ``published`` and the ``published_difference``; ``changed``: whether a
+    run's source was not a clean commit; and means of everything else.
     """
     runs = run_frame(records)
     if runs.empty:
@@ -85,18 +128,20 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     board = board.join(_differences(board, runs))
     for name, over in (("per_gflop", "gflops"), ("per_ms", "latency_ms")):
         board[name] = board["test_top1"] / board[over].where(board[over] > 0)
-    board["published_difference"] = board["test_top1"] - board["published"]
+    board["published_difference"] = board["test_top1"].fillna(1e4 * board["published_mse"]) - board["published"]
     for column, statistic in {"rank": ranks, **{f"front_{name}": _front(name) for name in FRONTS}}.items():
         board[column] = pd.concat([statistic(group) for _, group in board.groupby("group")])
-    order = ["task", "dataset", "version", "protocol", "setting", "group", "test_top1", "kind", "cell"]
-    return board.sort_values(order, ascending=[name != "test_top1" for name in order], ignore_index=True)
+    order = ["task", "dataset", "version", "protocol", "setting", "group", "score", "kind", "cell"]
+    board = board.assign(score=score(board))
+    ascending = [name != "score" for name in order]
+    return board.sort_values(order, ascending=ascending, ignore_index=True).drop(columns="score")
 
 
 def _cell_row(runs: pd.DataFrame) -> dict:
     row = runs.iloc[0][["cell", *_TEXT]].to_dict()
     row |= {"runs": len(runs), "seeds": runs["seed"].tolist(), "ids": runs["run"].tolist()}
-    for name in ("test_top1", "generalization_gap", "robustness"):
-        values = runs[name].dropna().to_numpy(float)
+    for name in _SPREAD:
+        values = runs[name].astype(float).dropna().to_numpy()
         low, high = interval(values)
         row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
         row[f"{name}_std"] = values.std(ddof=1) if len(values) > 1 else np.nan
@@ -137,7 +182,7 @@ def _difference(ours: pd.DataFrame, standard: pd.DataFrame) -> dict:
     seeds = ours.index.intersection(standard.index).sort_values()
     if seeds.empty:
         return {}
-    differences = (ours.loc[seeds, "test_top1"] - standard.loc[seeds, "test_top1"]).to_numpy(float)
+    differences = (score(ours.loc[seeds]) - score(standard.loc[seeds])).to_numpy()
     low, high = interval(differences)
     row = {"difference": differences.mean(), "difference_low": low, "difference_high": high, "pairs": len(seeds)}
     pairs = [(ours.at[seed, "hits"], standard.at[seed, "hits"]) for seed in seeds]
@@ -166,14 +211,14 @@ def ranks(group: pd.DataFrame) -> pd.Series:
 
     A single run has no interval and no rank.
     """
-    low, high = group["test_top1_low"].to_numpy(), group["test_top1_high"].to_numpy()
+    low, high = score(group, "_low").to_numpy(), score(group, "_high").to_numpy()
     better = (low[None, :] > high[:, None]).sum(1)
     return pd.Series(np.where(np.isnan(low), np.nan, 1.0 + better), index=group.index)
 
 
 def _front(name: str):
     def front(group: pd.DataFrame) -> pd.Series:
-        return pd.Series(pareto_front(FRONTS[name] * group[name], group["test_top1"]), index=group.index)
+        return pd.Series(pareto_front(FRONTS[name] * group[name], score(group)), index=group.index)
 
     return front
 

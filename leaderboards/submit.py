@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from metric_zoo.benchmarks.recipe import PEER
 from metric_zoo.benchmarks.record import Record, read_record, record_key, record_path, write_record
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.leaderboards.cells import printable, section
@@ -74,7 +75,8 @@ def _fingerprints(folder: Path) -> dict[str, str]:
 def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> list[str]:
     if record.status != "ok":
         return [f"the run failed ({record.failure.type})"]
-    missing = [name for name in ("gflops", "test_hits", "inference") if getattr(record, name) is None]
+    needed = ["gflops", "inference", *(["test_hits"] if record.task == "classification" else [])]
+    missing = [name for name in needed if getattr(record, name) is None]
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
     if known.get(record.dataset.name, record.dataset.fingerprint) != record.dataset.fingerprint:
@@ -99,6 +101,8 @@ def recounted(record: Record) -> list[str]:
     stranger's configuration: what could name a file or a download is refused, and the network is built on torch's meta
     device, whatever size it says it has.
     """
+    if record.kind == PEER:
+        return []  # a filter, or weights that others trained: there is nothing to build
     if suspicious := _suspicious(record):
         return [f"its configuration holds {suspicious}, which is not built for strangers"]
     import torch

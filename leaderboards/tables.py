@@ -23,11 +23,17 @@ class Column:
     text: Callable[[Any], str]
     numeric: bool = True
     order: str = ""
+    task: str = ""
+    """Whose rows alone have it: ``classification`` or ``denoising`` (either of them)."""
+
+    def shown(self, row: Any) -> str:
+        """The text of a row; empty for one of another task."""
+        return self.text(row) if self.task in str(row["task"]) else ""
 
     @property
     def meaning(self) -> str:
         """For who reads the heading and wonders; often empty."""
-        return _MEANINGS.get(self.name, "")
+        return _MEANINGS.get(self.heading, "")
 
     def key(self, row: Any) -> Any:
         """What rows are sorted by; None where there is nothing."""
@@ -42,9 +48,9 @@ def _number(name: str, digits: int, scale: float = 1.0, sign: str = "") -> Calla
 def _spread(name: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
         deviation = row[f"{name}_std"]
-        if math.isnan(row[name]):
+        if pd.isna(row[name]):
             return ""
-        return f"{row[name]:.2f}" + ("" if math.isnan(deviation) else f" ± {deviation:.2f}")
+        return f"{row[name]:,.2f}" + ("" if pd.isna(deviation) else f" ± {deviation:,.2f}")
 
     return text
 
@@ -52,7 +58,7 @@ def _spread(name: str) -> Callable[[Any], str]:
 def _interval(name: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
-        return "" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        return "" if pd.isna(low) else f"{low:.2f} to {high:.2f}"
 
     return text
 
@@ -71,45 +77,64 @@ def _kind(row: Any) -> str:
 
 
 _MEANINGS = {
-    "rank": "One plus the number of rows of the same table whose 95% interval lies above this one's: overlapping "
+    "Rank": "One plus the number of rows of the same table whose 95% interval lies above this one's: overlapping "
     "intervals are ties. A single run has no rank.",
-    "kind": "† A run's source was not a clean commit.",
-    "test_top1": "Accuracy on the test split in evaluation mode, mean ± sample standard deviation over seeds.",
-    "interval": "Of the mean of test top-1: percentile bootstrap over the seeds. With few seeds it is too narrow.",
-    "difference": "Points of test top-1 more than the standard convolution in the same setting, paired by seed.",
-    "difference_interval": "95% bootstrap interval of that mean.",
-    "mcnemar": "Exact McNemar test against the standard convolution on the same test images; the largest p-value of "
+    "Convolution": "† A run's source was not a clean commit. A peer is no convolution: its model says what it is.",
+    "Kernel": "Pixels a side of the layer's kernel.",
+    "Test top-1, %": "Accuracy on the test split in evaluation mode, mean ± sample standard deviation over seeds.",
+    "Test PSNR, dB": "Peak signal-to-noise ratio of the restored test images, mean ± sample standard deviation over "
+    "seeds.",
+    "95% interval": "Of the mean over seeds of what is ranked: percentile bootstrap. With few seeds it is too narrow.",
+    "Against standard": "More than the standard convolution in the same setting, paired by seed: points or dB.",
+    "Its interval": "95% bootstrap interval of that mean.",
+    "McNemar p": "Exact McNemar test against the standard convolution on the same test images; the largest p-value of "
     "the seeds.",
-    "generalization_gap": "Generalization gap: training minus test top-1 accuracy, both in evaluation mode and without "
+    "Gap, points": "Generalization gap: training minus test top-1 accuracy, both in evaluation mode and without "
     "augmentation.",
-    "robustness": "Mean test top-1 under noise, blur, rotation and scaling.",
-    "calibration_error": "Expected calibration error on the test split, 15 bins.",
-    "published": "Test top-1 that the paper publishes for this protocol, mean ± standard deviation: not measured here.",
-    "heads": "Parameters of the convolutions that predict where a layer samples; part of the total.",
-    "gflops": "Of one image's forward pass, two for each multiply-add of a convolution or product; interpolation is "
+    "Gap δ": "Generalization gap: (test - train) / train of the mean squared error.",
+    "Test MSE, 1e-3": "Mean squared error of pixels in [0, 1].",
+    "MSE as published, 1e-4": "The error as the metric-convolution paper adds it up: means over batches, over the "
+    "number of images; a batch's size smaller than the true one.",
+    "Corrupted, %": "Mean test top-1 under noise, blur, rotation and scaling.",
+    "Calibration error, %": "Expected calibration error on the test split, 15 bins.",
+    "Published, %": "Test top-1 that the paper publishes for this protocol: not measured here.",
+    "Published MSE, 1e-4": "What the paper publishes for this protocol, on its own scale: not measured here.",
+    "Heads, k": "Parameters of the convolutions that predict where a layer samples, or of the sampling itself; part of "
+    "the total.",
+    "MFLOPs": "Of one image's forward pass, two for each multiply-add of a convolution or product; interpolation is "
     "not counted.",
-    "inference": "Median, on one process.",
-    "training": "Of whole training steps; median, on one process.",
-    "latency_ms": "Median of one image's forward pass.",
-    "per_gflop": "Test top-1 over GFLOPs.",
-    "per_ms": "Test top-1 over latency.",
-    "peak_memory_mib": "Of the device while training, or of the whole process where there is no accelerator.",
+    "Inference, img/s": "Median, on one process.",
+    "Training, img/s": "Of whole training steps; median, on one process.",
+    "Latency, ms": "Median of one image's forward pass.",
+    "Points per GFLOP": "Test top-1 over GFLOPs.",
+    "Points per ms": "Test top-1 over latency.",
+    "Peak memory, MiB": "Of the device while training, or of the whole process where there is no accelerator.",
 }
 
+_LABELS, _IMAGES = "classification", "denoising"
 COLUMNS = (
     Column("rank", "Rank", _number("rank", 0)),
     Column("model", "Model", _word("model"), numeric=False),
+    Column("kernel_size", "Kernel", _number("kernel_size", 0)),
     Column("kind", "Convolution", _kind, numeric=False),
     Column("options", "Options", _word("options"), numeric=False),
-    Column("test_top1", "Test top-1, %", _spread("test_top1")),
-    Column("interval", "95% interval", _interval("test_top1"), order="test_top1_low"),
+    Column("test_top1", "Test top-1, %", _spread("test_top1"), task=_LABELS),
+    Column("test_top1", "95% interval", _interval("test_top1"), order="test_top1_low", task=_LABELS),
+    Column("test_psnr", "Test PSNR, dB", _spread("test_psnr"), task=_IMAGES),
+    Column("test_psnr", "95% interval", _interval("test_psnr"), order="test_psnr_low", task=_IMAGES),
     Column("difference", "Against standard", _number("difference", 2, sign="+")),
-    Column("difference_interval", "Its interval", _interval("difference"), order="difference_low"),
+    Column("difference", "Its interval", _interval("difference"), order="difference_low"),
     Column("mcnemar", "McNemar p", _p_value),
-    Column("generalization_gap", "Gap, points", _spread("generalization_gap")),
+    Column("generalization_gap", "Gap, points", _spread("generalization_gap"), task=_LABELS),
+    Column("generalization_gap", "Gap δ", _spread("generalization_gap"), task=_IMAGES),
+    Column("test_mse", "Test MSE, 1e-3", _number("test_mse", 3, 1e3)),
+    Column("train_mse", "Training MSE, 1e-3", _number("train_mse", 3, 1e3)),
+    Column("test_ssim", "Test SSIM", _number("test_ssim", 3)),
+    Column("published_mse", "MSE as published, 1e-4", _number("published_mse", 3, 1e4)),
     Column("robustness", "Corrupted, %", _spread("robustness")),
     Column("calibration_error", "Calibration error, %", _number("calibration_error", 2)),
-    Column("published", "Published, %", _spread("published")),
+    Column("published", "Published, %", _spread("published"), task=_LABELS),
+    Column("published", "Published MSE, 1e-4", _spread("published"), task=_IMAGES),
     Column("published_difference", "Against published", _number("published_difference", 2, sign="+")),
     Column("runs", "Seeds", _number("runs", 0)),
     Column("parameters", "Parameters, k", _number("parameters", 1, 1e-3)),
@@ -124,6 +149,12 @@ COLUMNS = (
     Column("weights", "Start", _word("weights"), numeric=False),
     Column("architecture", "Architecture", _word("architecture"), numeric=False),
 )
+
+
+def score_text(row: Any) -> str:
+    """What a row is ranked by, with its unit."""
+    return f"{row['test_psnr']:.2f} dB" if pd.isna(row["test_top1"]) else f"{row['test_top1']:.2f}%"
+
 
 _GROUP = ("task", "dataset", "version", "protocol", "setting")
 
@@ -160,7 +191,7 @@ def groups_of(board: pd.DataFrame) -> list[Group]:
 def shown_columns(board: pd.DataFrame) -> list[Column]:
     """The columns that say something about at least one row."""
     rows = board.to_dict("records")
-    return [column for column in COLUMNS if any(column.text(row) for row in rows)]
+    return [column for column in COLUMNS if any(column.shown(row) for row in rows)]
 
 
 def to_csv(board: pd.DataFrame) -> str:
@@ -215,7 +246,7 @@ def _latex_tables(board: pd.DataFrame) -> Iterator[str]:
 
 def _cells(group: Group) -> tuple[list[str], list[list[str]], list[bool]]:
     columns = shown_columns(group.rows)
-    rows = [[column.text(row) for column in columns] for row in group.rows.to_dict("records")]
+    rows = [[column.shown(row) for column in columns] for row in group.rows.to_dict("records")]
     return [column.heading for column in columns], rows, [column.numeric for column in columns]
 
 

@@ -27,6 +27,8 @@ EMBEDDED = {
 NAMES = ("scikit-image", "bsds300", "bsds500", "voc", "folder")
 STEPS = 10
 """Of an epoch on a single image."""
+LEAST = 11
+"""Pixels a side."""
 _TRAIN, _TEST, _VALIDATION = 0, 1, 2
 _SIZE = 256
 
@@ -128,12 +130,14 @@ def _check(config: DataConfig) -> None:
     if config.name not in NAMES:
         known = ", ".join(NAMES)
         raise DataError(f"unknown pictures {config.name!r} for denoising{suggest(config.name, NAMES)}; known: {known}")
+    if (config.image_size or _SIZE) < LEAST:
+        raise DataError(f"data.image_size={config.image_size}: SSIM needs at least {LEAST} pixels a side")
     if config.augment != "none":
         raise DataError(f"data.augment={config.augment!r}: pictures for denoising are not augmented")
 
 
 def _info(config: DataConfig, train: int, test: int, picture: Tensor, fingerprint: str) -> DatasetInfo:
-    name = config.label or (f"folder:{data_root(config).name}" if config.name == "folder" else config.name)
+    name = config.label or f"folder:{data_root(config).name}" if config.name == "folder" else config.name
     shape = tuple(picture.shape)
     return DatasetInfo(
         name=name, train_size=train, test_size=test, classes=0, image_shape=shape, fingerprint=fingerprint

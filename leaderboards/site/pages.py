@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import jinja2
 import pandas as pd
 import yaml
 
-from metric_zoo.benchmarks.record import SPEEDS, Record, record_key
+from metric_zoo.benchmarks.recipe import PEER
+from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, record_key
 from metric_zoo.leaderboards import plots
 from metric_zoo.leaderboards.cells import cell_of, printable
 from metric_zoo.leaderboards.collect import Collection
@@ -19,14 +20,17 @@ from metric_zoo.leaderboards.published import PUBLISHED
 from metric_zoo.leaderboards.site.views import (
     TRADEOFFS,
     Board,
-    classification,
+    board_of,
+    kernel_plot_path,
     model_path,
     plot_path,
+    plots_of,
     run_path,
     table_of,
+    task_boards,
 )
 from metric_zoo.leaderboards.soundness import is_marked
-from metric_zoo.leaderboards.tables import groups_of
+from metric_zoo.leaderboards.tables import groups_of, score_text
 
 _HERE = Path(__file__).parent
 _ASSETS = (
@@ -36,7 +40,9 @@ _ASSETS = (
 DOWNLOADS = ("leaderboard.csv", "leaderboard.parquet", "leaderboard.json", "leaderboard.md", "leaderboard.tex")
 
 
-def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Board] = ()) -> dict[str, str]:
+def render_site(
+    board: pd.DataFrame, collection: Collection, more: Sequence[Board] = (), notes: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Every file of the site by its path. Everything that comes from a record is escaped, and no path follows from one
     but those of `model_path` and of a run's hash.
 
@@ -44,14 +50,17 @@ def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Boar
         board: from `leaderboard`, one row per cell.
         collection: whose records the board is of, for the runs' pages, the failures and the problems.
         more: further boards.
+        notes: text for the boards of `TASKS`, by their names; paragraphs are divided by empty lines.
     """
-    site = _Site(board, collection, more)
+    site = _Site(board, collection, more, notes or {})
     files = {f"assets/{Path(name).name}": (_HERE / name).read_text(encoding="utf-8") for name in _ASSETS}
     files["index.html"] = site.overview()
     for view in site.boards:
         files[f"{view.name}.html"] = site.page("board.html", view.title, "", view.name, board=view)
     for group in groups_of(board):
         files[plot_path(group)] = plots.tradeoffs(group.rows)
+        if kernel_plot_path(group) in plots_of(group):
+            files[kernel_plot_path(group)] = plots.over_kernels(group.rows)
     for model in sorted(set(board["model"])):
         files |= site.model(model)
     for key, record in site.runs.items():
@@ -60,10 +69,12 @@ def render_site(board: pd.DataFrame, collection: Collection, more: Sequence[Boar
 
 
 class _Site:
-    def __init__(self, board: pd.DataFrame, collection: Collection, more: Sequence[Board]) -> None:
+    def __init__(
+        self, board: pd.DataFrame, collection: Collection, more: Sequence[Board], notes: Mapping[str, str]
+    ) -> None:
         self._board, self._collection = board, collection
         self.runs = {record_key(record): record for record in collection.records}
-        self.boards = [classification(board), *more]
+        self.boards = [*task_boards(board, notes), *more]
         loader = jinja2.FileSystemLoader(_HERE / "templates")
         self._templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         self._templates.filters["printable"] = printable
@@ -72,6 +83,8 @@ class _Site:
             "run_path": run_path,
             "record_key": record_key,
             "model_path": model_path,
+            "board_of": board_of,
+            "score_of": _score,
         }
 
     def page(self, template: str, title: str, root: str, current: str = "", **values: Any) -> str:
@@ -109,23 +122,26 @@ class _Site:
             if curves:
                 files[curves] = plots.learning_curves(trained)
             parts.append((group, table_of(group), list(zip(group.rows.to_dict("records"), runs, strict=True)), curves))
-        files[path] = self.page("model.html", model, "../", "classification", parts=parts)
+        files[path] = self.page("model.html", model, "../", board_of(parts[0][0]), parts=parts)
         return files
 
     def run(self, record: Record) -> str:
         title = f"{record.model}, {record.kind}, seed {record.seed}"
         cell = cell_of(record) if record.status == "ok" else None
+        title_of_curve, values, unit = _curve(record)
         return self.page(
             "run.html",
             printable(title),
             "../",
-            "classification",
+            "classification" if record.task == "classification" else "denoising",
             record=record,
             cell=cell,
             marked=is_marked(record),
             facts=_facts(record),
             recipe=printable_lines(recipe_of(record)),
-            curve=_sparkline([epoch.test_top1 for epoch in record.epochs]),
+            curve=_sparkline(values),
+            curve_title=title_of_curve,
+            curve_ends=[f"{value:.1f} {unit}" for value in (values[:1] + values[-1:])],
         )
 
 
@@ -137,13 +153,33 @@ def _utc(time: str) -> str:
 def _leaders(rows: pd.DataFrame) -> list[str]:
     """The kinds of the best rank, or of the best mean where nothing has a rank."""
     best = rows[rows["rank"] == 1] if rows["rank"].notna().any() else rows.head(1)
-    return [f"{row['kind']} ({row['model']}), {row['test_top1']:.2f}%" for row in best.to_dict("records")][:6]
+    return [f"{row['kind']} ({row['model']}), {score_text(row)}" for row in best.to_dict("records")][:6]
+
+
+def _score(record: Record) -> str:
+    """What a run is ranked by, with its unit."""
+    if isinstance(record.test, Fidelity):
+        return f"{record.test.psnr:.2f} dB"
+    return f"{100 * record.test.top1:.2f}%"
+
+
+def _curve(record: Record) -> tuple[str, list[float], str]:
+    """What is drawn over a run's epochs, its values and their unit."""
+    if record.task == "classification":
+        return "Test accuracy", [100 * epoch.test_top1 for epoch in record.epochs], "%"
+    return "Test PSNR", [plots.psnr(epoch.test_mse) for epoch in record.epochs], "dB"
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
     """The figures of one run, for reading, in the words of the board's columns."""
     facts = []
-    if record.test is not None and record.train is not None:
+    if isinstance(record.test, Fidelity):
+        facts.append(("Test PSNR, SSIM", f"{record.test.psnr:.2f} dB, {record.test.ssim:.3f}"))
+        facts.append(("Test, training MSE", f"{record.test.mse:.3e}, {record.train.mse:.3e}"))
+        facts.append(("Test MSE as published", f"{record.test.published_mse:.3e}"))
+        facts.append(("Generalization gap δ", f"{record.generalization_gap:,.2f}"))
+        facts += [(f"Held-out MSE, lr {rate}", _loss(loss)) for rate, loss in record.searched.items()]
+    elif record.test is not None and record.train is not None:
         facts.append(("Test top-1, top-5", f"{100 * record.test.top1:.2f}%, {100 * record.test.top5:.2f}%"))
         facts.append(("Training top-1", f"{100 * record.train.top1:.2f}%"))
         facts.append(("Generalization gap", f"{100 * record.generalization_gap:.2f} points"))
@@ -161,6 +197,14 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     return facts
 
 
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3e}"
+
+
+_ANY_NETWORK = {"name": "single-layer", "source": "metric-zoo"}
+"""A recipe of peers alone has one run more."""
+
+
 def recipe_of(record: Record) -> str:
     """A recipe (YAML) of this run alone, from its configuration."""
     config = record.config
@@ -168,6 +212,8 @@ def recipe_of(record: Record) -> str:
     recipe: dict[str, Any] = {"name": config.get("recipe", record.recipe)}
     recipe |= {name: config[name] for name in ("task", "data") if name in config}
     recipe |= {plural: [config[name]] for plural, name in single.items() if name in config}
+    if record.kind == PEER:
+        recipe |= {"models": [_ANY_NETWORK], "kinds": ["standard"], "peers": [record.model]}
     recipe |= {name: config[name] for name in ("train", "measure") if name in config}
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,13 @@ import pandas as pd
 from metric_zoo.leaderboards.tables import Column, Group, groups_of, shown_columns
 
 TRADEOFFS = (
-    "Test accuracy against inference throughput, parameters and generalization gap. The table below holds every figure."
+    "Accuracy or PSNR on the test images against inference throughput, parameters and generalization gap; the table "
+    "has every figure."
 )
+TASKS = {"classification": "Classification", "denoising": "Denoising"}
+"""Boards of what is trained: their names and titles."""
+BOARDS = (*TASKS, "operators", "conversion")
+"""Every board's name."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,8 @@ class Table:
     headings: list[Heading]
     rows: list[Row]
     filters: dict[str, str] = field(default_factory=dict)
-    plot: str | None = None
-    """Path of a picture, from the site's root."""
+    plots: dict[str, str] = field(default_factory=dict)
+    """Pictures: what they show, by path from the site's root."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Board:
     title: str
     about: str
     tables: list[Table]
+    notes: str = ""
+    """What whoever publishes the board has to say about it."""
 
     @property
     def filters(self) -> dict[str, list[str]]:
@@ -80,22 +88,45 @@ class Board:
         return list({heading.text: heading for table in self.tables for heading in table.headings}.values())
 
 
-def classification(board: pd.DataFrame) -> Board:
-    """A table for every group of a leaderboard."""
-    tables = [table_of(group, plot_path(group)) for group in groups_of(board)]
+def task_boards(board: pd.DataFrame, notes: Mapping[str, str]) -> list[Board]:
+    """A board for every kind of task that a leaderboard has rows of, with a table for every group of them."""
     about = (
         "Rows of a table share data, protocol, hardware and precision; speed is never compared across tables. "
         "Click a heading to sort, a convolution to see its runs."
     )
-    return Board("classification", "Classification", about, tables)
+    groups = groups_of(board)
+    boards = []
+    for name, title in TASKS.items():
+        tables = [table_of(group, plots_of(group)) for group in groups if board_of(group) == name]
+        if tables:
+            boards.append(Board(name, title, about, tables, notes.get(name, "")))
+    return boards
+
+
+def board_of(group: Group) -> str:
+    """Of `TASKS`: a single image's denoising stands with the others'."""
+    return "classification" if group.task == "classification" else "denoising"
+
+
+def plots_of(group: Group) -> dict[str, str]:
+    """The pictures of a group: what they show, by path from the site's root."""
+    found = {plot_path(group): TRADEOFFS}
+    if group.rows["kernel_size"].nunique() > 1:
+        found[kernel_plot_path(group)] = "Test PSNR and generalization gap δ against the size of the kernel."
+    return found
 
 
 def plot_path(group: Group) -> str:
-    """Where the picture of a group lies, from the site's root."""
+    """Where the picture of a group's tradeoffs lies, from the site's root."""
     return f"plots/{group.id}.svg"
 
 
-def table_of(group: Group, plot: str | None = None) -> Table:
+def kernel_plot_path(group: Group) -> str:
+    """Where the picture of its figures over the size of the kernel does."""
+    return f"plots/{group.id}-kernel.svg"
+
+
+def table_of(group: Group, plots: Mapping[str, str] | None = None) -> Table:
     """A group's rows."""
     columns = shown_columns(group.rows)
     rows = [
@@ -106,7 +137,7 @@ def table_of(group: Group, plot: str | None = None) -> Table:
     filters["precision"] = group.rows["precision"].iloc[0]
     headings = [Heading(column.heading, column.numeric, column.meaning) for column in columns]
     note = f"Data version {group.version}. {group.protocol}"
-    return Table(group.title, note, headings, rows, filters, plot)
+    return Table(group.title, note, headings, rows, filters, dict(plots or {}))
 
 
 def _cell(column: Column, row: dict[str, Any]) -> Cell:
@@ -115,7 +146,7 @@ def _cell(column: Column, row: dict[str, Any]) -> Cell:
         href = model_path(row["model"])
     elif column.name == "kind":
         href = f"{model_path(row['model'])}#{row['cell']}"
-    return Cell(column.text(row), column.key(row) if column.numeric else None, href)
+    return Cell(column.shown(row), column.key(row) if column.numeric else None, href)
 
 
 def model_path(model: str) -> str:

@@ -82,8 +82,10 @@ def test_the_largest_p_value_of_the_seeds_counts():
     assert board.mcnemar["metric"] == pytest.approx(max(p_values)) and np.isnan(board.mcnemar["standard"])
 
 
-def test_overlapping_intervals_are_ties():
-    frame = pd.DataFrame({"test_top1_low": [9.0, 8.0, 5.0, np.nan], "test_top1_high": [10.0, 9.5, 7.0, np.nan]})
+@pytest.mark.parametrize(("name", "other"), [("test_top1", "test_psnr"), ("test_psnr", "test_top1")])
+def test_overlapping_intervals_are_ties(name, other):
+    frame = pd.DataFrame({f"{name}_low": [9.0, 8.0, 5.0, np.nan], f"{name}_high": [10.0, 9.5, 7.0, np.nan]})
+    frame = frame.assign(**{f"{other}_low": np.nan, f"{other}_high": np.nan})
     assert ranks(frame)[:3].tolist() == [1, 1, 3] and np.isnan(ranks(frame)[3])
 
 
