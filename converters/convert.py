@@ -15,6 +15,7 @@ from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.atrous import atrous_layer4, is_atrous
 from metric_zoo.converters.copies import full_copy
 from metric_zoo.converters.filters import Filters, Range
+from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_layers
 from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.refuse import check_model
@@ -61,7 +62,10 @@ def convert(
             count as ResNet's layers: ``stages=[2, 3, 4]`` is ``layer2`` to ``layer4``, or what has their resolution.
         example_input: a tensor ``(B, C, H, W)`` or a tuple of arguments; None is a random image of the declared size.
             The model's own forward hooks see it too.
-        init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels.
+        init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels;
+            ``"fit"`` takes layers that are sampled already (deformable, shifted, active), keeps their kernels, and
+            finds the metrics whose balls their samples cover best on ``example_input``, which must be real images: the
+            function is approximated, and the report says how much of the offsets the balls explain.
         inplace: convert this object instead of a copy.
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
             methods, right in training and in evaluation. In it `F.conv2d` calls on a parameter are convolutions too,
@@ -86,6 +90,10 @@ def convert(
         'MetricConv2d'
     """
     _check_arguments(model, to, init, output)
+    if init == "fit":
+        check_may_fit(to, options)
+        if example_input is None:
+            raise ConversionError("init='fit' needs example_input: images such as the model was trained on")
     filters = Filters(stages, resolution, receptive_field)
     if not inplace:
         model = full_copy(model)
@@ -106,14 +114,15 @@ def _convert(
 ) -> nn.Module:
     """Convert this very object, or leave it as it was."""
     analysis = analyse(model, example_input, neighbours=callable(where) or filters.receptive_field is not None)
-    decisions = select(analysis.nodes, to, where, filters)
+    decisions = select(analysis.nodes, to, where, filters, fit=init == "fit")
     leftovers = functional_leftovers(model) if isinstance(model, fx.GraphModule) else {}
     _check_selection(decisions, leftovers, where, filters, strict, model)
     _check_settled(analysis.nodes, decisions, options)
-    layers = _build_layers(analysis.nodes, decisions, to, options)
+    layers = _build_layers(analysis.nodes, decisions, to, options, init)
     report = ConversionReport(type(model).__name__, atrous=is_atrous(model))
     report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
     report.skipped |= leftovers
+    explained = _fit(analysis, layers, model) if init == "fit" else {}
     with _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
         if report.not_compared is None:
@@ -123,7 +132,9 @@ def _convert(
                 layer.reset_uniform()
     nodes = {node.name: node for node in analysis.nodes}
     report.converted = {
-        name: describe(layer, node.module, node.input_shape, node.output_shape, compared.layers.get(name))
+        name: describe(
+            layer, node.module, node.input_shape, node.output_shape, compared.layers.get(name), explained.get(name)
+        )
         for name, layer, node in ((name, layer, nodes[name]) for name, layer in layers.items())
     }
     attach(model, report)
@@ -205,16 +216,30 @@ def _options_by_kind(kinds: set[str], options: Mapping[str, Any]) -> dict[str, d
 
 
 def _build_layers(
-    nodes: list[ConvNode], decisions: Mapping[str, Decision], to: str, options: Mapping[str, Any]
+    nodes: list[ConvNode], decisions: Mapping[str, Decision], to: str, options: Mapping[str, Any], init: str
 ) -> dict[str, SampledConv2d]:
     kinds = {d.kind for d in decisions.values() if d.kind} or {to}
     by_kind = _options_by_kind(kinds, options)
     modules = {node.name: node.module for node in nodes}
-    return {
-        name: build_layer(name, modules[name], decision.kind, by_kind[decision.kind])
-        for name, decision in decisions.items()
-        if decision.kind
-    }
+    chosen = {name: decision.kind for name, decision in decisions.items() if decision.kind}
+    if init == "fit":
+        given = {name for name in ("metric_groups",) if name not in options}
+        return {
+            name: build_fitting_layer(name, modules[name], kind, _without(by_kind[kind], given))
+            for name, kind in chosen.items()
+        }
+    return {name: build_layer(name, modules[name], kind, by_kind[kind]) for name, kind in chosen.items()}
+
+
+def _without(options: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
+
+
+def _fit(analysis: Analysis, layers: Mapping[str, SampledConv2d], model: nn.Module) -> dict[str, float]:
+    """Fit the new layers, before they are swapped in; how much each explains, by name."""
+    modules = {node.name: node.module for node in analysis.nodes}
+    shares = fit_layers(model, {modules[name]: layer for name, layer in layers.items()}, analysis.proofs[-1])
+    return dict(zip(layers, shares, strict=True))
 
 
 def _check_settled(nodes: list[ConvNode], decisions: Mapping[str, Decision], options: Mapping[str, Any]) -> None:
@@ -270,7 +295,7 @@ def _swapped(
 ) -> Iterator[_Compared]:
     """Compare the lossless layers with what they replace, swap all; swap back if the block fails."""
     modules = {node.name: node.module for node in analysis.nodes}
-    lossless = {} if init == "uniform" else {n: layer for n, layer in layers.items() if KINDS[layer.kind].lossless}
+    lossless = {} if init != "pretrained" else {n: layer for n, layer in layers.items() if KINDS[layer.kind].lossless}
     for name, layer in lossless.items():
         check_lossless(name, layer)
     for name, layer in layers.items():
@@ -358,6 +383,8 @@ def _why_not_compared(model: nn.Module, layers: Mapping[str, SampledConv2d], ini
         return "nothing was swapped"
     if init == "uniform":
         return "init='uniform' gives up the pretrained function"
+    if init == "fit":
+        return "init='fit' approximates the function"
     if _is_meta(model):
         return "a model on the meta device has no values"
     other = next((layer.kind for layer in layers.values() if not KINDS[layer.kind].lossless), None)

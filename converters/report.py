@@ -26,7 +26,7 @@ class LayerReport:
     `metric_zoo.nn.head.HEADS`, empty without a head) and parameters, and its difference on the example input.
 
     ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
-    was not meant to keep the function.
+    was not meant to keep the function. ``explained`` is for ``init="fit"``: see `metric_zoo.converters.fit.fit_rule`.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class LayerReport:
     head: str
     head_parameters: int
     difference: Difference | None
+    explained: float | None = None
 
 
 def describe(
@@ -45,6 +46,7 @@ def describe(
     input_shape: tuple[int, ...] | None = None,
     output_shape: tuple[int, ...] | None = None,
     difference: Difference | None = None,
+    explained: float | None = None,
 ) -> LayerReport:
     """The report of ``layer``, which replaces ``conv``."""
     return LayerReport(
@@ -56,6 +58,7 @@ def describe(
         head=layer.head.form if layer.head is not None else "",
         head_parameters=sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in conv.parameters()),
         difference=difference,
+        explained=explained,
     )
 
 
@@ -134,6 +137,10 @@ class ConversionReport:
         if self.worst_layer is not None:
             name, found = self.worst_layer
             lines.append(f"  layers unchanged  {_text(found)}, at worst, in {name}")
+        shares = {name: layer.explained for name, layer in self.converted.items() if layer.explained is not None}
+        if shares:
+            worst, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
+            lines.append(f"  offsets explained {mean:.0%} on average, {shares[worst]:.0%} at worst, in {worst}")
         if self.converted and self.not_compared is not None:
             lines.append(f"  outputs not compared: {self.not_compared}")
         for reason, count in Counter(self.skipped.values()).most_common():

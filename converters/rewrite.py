@@ -13,7 +13,7 @@ from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import get_kind
 
-INITS = ("pretrained", "uniform")
+INITS = ("pretrained", "uniform", "fit")
 
 
 def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any]) -> SampledConv2d:

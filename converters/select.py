@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metric_zoo.converters.filters import Filters
+from metric_zoo.converters.fit import unfit_reason
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.source import unsupported_reason
 from metric_zoo.converters.where import Where, wanted_kinds
@@ -31,7 +32,9 @@ class Decision:
     outcome: str = "convert"
 
 
-def select(nodes: list[ConvNode], to: str, where: Where = None, filters: Filters = _EVERYTHING) -> dict[str, Decision]:
+def select(
+    nodes: list[ConvNode], to: str, where: Where = None, filters: Filters = _EVERYTHING, fit: bool = False
+) -> dict[str, Decision]:
     """Decide on every convolution.
 
     The default policy takes every convolution with a kernel larger than 1x1 that is called, overlaps its windows, sees
@@ -47,6 +50,7 @@ def select(nodes: list[ConvNode], to: str, where: Where = None, filters: Filters
             patterns being globs, or regular expressions after ``re:``; or a callable on a `ConvNode` that returns a
             kind, or whether to convert.
         filters: what ``where``, or the policy, is narrowed by.
+        fit: decide on the layers that are sampled already, and on no other.
 
     Returns:
         A decision for every name.
@@ -58,7 +62,18 @@ def select(nodes: list[ConvNode], to: str, where: Where = None, filters: Filters
     get_kind(to)
     wanted = wanted_kinds(nodes, to, where)
     filters.check_known(nodes)
-    return {node.name: _decide(node, wanted[node.name], where is not None, filters) for node in nodes}
+    decide = _decide_to_fit if fit else _decide
+    return {node.name: decide(node, wanted[node.name], where is not None, filters) for node in nodes}
+
+
+def _decide_to_fit(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
+    outside = "not selected" if kind is None else filters.reason(node)
+    if outside:
+        return Decision(None, outside, "unselected")
+    if getattr(node.module, "kind", None) == kind:
+        return Decision(None, f"already {kind}", "settled")
+    unfit = unfit_reason(node.module)
+    return Decision(None, unfit, "unwanted") if unfit else Decision(kind)
 
 
 def _decide(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
