@@ -87,6 +87,60 @@ def filter_(
     typer.echo(f"pictures: {out}")
 
 
+@app.command()
+def explain(
+    model: Annotated[
+        str, typer.Argument(help="A model's name, a folder of mz.save, or a record of a run that kept its weights.")
+    ],
+    image: Annotated[Path, typer.Argument(help="A picture, grey or in colour.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explained"),
+    to: Annotated[list[str] | None, typer.Option(help="Of a name: kinds to convert it to; again for more.")] = None,
+    beside: Annotated[list[str] | None, typer.Option(help="Another MODEL for Grad-CAM; again for more.")] = None,
+    source: Annotated[str, typer.Option(help="Of a name: timm or torchvision.")] = "timm",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Of a name: with trained weights.")] = False,
+    layer: Annotated[
+        str | None, typer.Option(help="A converted layer's name; default: the first and the last.")
+    ] = None,
+    pixel: Annotated[list[str] | None, typer.Option(help="X,Y where balls are drawn; default: a grid.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels a side; default: the model's.")] = None,
+    target: Annotated[int | None, typer.Option(help="Class for Grad-CAM; default: each model's answer.")] = None,
+) -> None:
+    """Draw where a model's layers read on a picture: balls, their fields, and Grad-CAM of several models."""
+    from metric_zoo.explain import explain_models
+    from metric_zoo.images import read_image
+
+    picture, pixels = read_image(image), [_pixel(text) for text in pixel] if pixel else None
+    models: dict = {}
+    for name in (model, *(beside or ())):
+        models |= _models(name, to or ["metric"], source, pretrained)
+    for path in explain_models(models, picture, out, layer=layer, pixels=pixels, size=size, target=target):
+        typer.echo(path)
+
+
+def _models(name: str, kinds: list[str], source: str, pretrained: bool) -> dict:
+    """What a user may name as a model, by short names."""
+    path = Path(name)
+    if path.is_file():
+        from metric_zoo.benchmarks.weights import trained_model
+
+        return {path.stem: trained_model(path)}
+    if path.is_dir():
+        from metric_zoo.zoo import load
+
+        return {path.name: load(path).eval()}
+    from metric_zoo.zoo import create_model
+
+    return {kind: create_model(name, to=kind, source=source, pretrained=pretrained).eval() for kind in kinds}
+
+
+def _pixel(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise MetricZooError(f"--pixel {text!r}: expected X,Y such as 120,80") from None
+    return x, y
+
+
 def main() -> None:
     """Entry point of the ``metric-zoo`` command."""
     # Deprecations inside the frameworks are not the user's to mend.

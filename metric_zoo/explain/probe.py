@@ -1,0 +1,120 @@
+"""Where a layer reads when its network looks at a picture, in the picture's pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metric_zoo.errors import MetricZooError, suggest
+from metric_zoo.geometry.implicit import fit_randers
+from metric_zoo.geometry.randers import RandersMetric
+from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.geodesic import GeodesicConv2d
+from metric_zoo.nn.metric import MetricConv2d
+from metric_zoo.ops.padding import resolve_padding
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A layer's sampling of one image.
+
+    Attributes:
+        name, kind: of the layer.
+        centres: ``(2, Ho, Wo)``, (x, y) of every window's centre, in pixels of the image (those of a network's padding
+            lie outside).
+        samples: ``(G, K, 2, Ho, Wo)``, relative to the centres, in pixels of the image.
+        metric: one per output pixel: the layer's own, or of another kind of layer the Randers metric whose ball its
+            samples cover (least squares).
+        reach: pixels of the image that the radius of the metric's unit ball stands for.
+        own: whether the metric is the layer's own, and its balls are straight.
+    """
+
+    name: str
+    kind: str
+    centres: Tensor
+    samples: Tensor
+    metric: RandersMetric
+    reach: float
+    own: bool
+
+
+def sampled_layers(model: nn.Module) -> dict[str, SampledConv2d]:
+    """The converted layers of a model by name.
+
+    Raises:
+        MetricZooError: if there is none.
+    """
+    found = {name: m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
+    if not found:
+        raise MetricZooError(f"{type(model).__name__} has no sampled layer: convert it first")
+    return found
+
+
+def probe(model: nn.Module, input: Tensor, layer: str) -> Probe:
+    """Run a model on one image and see where a layer reads.
+
+    Args:
+        model: converted.
+        input: ``(1, C, H, W)``, prepared as the model wants it; its pixels are the unit of what comes out.
+        layer: a converted layer's name.
+
+    Raises:
+        MetricZooError: for more than one image, an unknown layer, one that the model does not call or one with fewer
+            than 6 cells that has no metric of its own.
+    """
+    if input.dim() != 4 or len(input) != 1:
+        raise MetricZooError(f"input has shape {tuple(input.shape)}, expected (1, C, H, W)")
+    layers = sampled_layers(model)
+    if layer not in layers:
+        raise MetricZooError(f"no sampled layer {layer!r}{suggest(layer, layers)}; there are: {', '.join(layers)}")
+    module, seen = layers[layer], _input_of(model, layers[layer], input)
+    if seen is None:
+        raise MetricZooError(f"{layer} is not called on this input")
+    with torch.no_grad():
+        scale = input.shape[-1] / seen.shape[-1]
+        positions = module.sample_positions(seen)
+        metric, reach = _metric(module, seen, positions)
+        samples = scale * positions[0].unflatten(0, (module._sample_groups(), -1))
+        centres = _centres(module, seen, scale, input.shape[-2] / seen.shape[-2])
+    own = isinstance(module, MetricConv2d) and not isinstance(module, GeodesicConv2d)
+    return Probe(layer, module.kind, centres, samples, metric, scale * reach, own)
+
+
+def _input_of(model: nn.Module, module: nn.Module, input: Tensor) -> Tensor | None:
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
+    modes = [(part, part.training) for part in model.modules()]
+    try:
+        with torch.no_grad():
+            model.eval()(input)
+    finally:
+        handle.remove()
+        for part, mode in modes:
+            part.training = mode
+    return seen[0] if seen else None
+
+
+def _metric(module: SampledConv2d, seen: Tensor, positions: Tensor) -> tuple[RandersMetric, float]:
+    """And the radius of its unit ball, in the layer's pixels."""
+    if isinstance(module, MetricConv2d):
+        table = ball_samples(module.config.sampling, module.kernel_size, module.dilation)
+        return module.metric(seen), float(table.displacement.abs().amax())
+    fitted = fit_randers(positions, module.kernel_size, module.dilation)
+    return fitted.metric, float(max(d * (k - 1) / 2 for k, d in zip(module.kernel_size, module.dilation, strict=True)))
+
+
+def _centres(module: SampledConv2d, seen: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """Pixel centres are at whole numbers in the layer and in the image, their corners half a pixel away."""
+    size = tuple(seen.shape[-2:])
+    pads = resolve_padding(module.padding, size, module.kernel_size, module.stride, module.dilation)
+    axes = []
+    for axis, scale in ((0, scale_y), (1, scale_x)):
+        reach = module.dilation[axis] * (module.kernel_size[axis] - 1)
+        count = (size[axis] + sum(pads[axis]) - reach - 1) // module.stride[axis] + 1
+        at = torch.arange(count, dtype=torch.float64) * module.stride[axis] - pads[axis][0] + reach / 2
+        axes.append((at + 0.5) * scale - 0.5)
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack((x, y))
