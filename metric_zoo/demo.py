@@ -19,7 +19,15 @@ from metric_zoo.text import columns as columns_text
 
 KINDS = ("metric", "deformable", "shifted")
 _PROCESSES = 2
-_SHOWN = ("kind", "runs", "test_top1", "generalization_gap", "parameters", "inference", "training")
+_SHOWN = (
+    "Convolution",
+    "Test top-1, %",
+    "Gap, points",
+    "Seeds",
+    "Parameters, k",
+    "Inference, img/s",
+    "Training, img/s",
+)
 
 
 def run_demo(out: Path) -> None:
@@ -34,7 +42,7 @@ def run_demo(out: Path) -> None:
     if outcome["failed"]:
         raise MetricZooError(f"{outcome['failed']} runs failed; see 'failure' in {out / 'records'}/*.json")
     board = build(out / "records", out / "leaderboard").board
-    columns = [column for column in COLUMNS if column.name in _SHOWN]
+    columns = [column for column in COLUMNS if column.heading in _SHOWN]
     cells = [[column.heading for column in columns]]
     cells += [[column.text(row) for column in columns] for row in board.to_dict("records")]
     print(f"\n{columns_text(cells)}\n\nLeaderboard: {(out / 'leaderboard' / 'index.html').resolve()}")

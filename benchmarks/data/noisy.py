@@ -115,7 +115,7 @@ def load_noisy_image(config: DataConfig, seed: int) -> Splits:
     """
     _check(config)
     if config.name == "scikit-image":
-        picture = _embedded(config.image or "camera")
+        picture = embedded(config.image or "camera")
     elif config.name == "folder" and config.image is not None:
         picture = read_image(data_root(config) / config.image)
     else:
@@ -157,7 +157,7 @@ def middle(picture: Tensor, size: int) -> Tensor:
 
 def _tiles(name: str, config: DataConfig) -> Iterable[Tensor]:
     """As many squares of an embedded picture as there is room for, around its middle."""
-    picture, size = _coloured(_embedded(name), config), config.image_size or _SIZE
+    picture, size = _coloured(embedded(name), config), config.image_size or _SIZE
     rows, columns = (max(1, side // size) for side in picture.shape[-2:])
     top, left = ((side - count * size) // 2 for side, count in zip(picture.shape[-2:], (rows, columns), strict=True))
     if min(top, left) < 0:
@@ -166,8 +166,8 @@ def _tiles(name: str, config: DataConfig) -> Iterable[Tensor]:
     return grid.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
-def _embedded(name: str) -> Tensor:
-    """``(C, H, W)``.
+def embedded(name: str) -> Tensor:
+    """One of scikit-image's pictures, ``(C, H, W)`` in [0, 1].
 
     Raises:
         DataError: if scikit-image is missing, or has no such picture.

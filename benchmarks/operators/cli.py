@@ -30,6 +30,19 @@ def bench(
     typer.echo(f"table: {out / MARKDOWN}")
 
 
+@app.command()
+def geodesics(
+    out: Annotated[Path, typer.Option(help="Folder of geodesics.md and geodesics.json.")] = Path("build/operators"),
+    repeats: Annotated[int, typer.Option(help="Of every size, alternating.")] = 5,
+    largest: Annotated[int, typer.Option(help="Pixels a side, at most.")] = 1024,
+) -> None:
+    """Time geodesic balls of pictures from 64 pixels a side on: how does the cost grow?"""
+    from metric_zoo.benchmarks.operators.geodesics import MARKDOWN, bench_geodesics
+
+    typer.echo(bench_geodesics(out, repeats, largest))
+    typer.echo(f"table: {out / MARKDOWN}")
+
+
 @app.command(name="gpu-check")
 def gpu_check(
     out: Annotated[Path, typer.Option(help="Folder of gpu.json.")] = Path("build/gpu"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,16 @@ from tqdm import tqdm
 
 from metric_zoo import ops
 from metric_zoo.benchmarks.operators.cases import CASES, CONTENDERS, Case, contenders
+from metric_zoo.benchmarks.operators.publish import publish
 from metric_zoo.benchmarks.operators.timing import LEAST_REPEATS, alternate, extra_memory_mib, quartiles
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
-from metric_zoo.files import replacing
 from metric_zoo.ops.native import library
 from metric_zoo.text import markdown
 
 PASSES = ("forward", "forward+backward")
-JSON, MARKDOWN = "operators.json", "operators.md"
+NAME = "operators"
+MARKDOWN = f"{NAME}.md"
 _PATIENCE = 60.0
 """Seconds for all contenders of a row, beyond which three repeats are enough."""
 
@@ -49,10 +49,7 @@ def bench_operators(
         raise MetricZooError(f"no case contains {only!r}; known: {', '.join(map(str, CASES))}")
     report = measure_cases(cases, where, kind, repeats)
     table = to_markdown(report)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in ((JSON, json.dumps(report, indent=1) + "\n"), (MARKDOWN, table)):
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    publish(out, NAME, report, table)
     return table
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metric_zoo import MetricZooError
-from metric_zoo.benchmarks.operators import run
+from metric_zoo.benchmarks.operators import geodesics, run
 from metric_zoo.benchmarks.operators.cases import CASES, CONTENDERS, Case, contenders
 from metric_zoo.benchmarks.operators.timing import alternate, extra_memory_mib, quartiles
 
@@ -49,7 +49,7 @@ def test_table_and_json(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     table = run.bench_operators(tmp_path, repeats=3)
     assert torch.get_num_threads() == threads
-    report = json.loads((tmp_path / run.JSON).read_text())
+    report = json.loads((tmp_path / "operators.json").read_text())
     counts = {1, threads}
     assert len(report["results"]) == 2 * 2 * len(counts) * len(CONTENDERS)
     assert {result["threads"] for result in report["results"]} == counts
@@ -76,3 +76,18 @@ def test_errors(options, message, tmp_path):
 def test_cases_cover_what_users_have():
     assert len({str(case) for case in CASES}) == len(CASES)
     assert any(case.groups == case.channels > 1 for case in CASES) and any(case.kernel == 31 for case in CASES)
+
+
+def test_geodesics(tmp_path):
+    table = geodesics.bench_geodesics(tmp_path, repeats=3, largest=128)
+    report = json.loads((tmp_path / "geodesics.json").read_text())
+    assert [row["side"] for row in report["rows"]] == [64, 128]
+    assert all(0 < low <= median <= high for row in report["rows"] for low, median, high in [row["geodesic"]])
+    assert table == (tmp_path / "geodesics.md").read_text() and "128 x 128" in table
+    with pytest.raises(MetricZooError, match="two of the sizes"):
+        geodesics.bench_geodesics(tmp_path, largest=64)
+
+
+def test_the_exponent_of_a_power_law():
+    rows = [{"side": side, "geodesic": (0, 3e-6 * side**3, 0)} for side in (64, 128, 512)]
+    assert geodesics.exponent(rows) == pytest.approx(1.5)
