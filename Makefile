@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sweep board bench-ops gpu-check sanitize lint clean
+.PHONY: demo test test-slow sweep board gallery bench-ops gpu-check sanitize lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -23,6 +23,10 @@ sweep: $(VENV)/.installed
 board: $(VENV)/.installed
 	$(BIN)/metric-zoo leaderboard publish leaderboards/results --to leaderboards/published \
 		--operators docs/operators.json --conversion docs/conversion.csv --strict
+
+# The pictures of docs/gallery.md, a few minutes.
+gallery: $(VENV)/.installed
+	$(BIN)/python docs/gallery.py
 
 # The operators beside a dense convolution and torchvision's deformable one, about twenty minutes on 2 cores.
 bench-ops: $(VENV)/.installed

@@ -19,6 +19,8 @@ from metric_zoo.geometry.sampling import ball_samples
 
 _LEAST_RATIO = 1e-2
 """Of the eigenvalues of a fitted form: flatter balls than 10 : 1 are not what a few samples tell."""
+_LONGEST_DRIFT = 0.99
+_STEPS = 20
 
 
 class ImplicitMetric(NamedTuple):
@@ -41,10 +43,10 @@ class ImplicitMetric(NamedTuple):
 def fit_randers(positions: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> ImplicitMetric:
     r"""The Randers metric whose unit ball a kernel's samples cover, by least squares.
 
-    A sample whose cell lies :math:`s_i = |g_i|` from the kernel's centre belongs on the sphere :math:`F(y_i) = s_i`.
-    With :math:`A = M - \omega \omega^T` that is :math:`y^T A y + 2 s\, \omega^T y = s^2`: linear in A and omega, and
-    the metric is feasible exactly where A is positive definite. An A that is not is replaced by the nearest one that
-    is, in its eigenvalues.
+    A cell :math:`g_i` of the kernel's grid is sampled at :math:`g_i / F(g_i / |g_i|)`, so the metric is sought that
+    minimises :math:`\sum_i |g_i / F(g_i / |g_i|) - y_i|^2`, by Levenberg and Marquardt's steps, at every pixel by
+    itself. They start where the equations :math:`F(y_i) = |g_i|`, which are linear in :math:`A = M - \omega \omega^T`
+    and omega, are solved best; or at the Euclidean metric, where that is nearer: no fit is worse than the grid.
 
     Args:
         positions: ``(B, G*K, 2, H, W)``, (x, y) in pixels relative to each window's centre, K in row-major order: what
@@ -65,7 +67,8 @@ def fit_randers(positions: Tensor, kernel_size: tuple[int, int], dilation: tuple
     scale = grid.norm(dim=1)
     form, omega = _feasible(*_solve(y, scale))
     m11, m12, m22 = form[..., 0] + omega[..., 0] ** 2, form[..., 1] + omega[..., 0] * omega[..., 1], form[..., 2]
-    metric = RandersMetric.from_components(m11, m12, m22 + omega[..., 1] ** 2, omega[..., 0], omega[..., 1])
+    start = torch.stack((m11, m12, m22 + omega[..., 1] ** 2, omega[..., 0], omega[..., 1]), -1)
+    metric = RandersMetric.from_components(*_refined(start, y, grid).unbind(-1))
     away = metric.norm(y.permute(0, 1, 4, 5, 2, 3)).permute(0, 1, 3, 4, 2) - scale
     ours = table.positions(metric).unflatten(1, (-1, cells)).permute(0, 1, 4, 5, 2, 3)
     moved, missed = (y - grid).square().sum((-1, -2)), (y - ours).square().sum((-1, -2))
@@ -95,6 +98,57 @@ def _feasible(form: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
     values = values.clamp_min(_LEAST_RATIO * values.abs().amax(-1, keepdim=True).clamp_min(1e-6))
     matrix = vectors @ (values[..., None] * vectors.mT)
     return torch.stack((matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]), -1), omega
+
+
+def _refined(start: Tensor, y: Tensor, grid: Tensor) -> Tensor:
+    """The metrics ``(..., 5)`` that are nearest to samples ``y (..., K, 2)``: Levenberg and Marquardt's steps.
+
+    A sample moves along its cell's ray only, so what counts of ``y`` is how far it reaches along that ray.
+    """
+    outside = grid.norm(dim=1) > 0
+    length = grid[outside].norm(dim=1)
+    ray = grid[outside] / length[:, None]
+    reached = (y[..., outside, :] * ray).sum(-1) / length  # 1 / F(ray) of the metric that would put the sample there
+    euclid = start.new_tensor([1.0, 0.0, 1.0, 0.0, 0.0]).expand_as(start)
+    cost = _cost(start, ray, length, reached)
+    nearer = cost < _cost(euclid, ray, length, reached)
+    found = torch.where(nearer[..., None], start, euclid)
+    cost, damping = _cost(found, ray, length, reached), torch.full_like(cost, 1e-2)
+    for _ in range(_STEPS):
+        residual, slope = _residuals(found, ray, length, reached)
+        normal, gradient = slope.mT @ slope, (slope.mT @ residual[..., None])
+        diagonal = normal.diagonal(dim1=-2, dim2=-1)
+        lift = damping[..., None] * diagonal + 1e-9 * diagonal.mean(-1, keepdim=True) + torch.finfo(y.dtype).tiny
+        moved = found - torch.linalg.solve(normal + torch.diag_embed(lift), gradient)[..., 0]
+        new = _cost(moved, ray, length, reached)
+        better = new < cost
+        found, cost = torch.where(better[..., None], moved, found), torch.where(better, new, cost)
+        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-7, 1e7)
+    return found
+
+
+def _cost(metric: Tensor, ray: Tensor, length: Tensor, reached: Tensor) -> Tensor:
+    """Sum of squares; infinite for what is no metric."""
+    m11, m12, m22, _, _ = metric.unbind(-1)
+    determinant = m11 * m22 - m12**2
+    residual, _ = _residuals(metric, ray, length, reached)
+    fields = RandersMetric.from_components(*(c.reshape(1, 1, 1, -1) for c in metric.unbind(-1)))
+    length_of_drift = fields.drift_norm().reshape(determinant.shape)
+    flat = determinant <= (_LEAST_RATIO * (m11 + m22)) ** 2 / (1 + _LEAST_RATIO) ** 2
+    feasible = (m11 > 0) & ~flat & (length_of_drift < _LONGEST_DRIFT)
+    return torch.where(feasible, residual.square().sum(-1), torch.inf)
+
+
+def _residuals(metric: Tensor, ray: Tensor, length: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
+    """Misses along the rays ``(..., K)`` and their derivatives ``(..., K, 5)`` by (m11, m12, m22, omega)."""
+    x, z = ray.unbind(-1)
+    m11, m12, m22, omega_x, omega_y = metric[..., None, :].unbind(-1)
+    root = torch.sqrt((m11 * x * x + 2 * m12 * x * z + m22 * z * z).clamp_min(torch.finfo(metric.dtype).tiny))
+    reach = 1 / (root + omega_x * x + omega_y * z)
+    slope = torch.stack(
+        (x * x / 2 / root, x * z / root, z * z / 2 / root, *torch.broadcast_tensors(x, z, root)[:2]), -1
+    )
+    return length * (reach - reached), -(length * reach**2)[..., None] * slope
 
 
 def hull_ball(positions: Tensor) -> np.ndarray:

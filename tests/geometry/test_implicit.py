@@ -41,19 +41,25 @@ def test_a_dilated_kernel_is_a_euclidean_ball_of_another_size():
 
 
 def test_a_shift_is_a_drift():
-    """The fit is the least-squares one: scipy, on the same equations, finds no better."""
+    """The fit is the least-squares one: scipy, on the samples' distances, finds no better."""
     shifted = grid_offsets((5, 5)) + torch.tensor([0.6, -0.3], dtype=torch.float64)
     fit = fit_randers(shifted.view(1, 25, 2, 1, 1), (5, 5))
     scale = grid_offsets((5, 5)).norm(dim=1).numpy()
     y, s = shifted.numpy()[scale > 0], scale[scale > 0]
 
-    def residuals(p):
-        quadratic = p[0] * y[:, 0] ** 2 + 2 * p[1] * y[:, 0] * y[:, 1] + p[2] * y[:, 1] ** 2
-        return (quadratic + 2 * s * (p[3] * y[:, 0] + p[4] * y[:, 1])) / s**2 - 1
+    cells = grid_offsets((5, 5)).numpy()[scale > 0]
+    x, z = (cells / s[:, None]).T
 
-    found = least_squares(residuals, [1, 0, 1, 0, 0], xtol=1e-14, ftol=1e-14).x
+    def residuals(p):
+        reach = 1 / (np.sqrt(p[0] * x**2 + 2 * p[1] * x * z + p[2] * z**2) + p[3] * x + p[4] * z)
+        return (cells * reach[:, None] - y).ravel()
+
+    found = least_squares(residuals, [1, 0, 1, 0, 0], xtol=1e-14, ftol=1e-14)
+    np.testing.assert_allclose(fit.metric.packed[0, :, 0, 0], found.x, rtol=1e-5, atol=1e-6)
+    centre = 0.6**2 + 0.3**2  # which no ball moves
+    missed, moved = 2 * found.cost + centre, ((y - cells) ** 2).sum() + centre
+    assert fit.explained.item() == pytest.approx(1 - missed / moved, abs=1e-6)
     omega = fit.metric.drift[0, 0, :, 0, 0].numpy()
-    np.testing.assert_allclose(omega, found[3:], rtol=1e-3)
     assert omega[0] < 0 < omega[1], "the ball reaches further where the drift does not point"
     assert fit.metric.is_feasible().all() and 0.3 < fit.explained.item() < 1
 
@@ -64,6 +70,7 @@ def test_samples_that_are_no_ball_are_told():
     positions = grid_offsets((3, 3)).view(1, 9, 2, 1, 1) + 0.7 * torch.randn(1, 9, 2, 20, 20, dtype=torch.float64)
     fit = fit_randers(positions, (3, 3))
     assert fit.metric.is_feasible().all() and fit.residual.median() > 0.2 and fit.explained.median() < 0.6
+    assert fit.explained.min() >= -1e-9, "the grid itself is a ball: no fit is worse"
 
 
 def test_every_layers_positions_can_be_fitted():
