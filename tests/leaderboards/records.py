@@ -83,3 +83,32 @@ def write(folder: Path, *records: Record) -> Path:
     for index, record in enumerate(records):
         write_record(folder / f"{index}.json", record)
     return folder
+
+
+def make_denoising(
+    kind: str = "metric", seed: int = 0, mse: float = 0.004, train: float = 0.002, size: int = 5, **changes
+) -> Record:
+    """Of single images: the gap is (test - train) / train."""
+    model = {"name": "single-layer", "source": "metric-zoo", "options": {"kernel_size": size}, "pretrained": False}
+    data = {"name": "scikit-image", "image": "camera", "noise": 0.3, "image_size": 64}
+    own = {"task": "single-image-denoising", "model": model, "data": data}
+    config = changes.pop("config", None) or {**make_config(kind, seed), **own}
+    scores = [{"mse": v, "psnr": -10 * np.log10(v), "ssim": 0.5, "published_mse": v, "images": 1} for v in (train, mse)]
+    fields = {
+        "task": "single-image-denoising",
+        "source": "metric-zoo",
+        "dataset": {
+            "name": "scikit-image", "train_size": 1, "test_size": 1, "classes": 0, "image_shape": [1, 64, 64],
+            "fingerprint": "c",
+        },
+        "train": scores[0],
+        "test": scores[1],
+        "generalization_gap": (mse - train) / train,
+        "searched": {"1": 0.5, "10": None},
+        "lr": 1.0,
+        "epochs": [
+            {"epoch": e, "lr": 1.0, "train_loss": train, "test_mse": mse, "seconds": 1.0} for e in (1, 2, 3)
+        ],
+    }  # fmt: skip
+    base = make_record(kind, seed, model="single-layer", config=config).model_dump()
+    return Record.model_validate({**base, **fields, **changes})
