@@ -1,8 +1,8 @@
 """One architecture of every family, both registries, converted in earnest. `make sweep` does it for all of them.
 
 The kinds take turns, so that each family meets one and each kind a third of the families; `make test` sees every ninth,
-`make test-slow` the others. What an architecture of a family costs, the committed table of the last complete sweep tells;
-a family it does not know starts with its smallest.
+`make test-slow` the others. What an architecture of a family costs, the committed table of the last complete sweep
+tells; a family it does not know starts with its smallest.
 """
 
 from __future__ import annotations
