@@ -44,7 +44,7 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
     for run in runs:
         key = json.dumps([run.data.model_dump(), run.model.model_dump(), run.kind.model_dump()], sort_keys=True)
         splits = get_task(run.task).load(run)
-        steps = len(splits.train) // run.train.batch_size * run.train.epochs
+        steps = _steps(run, len(splits.train))
         if key not in known:
             known[key] = _figures(run, splits, steps, processes, estimate)
         state = _state(run, folder)
@@ -53,6 +53,16 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
         rows.append([run.label, state, f"{steps:,}", *figures])
     left = f", about {hours:.2f} hours of training steps for what is not done" if estimate else ""
     return f"{columns(rows)}\n\n{len(runs)} runs{left}"
+
+
+def _steps(run: Run, images: int) -> int:
+    """Of training, and of the search for a learning rate before it."""
+    if run.kind.kind == PEER:
+        return 0
+    epochs, search = run.train.epochs, run.train.search
+    if search is not None:
+        epochs += len(search.lr) * (search.epochs or run.train.epochs)
+    return images // run.train.batch_size * epochs
 
 
 def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: bool) -> tuple[list[str], float]:

@@ -80,3 +80,10 @@ def test_curves_are_the_records(tmp_path):
     write_record(paths[0], make_record(epochs=[]))
     with pytest.raises(RecordError, match="none of 1 records has an epoch"):
         draw_curves(paths[:1], tmp_path / "curves.svg")
+
+
+def test_a_search_for_the_learning_rate_takes_steps_too(write_recipe, tmp_path):
+    """1437 images in batches of 64 are 22 steps: 2 epochs, and 3 rates of 1 epoch."""
+    search = {"lr": [0.1, 0.01, 0.001], "epochs": 1}
+    recipe = write_recipe(kinds=["standard"], train={"epochs": 2, "batch_size": 64, "search": search})
+    assert f" {22 * (2 + 3)} " in plan_recipe(recipe, tmp_path, cpu=True, estimate=False)

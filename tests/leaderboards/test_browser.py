@@ -13,7 +13,7 @@ import pytest
 from metric_zoo.benchmarks.record import config_id
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.site import measurements
-from tests.leaderboards.records import make_config, make_record, write
+from tests.leaderboards.records import make_config, make_denoising, make_record, write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 
 SCORES = {"standard": (0.84, 0.86), "metric": (0.9, 0.92), "shifted": (0.7, 0.76), "deformable": (0.88, 0.8)}
+GAPS = {5: 0.012, 11: 0.003, 31: 0.101}
+"""Errors on the test image by size of kernel; that on the training image is 0.001."""
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -30,6 +32,7 @@ def site(tmp_path_factory) -> Path:
     records = [make_record(k, s, test=t) for k, scores in SCORES.items() for s, t in enumerate(scores)]
     gpu = [make_config("metric", s, EVIL, device="cuda") for s in (0, 1)]
     records += [make_record("metric", s, test=0.6, device="H200", model=EVIL, config=gpu[s]) for s in (0, 1)]
+    records += [make_denoising("metric", 0, mse, 0.001, size) for size, mse in GAPS.items()]
     more = [measurements.conversion(ROOT / "docs/conversion.csv"), measurements.operators(ROOT / "docs/operators.json")]
     build(write(folder / "records", *records), folder / "site", more)
     return folder / "site"
@@ -89,8 +92,18 @@ def big_first(page) -> int:
 def test_every_page_opens_without_complaint(open_page, site):
     for path in sorted(site.rglob("*.html")):
         page = open_page(path.relative_to(site).as_posix())
-        assert page.locator("h1").inner_text() and page.locator("nav a").count() == 4
+        assert page.locator("h1").inner_text() and page.locator("nav a").count() == 5
         page.close()
+
+
+def test_the_board_of_denoising_sorts_gaps_as_numbers(open_page):
+    page = open_page("denoising.html")
+    gaps = [f"{(mse - 0.001) / 0.001:,.2f}" for mse in sorted(GAPS.values())]
+    heading = page.locator("table.board thead th", has_text="Gap δ")
+    heading.click()
+    assert shown(page, "Gap δ") in (gaps, gaps[::-1])
+    assert len(shown(page, "Test PSNR, dB")) == 3 and page.locator("img").count() == 2
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
 
 
 def test_sorting_by_mouse_and_by_keyboard(open_page):
