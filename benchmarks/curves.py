@@ -12,7 +12,7 @@ from metric_zoo.errors import MetricZooError, RecordError
 
 
 def draw_curves(records: list[Path], out: Path) -> None:
-    """Training loss and test accuracy of one run or several over their epochs.
+    """Training loss and test scores of one run or several over their epochs.
 
     Args:
         records: of runs that trained.
@@ -33,7 +33,7 @@ def draw_curves(records: list[Path], out: Path) -> None:
         raise MetricZooError(f"{out} cannot be written: {error}") from None
 
 
-def draw(records: list[Record], losses: Any, accuracies: Any) -> None:
+def draw(records: list[Record], losses: Any, scores: Any) -> None:
     """Onto two axes of matplotlib; a kind has one colour, whatever the seed."""
     kinds = list(dict.fromkeys(_name(record) for record in records))
     for record in records:
@@ -42,8 +42,9 @@ def draw(records: list[Record], losses: Any, accuracies: Any) -> None:
         label = name if name not in losses.get_legend_handles_labels()[1] else None
         numbers = [epoch.epoch for epoch in record.epochs]
         losses.plot(numbers, [epoch.train_loss for epoch in record.epochs], label=label, **style)
-        accuracies.plot(numbers, [100 * epoch.test_top1 for epoch in record.epochs], **style)
-    for axes, title in ((losses, "Training loss"), (accuracies, "Test top-1, %")):
+        scores.plot(numbers, [epoch.test_score for epoch in record.epochs], **style)
+    names = {"Test top-1, %" if record.task == "classification" else "Test PSNR, dB" for record in records}
+    for axes, title in ((losses, "Training loss"), (scores, " or ".join(sorted(names)))):
         axes.set(title=title, xlabel="Epoch")
         axes.grid(alpha=0.3)
     losses.legend(frameon=False, fontsize=8)

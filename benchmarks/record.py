@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -135,6 +136,13 @@ class Epoch(_Part):
     test_top1: Share | None = None
     test_mse: NonNegative | None = None
     seconds: NonNegative
+
+    @property
+    def test_score(self) -> float:
+        """For a curve: top-1 in percent, or the error as PSNR in dB."""
+        if self.test_mse is None:
+            return 100 * self.test_top1
+        return -10 * math.log10(max(self.test_mse, 1e-15))
 
 
 class Throughput(_Part):

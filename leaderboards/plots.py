@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metric_zoo.benchmarks.record import Epoch, Record
+from metric_zoo.benchmarks.record import Record
 from metric_zoo.leaderboards.statistics import FRONTS, score
 
 # Text stays text, names inside the file follow from its content, and no date: the same records, the same bytes.
@@ -132,11 +132,6 @@ def _short(kind: str, options: str) -> str:
     return ", ".join([kind, *told])
 
 
-def psnr(mse: float) -> float:
-    """dB, the peak being 1."""
-    return float(-10 * np.log10(max(mse, 1e-15)))
-
-
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -154,7 +149,7 @@ def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
             style = {"color": _look(kind)["color"], "linestyle": _DASHES[seen[kind] % len(_DASHES)]}
             seen[kind] += 1
             _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], style, name[:60])
-            _curve(quality, [[_quality(epoch) for epoch in run.epochs] for run in runs], style, name[:60])
+            _curve(quality, [[epoch.test_score for epoch in run.epochs] for run in runs], style, name[:60])
         labels = any(run.task == "classification" for *_, runs in cells for run in runs)
         for axes, label in ((loss, "training loss"), (quality, _SCORES[labels])):
             axes.set_xlabel("epoch")
@@ -162,11 +157,6 @@ def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return _svg(figure)
-
-
-def _quality(epoch: Epoch) -> float:
-    """Percent, or dB."""
-    return 100 * epoch.test_top1 if epoch.test_mse is None else psnr(epoch.test_mse)
 
 
 def _curve(axes, runs: list[list[float]], style: dict[str, str], label: str) -> None:

@@ -165,9 +165,8 @@ def _score(record: Record) -> str:
 
 def _curve(record: Record) -> tuple[str, list[float], str]:
     """What is drawn over a run's epochs, its values and their unit."""
-    if record.task == "classification":
-        return "Test accuracy", [100 * epoch.test_top1 for epoch in record.epochs], "%"
-    return "Test PSNR", [plots.psnr(epoch.test_mse) for epoch in record.epochs], "dB"
+    title, unit = ("Test accuracy", "%") if record.task == "classification" else ("Test PSNR", "dB")
+    return title, [epoch.test_score for epoch in record.epochs], unit
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from metric_zoo.benchmarks import dncnn
+from metric_zoo.benchmarks.curves import draw_curves
 from metric_zoo.benchmarks.data.noisy import NAMES, STEPS, load_noisy, load_noisy_image
 from metric_zoo.benchmarks.fields import learn_fields
 from metric_zoo.benchmarks.launch import run_recipe
@@ -25,6 +26,7 @@ from metric_zoo.benchmarks.peers import PEERS, build_peer, tune
 from metric_zoo.benchmarks.recipe import DataConfig, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
 from metric_zoo.benchmarks.search import best_rate, held_out
+from metric_zoo.benchmarks.show import show_record
 from metric_zoo.benchmarks.tasks.denoising import as_published, psnr, similarity, squared_error
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.converters import convert
@@ -386,3 +388,13 @@ def test_the_first_records_keep_their_identity():
     folder = Path(__file__).parents[2] / "leaderboards" / "results"
     records = [read_record(path) for path in sorted(folder.rglob("*.json"))]
     assert records and [run_of(record).id for record in records] == [record.id for record in records]
+
+
+def test_a_record_is_shown_and_its_curve_drawn(write_recipe, tmp_path):
+    ((path, record),) = run_small(write_recipe, tmp_path, **SINGLE).items()
+    text = show_record(path)
+    assert f"PSNR {record.test.psnr:.2f} dB" in text and "of the training error" in text and "held-out losses" in text
+    expected = -10 * np.log10(record.epochs[0].test_mse)
+    assert record.epochs[0].test_score == pytest.approx(expected) and f"{expected:.3f}" in text
+    draw_curves([path], tmp_path / "c.svg")
+    assert "Test PSNR, dB" in (tmp_path / "c.svg").read_text()
