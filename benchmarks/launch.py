@@ -19,6 +19,7 @@ from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record, write_record
+from metric_zoo.benchmarks.rounds import Rounds
 from metric_zoo.benchmarks.sweep import (
     Plan,
     claimed,
@@ -34,6 +35,7 @@ from metric_zoo.benchmarks.weights import weights_path
 from metric_zoo.errors import MetricZooError, RecipeError, suggest
 
 _SECONDS_TO_BLAME = 120
+"""For another machine to write the record of the run whose workers died."""
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,14 @@ def preflight(runs: list[Run]) -> None:
 def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
     """Start workers until every run has a record or another launch; a run that kills them gets a failed one."""
     file.write_text(plan.model_dump_json(), encoding="utf-8")
+    rounds = Rounds(plan.folder, processes.machines, processes.rank, processes.port)
     while todo := pending(plan.runs, plan.folder):
         plan.running.unlink(missing_ok=True)
         clock = Clock()
-        code, stopped = _wait_for(_command(file, processes), _environment(processes))
+        with rounds.round(lambda: not pending(plan.runs, plan.folder)) as begun:
+            if not begun:
+                return
+            code, stopped = _wait_for(_command(file, processes), _environment(processes))
         if stopped or code == RESUMABLE:  # by us, or by whoever told the workers themselves
             sys.exit(RESUMABLE)
         left = pending(plan.runs, plan.folder)
