@@ -56,11 +56,14 @@ def load_dncnn(level: str, depth: int = 17, config: DataConfig | None = None) ->
     """
     tree = _read(_find(f"dncnn{depth}{level}.mpk", config or DataConfig()))
     model = DnCNN(depth)
-    for module, tensors in zip(_with_state(model), _parts(tree, depth), strict=True):
-        own = dict(module.named_parameters()) | dict(module.named_buffers())
-        with torch.no_grad():
-            for name, array in tensors.items():
-                own[name].copy_(torch.from_numpy(array.copy()))
+    try:
+        for module, tensors in zip(_with_state(model), _parts(tree, depth), strict=True):
+            own = dict(module.named_parameters()) | dict(module.named_buffers())
+            with torch.no_grad():
+                for name, array in tensors.items():
+                    own[name].copy_(torch.from_numpy(array.copy()))
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"dncnn{depth}{level}.mpk does not hold a DnCNN of {depth} layers: {error!r}") from None
     return model.eval()
 
 
@@ -116,5 +119,5 @@ def _read(path: Path) -> dict[str, Any]:
 
     try:
         return msgpack.unpackb(path.read_bytes(), ext_hook=array, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except (OSError, ValueError, TypeError, msgpack.UnpackException) as error:
         raise DataError(f"{path} does not hold flax's weights: {error}") from None

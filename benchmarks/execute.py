@@ -18,7 +18,7 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import PEER, Run
 from metric_zoo.benchmarks.record import Record, write_record
-from metric_zoo.benchmarks.search import best_rate, search_rate, with_rate
+from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
 from metric_zoo.benchmarks.train import Trainer
@@ -53,10 +53,10 @@ def execute(
     """
     clock, task = Clock(), get_task(run.task)
     splits = task.load(run)
-    losses, rate = {}, None
+    search, rate = Search({}, 0.0), None
     if run.train.search is not None and run.kind.kind != PEER:
-        losses = search_rate(run, accelerator, splits, checkpoints, log, position)
-        rate = best_rate(losses)
+        search = search_rate(run, accelerator, splits, checkpoints, log, position)
+        rate = best_rate(search.losses)
     learner = _learner(run if rate is None else with_rate(run, rate), accelerator, splits, checkpoints, log, position)
     measure.reset_peak_memory()  # after looking for what fits, which fills the memory on purpose
     epochs = learner.train()
@@ -82,11 +82,11 @@ def execute(
             generalization_gap=task.gap(train.scores, test.scores),
             epochs=epochs,
             micro_batches=learner.micro_batches,
-            searched=losses,
+            searched=search.losses,
             lr=rate,
             peak_memory_mib=peak,
             **measured(run, accelerator.device, plain, splits.train_clean, log),
-            wall_seconds=before + clock.seconds(),
+            wall_seconds=search.seconds_before + before + clock.seconds(),
             provenance=provenance(clock.started),
         )
         write_record(path, record)

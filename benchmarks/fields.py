@@ -20,6 +20,13 @@ class LearnedField(nn.Module):
         super().__init__()
         self.field = nn.Parameter(start.clone())
 
+    @property
+    def weight(self) -> nn.Parameter:
+        """What a regularisation of heads keeps small, and what tells that sampling has moved."""
+        return self.field
+
+    bias = weight
+
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
         """``(B, P, H, W)`` for an input of B images."""
         # Without gradients a view of a parameter would still claim to need one, which FlopCounterMode trips over.

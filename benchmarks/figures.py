@@ -15,7 +15,7 @@ from metric_zoo.benchmarks.fit import largest_batch
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import DTYPES, Run
+from metric_zoo.benchmarks.recipe import DTYPES, PEER, Run
 from metric_zoo.benchmarks.record import Throughput
 
 
@@ -94,7 +94,7 @@ class _Figures:
 
     def _largest(self, step: Callable[[Tensor], None]) -> Throughput | None:
         """On a GPU: a CPU's memory is another's business, too, and no batch is fast there for being large."""
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" or self._run.kind.kind == PEER:  # whose filters compute on the CPU anywhere
             return None
         tile = self._batch(1)
         count = largest_batch(lambda images: step(_repeated(tile, images)), self._run.measure.largest_batch_size)

@@ -17,9 +17,10 @@ import torch
 from metric_zoo.benchmarks.interruption import RESUMABLE, resumable
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
-from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
+from metric_zoo.benchmarks.recipe import PEER, Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record, write_record
 from metric_zoo.benchmarks.rounds import Rounds
+from metric_zoo.benchmarks.search import held_out_count
 from metric_zoo.benchmarks.sweep import (
     Plan,
     claimed,
@@ -157,8 +158,11 @@ def preflight(runs: list[Run]) -> None:
     infos = {key: get_task(run.task).load(run).info for key, run in data.items()}
     for run in runs:
         size = infos[run.data.model_dump_json()].train_size
-        if run.train.batch_size > size:
-            raise RecipeError(f"train.batch_size={run.train.batch_size} exceeds the {size} training images")
+        if run.train.search is not None and run.task != "single-image-denoising":
+            size -= held_out_count(size)
+        if run.train.batch_size > size and run.kind.kind != PEER:
+            left = " that a search leaves" if run.train.search is not None else ""
+            raise RecipeError(f"train.batch_size={run.train.batch_size} exceeds the {size} training images{left}")
     tried = {(run.data.model_dump_json(), run.model.model_dump_json(), run.kind.model_dump_json()): run for run in runs}
     for run in tried.values():
         try:

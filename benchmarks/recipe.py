@@ -349,9 +349,14 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
 
     for entry in recipe.kinds:
         try:
-            get_kind(entry.kind).config.from_options(entry.kind, entry.options)
+            kind = get_kind(entry.kind)
+            kind.config.from_options(entry.kind, entry.options)
         except ValueError as error:
             raise RecipeError(f"recipe {recipe.name!r}: {error}") from None
+        has_head = "head" in kind.config.__dataclass_fields__
+        if (entry.freeze_kernels and kind.layer is None) or (entry.per_pixel and not has_head):
+            flag = "per_pixel" if entry.per_pixel else "freeze_kernels"
+            raise RecipeError(f"recipe {recipe.name!r}: kind {entry.kind!r} has no sampling to learn: leave {flag} out")
     accumulate = 1 if recipe.train.accumulate == "auto" else recipe.train.accumulate
     parts = processes * accumulate
     if recipe.train.batch_size % parts:

@@ -271,6 +271,8 @@ class Record(_Part):
         if self.status == "failed":
             if self.failure is None:
                 raise ValueError("a failed record must say why: 'failure' is missing")
+            if self.train is not None or self.test is not None or self.epochs:
+                raise ValueError("a failed record has no scores")
             return self
         required = ("dataset", "parameters", "train", "test", "generalization_gap")
         missing = [name for name in required if getattr(self, name) is None]
@@ -279,6 +281,11 @@ class Record(_Part):
         scores = Scores if self.task == "classification" else Fidelity
         if not (isinstance(self.train, scores) and isinstance(self.test, scores)):
             raise ValueError(f"train and test of task {self.task!r} are no {scores.__name__}")
+        score = "test_top1" if scores is Scores else "test_mse"
+        if any(getattr(epoch, score) is None for epoch in self.epochs):
+            raise ValueError(f"an epoch lacks {score}")
+        if self.searched and self.lr is None:
+            raise ValueError("learning rates were searched, but 'lr' does not say which one was taken")
         return self
 
 

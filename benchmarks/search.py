@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.train import Trainer
@@ -21,20 +22,29 @@ FOLDER = "search"
 """In that of a run's checkpoints."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """The loss of every rate, and how long processes that were stopped had searched."""
+
+    losses: dict[str, float | None]
+    seconds_before: float
+
+
 def search_rate(
     run: Run, accelerator: Accelerator, splits: Splits, checkpoints: Path, log: RunLog, position: str = ""
-) -> dict[str, float | None]:
+) -> Search:
     """The loss on held-out images after training with each of the recipe's learning rates, by rate; None where the
-    training's was not finite. What was tried before a run was stopped counts.
+    training's was not finite. What was tried before a run was stopped counts, if the data are the same.
 
     Raises:
         SystemExit: with `RESUMABLE`, when asked to stop.
     """
     search, held, folder = run.train.search, held_out(splits), checkpoints / FOLDER
-    known = folder / "losses.json"
-    losses = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
-    for rate in search.lr:
-        name = f"{rate:g}"
+    known = folder / f"losses-{splits.info.fingerprint[:16]}.json"
+    kept = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {"losses": {}, "seconds": 0.0}
+    losses, clock = kept["losses"], Clock()
+    for rate in dict.fromkeys(search.lr):
+        name = repr(rate)
         if name in losses:
             continue
         trial = with_rate(run, rate, search.epochs)
@@ -45,19 +55,20 @@ def search_rate(
         if accelerator.is_main_process:
             log.write(f"learning rate {name}: held-out loss {losses[name]}")
             with replacing(known) as temporary:
-                temporary.write_text(json.dumps(losses), encoding="utf-8")
+                seconds = kept["seconds"] + clock.seconds()
+                temporary.write_text(json.dumps({"losses": losses, "seconds": seconds}), encoding="utf-8")
         accelerator.wait_for_everyone()
         trainer.forget()
         fresh.free_memory()
-    return losses
+    return Search(losses, kept["seconds"])
 
 
 def _loss(trainer: Trainer, held: Splits) -> float | None:
     try:
         trainer.train()
+        return get_task(trainer.run.task).error(trainer.evaluate(held.test).scores)
     except FloatingPointError:
         return None
-    return get_task(trainer.run.task).error(trainer.evaluate(held.test).scores)
 
 
 def best_rate(losses: dict[str, float | None]) -> float:
@@ -78,6 +89,11 @@ def with_rate(run: Run, rate: float, epochs: int | None = None) -> Run:
     return run.model_copy(update={"train": run.train.model_copy(update=changes)})
 
 
+def held_out_count(images: int) -> int:
+    """Of so many training images."""
+    return max(1, images // 10)
+
+
 def held_out(splits: Splits) -> Splits:
     """A tenth of the training images instead of the test images, always the same ones; or what the data set has for
     it."""
@@ -85,7 +101,7 @@ def held_out(splits: Splits) -> Splits:
         return replace(splits, test=splits.validation)
     count = len(splits.train)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-    held, rest = order[: max(1, count // 10)], order[max(1, count // 10) :]
+    held, rest = order[: held_out_count(count)], order[held_out_count(count) :]
     return Splits(
         Subset(splits.train, rest),
         Subset(splits.train_clean, rest),

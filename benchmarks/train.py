@@ -121,7 +121,7 @@ class Trainer:
         return self._average.module if self._average is not None else self.model
 
     def _loader_of(self, dataset: Dataset) -> DataLoader:
-        return evaluation_loader(dataset, self.run, self.accelerator)
+        return evaluation_loader(dataset, self.run, self.accelerator, self.micro_batches)
 
     def evaluate(self, dataset: Dataset) -> Evaluation:
         """Score a data set by `scored`."""
@@ -271,7 +271,7 @@ class Trainer:
         return torch.stack((loss.detach() * len(labels), right.detach(), images_seen)).double()
 
     def _look(self, sums: Tensor, bar: tqdm) -> None:
-        if not math.isfinite(sums[0]):
+        if not math.isfinite(self._total(sums)[0]):  # of all processes, or some would stop without the others
             raise FloatingPointError(f"the training loss is {sums[0]} after step {self._global_step}: lower train.lr")
         loss, right, images = sums.tolist()
         bar.set_postfix(_rounded({"loss": loss / images, **self._task.training(right / images)}), refresh=False)
@@ -340,9 +340,9 @@ def loading(workers: int, accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def evaluation_loader(dataset: Dataset, run: Run, accelerator: Accelerator) -> DataLoader:
-    """Of this process's share of a split to evaluate."""
-    batch_size = max(1, get_task(run.task).evaluation_batch(run) // accelerator.num_processes)
+def evaluation_loader(dataset: Dataset, run: Run, accelerator: Accelerator, parts: int = 1) -> DataLoader:
+    """Of this process's share of a split to evaluate, after training in so many micro-batches."""
+    batch_size = max(1, get_task(run.task).evaluation_batch(run, parts) // accelerator.num_processes)
     return accelerator.prepare(DataLoader(dataset, batch_size, **loading(run.train.num_workers, accelerator)))
 
 

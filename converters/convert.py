@@ -15,7 +15,7 @@ from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.atrous import atrous_layer4, is_atrous
 from metric_zoo.converters.copies import full_copy
 from metric_zoo.converters.filters import Filters, Range
-from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_layers
+from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_layers, plain_view
 from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.refuse import check_model
@@ -133,7 +133,12 @@ def _convert(
     nodes = {node.name: node for node in analysis.nodes}
     report.converted = {
         name: describe(
-            layer, node.module, node.input_shape, node.output_shape, compared.layers.get(name), explained.get(name)
+            layer,
+            plain_view(node.module),
+            node.input_shape,
+            node.output_shape,
+            compared.layers.get(name),
+            explained.get(name),
         )
         for name, layer, node in ((name, layer, nodes[name]) for name, layer in layers.items())
     }
@@ -223,6 +228,8 @@ def _build_layers(
     modules = {node.name: node.module for node in nodes}
     chosen = {name: decision.kind for name, decision in decisions.items() if decision.kind}
     if init == "fit":
+        for kind in set(chosen.values()):
+            check_may_fit(kind, options)
         given = {name for name in ("metric_groups",) if name not in options}
         return {
             name: build_fitting_layer(name, modules[name], kind, _without(by_kind[kind], given))

@@ -27,6 +27,10 @@ def unfit_reason(module: nn.Module) -> str:
         return "an ordinary convolution: there are no samples to fit"
     if isinstance(module, ModulatedDeformConv2d):
         return "modulated: a metric has no masks"
+    if getattr(module.config, "sampling", "grid") != "grid":
+        return f"sampling={module.config.sampling!r}: its cells are not the grid's"
+    if any(name not in module._parameters for name in ("weight", "bias")):
+        return "its weight is computed (weight norm, pruning or a parametrization), not a parameter"
     return ""
 
 
@@ -48,6 +52,10 @@ def check_may_fit(to: str, options: Mapping[str, Any]) -> None:
 def build_fitting_layer(name: str, old: SampledConv2d, to: str, options: Mapping[str, Any]) -> SampledConv2d:
     """A fresh layer of a kind in the place of ``old``, with its kernel, and as many groups of samples."""
     groups = {"metric_groups": old._sample_groups(), **options}
+    if groups["metric_groups"] != old._sample_groups():
+        raise ConversionError(
+            f"{name}: metric_groups={groups['metric_groups']}, but it samples in {old._sample_groups()} groups"
+        )
     layer = build_layer(name, _as_plain(old), to, groups)
     layer.standardization = old.standardization
     layer._origin = getattr(old, "_origin", None)
@@ -68,6 +76,11 @@ def _as_plain(layer: SampledConv2d) -> nn.Conv2d:
     return conv
 
 
+def plain_view(layer: nn.Conv2d) -> nn.Conv2d:
+    """The convolution itself; of a sampled layer what it is without its rule."""
+    return _as_plain(layer) if isinstance(layer, SampledConv2d) else layer
+
+
 def fit_layers(model: nn.Module, pairs: Mapping[SampledConv2d, MetricConv2d], inputs: tuple[Any, ...]) -> list[float]:
     """Fit every new layer's head to the samples of the old one, on what reaches it in the model.
 
@@ -77,6 +90,8 @@ def fit_layers(model: nn.Module, pairs: Mapping[SampledConv2d, MetricConv2d], in
     Raises:
         ConversionError: if a layer is not called on these inputs.
     """
+    if any(layer.weight.is_meta or torch.finfo(layer.weight.dtype).bits < 32 for layer in pairs):
+        raise ConversionError("init='fit' needs weights in float32 or float64, not half or meta: convert model.float()")
     seen: dict[nn.Module, Tensor] = {}
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -114,6 +129,8 @@ def fit_rule(new: MetricConv2d, old: SampledConv2d, input: Tensor) -> float:
     moved = (target - grid).square().mean()
     if moved == 0:
         return 1.0
+    if not bool(target.isfinite().all()):
+        raise ConversionError("the example input's samples are not finite")
     parameters = list(new.head.parameters())
     optimizer = torch.optim.LBFGS(parameters, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 

@@ -70,6 +70,8 @@ def _decide_to_fit(node: ConvNode, kind: str | None, explicit: bool, filters: Fi
     outside = "not selected" if kind is None else filters.reason(node)
     if outside:
         return Decision(None, outside, "unselected")
+    if kind == "standard":
+        return Decision(None, "kind 'standard' keeps the layer as it is", "settled")
     if getattr(node.module, "kind", None) == kind:
         return Decision(None, f"already {kind}", "settled")
     unfit = unfit_reason(node.module)

@@ -105,6 +105,8 @@ _DENOISING = {
 
 def _error_for(record: Record) -> Published | None:
     kind, options = section(record, "kind"), record.options
+    if kind.get("per_pixel") or kind.get("batch_mixed"):
+        return None
     if not all(_holds(section(record, name), values) for name, values in _DENOISING.items()):
         return None
     if record.kind == "metric" and options != {**_METRIC, "eps_omega": 0.1}:

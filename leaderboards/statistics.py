@@ -10,7 +10,6 @@ import pandas as pd
 from scipy import stats
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.recipe import PEER
 from metric_zoo.benchmarks.record import Fidelity, Record, record_key
 from metric_zoo.leaderboards.cells import cell_of, printable, section
 from metric_zoo.leaderboards.published import published_for
@@ -100,7 +99,8 @@ def _kernel_size(record: Record) -> int | None:
     """Of a network that is one layer."""
     options = section(record, "model").get("options")
     size = options.get("kernel_size") if isinstance(options, dict) else None
-    return size if isinstance(size, int) and record.kind != PEER else None
+    own = record.source == "metric-zoo" and type(size) is int and 0 < size < 10_000
+    return size if own else None
 
 
 def _percent(share: float | None) -> float | None:

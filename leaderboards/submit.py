@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -69,7 +70,14 @@ def _fingerprints(folder: Path) -> dict[str, str]:
     """Of the data of the results so far, by name."""
     if not folder.is_dir() or not any(folder.rglob("*.json")):
         return {}
-    return {r.dataset.name: r.dataset.fingerprint for r in collect(folder).records if r.dataset is not None}
+    return {_data(r): r.dataset.fingerprint for r in collect(folder).records if r.dataset is not None}
+
+
+def _data(record: Record) -> str:
+    """Which data, as a recipe names them: what is cut from pictures is other data than the pictures."""
+    named = section(record, "data")
+    cut = () if record.task == "classification" else ("image", "image_size", "channels")
+    return json.dumps([record.task, record.dataset.name, {key: named.get(key) for key in cut}])
 
 
 def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> list[str]:
@@ -79,7 +87,7 @@ def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> lis
     missing = [name for name in needed if getattr(record, name) is None]
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
-    if known.get(record.dataset.name, record.dataset.fingerprint) != record.dataset.fingerprint:
+    if known.get(_data(record), record.dataset.fingerprint) != record.dataset.fingerprint:
         return [f"its data {record.dataset.name!r} are not those of the results so far (another fingerprint)"]
     if is_marked(record) and not allow_changed:
         return ["its source was not a clean commit: allow it with --allow-changed, and boards will mark it"]

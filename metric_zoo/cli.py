@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -112,12 +113,26 @@ def explain(
     picture, pixels = read_image(image), [_pixel(text) for text in pixel] if pixel else None
     models: dict = {}
     for name in (model, *(beside or ())):
-        models |= _models(name, to or ["metric"], source, pretrained)
-    for path in explain_models(models, picture, out, layer=layer, pixels=pixels, size=size, target=target):
+        for called, found in _models(name, to or ["metric"], source, pretrained, several=bool(beside)).items():
+            if called in models:
+                raise MetricZooError(f"two models are called {called!r}: rename a file or a folder")
+            models[called] = found
+    options = {"layer": layer, "pixels": pixels, "size": size, "target": target, "look": _look(model)}
+    for path in explain_models(models, picture, out, **options):
         typer.echo(path)
 
 
-def _models(name: str, kinds: list[str], source: str, pretrained: bool) -> dict:
+def _look(name: str):
+    """How pictures are prepared for the network of a record: as its data were."""
+    if not Path(name).is_file():
+        return None
+    from metric_zoo.benchmarks.look import look_of
+    from metric_zoo.benchmarks.record import read_record
+
+    return look_of(read_record(Path(name)))
+
+
+def _models(name: str, kinds: list[str], source: str, pretrained: bool, several: bool) -> dict:
     """What a user may name as a model, by short names."""
     path = Path(name)
     if path.is_file():
@@ -130,7 +145,9 @@ def _models(name: str, kinds: list[str], source: str, pretrained: bool) -> dict:
         return {path.name: load(path).eval()}
     from metric_zoo.zoo import create_model
 
-    return {kind: create_model(name, to=kind, source=source, pretrained=pretrained).eval() for kind in kinds}
+    called = {kind: f"{name.replace('/', '-')}-{kind}" if several else kind for kind in kinds}
+    build = partial(create_model, name, source=source, pretrained=pretrained)
+    return {called[kind]: build(to=kind).eval() for kind in kinds}
 
 
 def _pixel(text: str) -> tuple[float, float]:

@@ -132,6 +132,8 @@ def _check(config: DataConfig) -> None:
         raise DataError(f"unknown pictures {config.name!r} for denoising{suggest(config.name, NAMES)}; known: {known}")
     if (config.image_size or _SIZE) < LEAST:
         raise DataError(f"data.image_size={config.image_size}: SSIM needs at least {LEAST} pixels a side")
+    if config.skip_unreadable:
+        raise DataError("data.skip_unreadable: pictures for denoising are read when they are needed; mend or move them")
     if config.augment != "none":
         raise DataError(f"data.augment={config.augment!r}: pictures for denoising are not augmented")
 

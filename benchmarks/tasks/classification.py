@@ -38,7 +38,7 @@ class Classification(Task):
     ) -> Evaluation:
         return evaluate(accelerator, model, loader, size)
 
-    def evaluation_batch(self, run: Run) -> int:
+    def evaluation_batch(self, run: Run, parts: int) -> int:
         return 256
 
     def error(self, scores: Scores) -> float:
@@ -69,8 +69,8 @@ def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 def evaluate(accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int) -> Evaluation:
     """`Classification.evaluate`."""
 
-    def row(images: Tensor, labels: Tensor) -> Tensor:
-        logits = logits_of(model(images)).float()
+    def row(output: Any, labels: Tensor) -> Tensor:
+        logits = logits_of(output).float()
         return torch.stack(
             (
                 hits(logits, labels, 1).float(),

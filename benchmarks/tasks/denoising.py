@@ -30,8 +30,8 @@ class Denoising(Task):
     def evaluate(
         self, accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int, batch_size: int
     ) -> Evaluation:
-        def row(noisy: Tensor, clean: Tensor) -> Tensor:
-            restored = model(noisy).float()
+        def row(output: Tensor, clean: Tensor) -> Tensor:
+            restored = output.float()
             return torch.stack((squared_error(restored, clean), similarity(restored, clean)), 1)
 
         errors, similarities = scored(accelerator, model, loader, size, row).unbind(1)

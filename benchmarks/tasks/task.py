@@ -57,9 +57,9 @@ class Task(ABC):
             batch_size: of the training.
         """
 
-    def evaluation_batch(self, run: Run) -> int:
-        """Images scored at once, on all processes: what training holds, scoring holds, too."""
-        return run.train.batch_size
+    def evaluation_batch(self, run: Run, parts: int) -> int:
+        """Images scored at once, on all processes: what training holds, in so many parts, scoring holds, too."""
+        return run.train.batch_size // parts
 
     @abstractmethod
     def error(self, scores: Any) -> float:

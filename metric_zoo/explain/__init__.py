@@ -4,11 +4,12 @@ from metric_zoo.explain.balls import draw_balls
 from metric_zoo.explain.cam import draw_cams, grad_cam
 from metric_zoo.explain.fields import draw_fields
 from metric_zoo.explain.filtering import compare_filters
-from metric_zoo.explain.prepare import prepare
+from metric_zoo.explain.prepare import Look, prepare
 from metric_zoo.explain.probe import Probe, probe, sampled_layers
 from metric_zoo.explain.report import explain_models
 
 __all__ = [
+    "Look",
     "Probe",
     "compare_filters",
     "draw_balls",

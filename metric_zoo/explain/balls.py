@@ -96,7 +96,7 @@ def _draw(axes: Any, found: Probe, row: int, column: int, colour: str) -> None:
 
 def _outline(found: Probe, samples: Tensor, group: int, row: int, column: int) -> np.ndarray | None:
     if found.own:
-        return found.reach * found.metric.unit_ball(64)[0, group, :, :, row, column].double().cpu().numpy()
+        return found.metric.unit_ball(64)[0, group, :, :, row, column].double().cpu().numpy() * found.reach
     try:
         return hull_ball(samples)
     except MetricZooError:  # samples in one line

@@ -26,7 +26,7 @@ def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: 
         ``(H, W)`` float32 in [0, 1].
 
     Raises:
-        MetricZooError: without the package, for an unknown layer, or a model without maps.
+        MetricZooError: without the package, for an unknown layer or class, or a model without maps or classes.
     """
     try:
         from pytorch_grad_cam import GradCAM
@@ -40,6 +40,12 @@ def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: 
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
+        with torch.no_grad():
+            answers = model(input)
+        if not isinstance(answers, Tensor) or answers.dim() != 2:
+            raise MetricZooError(f"{type(model).__name__} does not answer with classes (B, classes)")
+        if target is not None and not 0 <= target < answers.shape[1]:
+            raise MetricZooError(f"target={target}, but there are {answers.shape[1]} classes")
         chosen = modules[layer] if layer is not None else _last_map(model, input)
         with GradCAM(model=model, target_layers=[chosen]) as cam, torch.enable_grad():
             return cam(input_tensor=input, targets=targets)[0]

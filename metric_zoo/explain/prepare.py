@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+from metric_zoo.errors import MetricZooError
 
 
-def prepare(model: nn.Module, picture: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Resize a picture's shorter side to ``size``, cut out the middle, normalise.
+@dataclass(frozen=True)
+class Look:
+    """What a model takes: pixels a side, channels (1 or 3), and what is subtracted and divided by, per channel."""
+
+    size: int = 224
+    channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Look:
+        """What a timm model says of itself; 224 pixels and ImageNet's statistics for another."""
+        if not hasattr(model, "pretrained_cfg"):
+            return cls()
+        from timm.data import resolve_model_data_config
+
+        found = resolve_model_data_config(model)
+        channels, _, size = found["input_size"]
+        return cls(size, channels, tuple(found["mean"]), tuple(found["std"]))
+
+
+def prepare(
+    model: nn.Module, picture: Tensor, size: int | None = None, look: Look | None = None
+) -> tuple[Tensor, Tensor]:
+    """Resize a picture's shorter side, cut out the middle, normalise.
 
     Args:
-        model: whose own size, mean and standard deviation (timm's models know theirs) are used, or 224 and ImageNet's.
+        model: on whose device and in whose dtype the input is to be.
         picture: ``(1, 1 or 3, H, W)`` in [0, 1].
-        size: pixels a side; None is the model's.
+        size: pixels a side; None is what ``look`` says.
+        look: None is `Look.of` the model.
 
     Returns:
-        ``(1, 3, size, size)`` normalised, and the same in [0, 1].
+        ``(1, C, size, size)`` normalised, and the same in [0, 1].
+
+    Raises:
+        MetricZooError: for a size below 1, or a model of other than 1 or 3 channels.
     """
-    config = _config(model)
-    size = size or config["size"]
+    look = look or Look.of(model)
+    look = replace(look, size=look.size if size is None else size)
+    if look.size < 1 or look.channels not in (1, 3):
+        raise MetricZooError(f"{look.size} pixels a side, {look.channels} channels: expected 1 or more, and 1 or 3")
     least = min(picture.shape[-2:])
-    shape = [max(size, round(side * size / least)) for side in picture.shape[-2:]]
+    shape = [max(look.size, round(side * look.size / least)) for side in picture.shape[-2:]]
     shown = F.interpolate(picture, shape, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    top, left = ((side - size) // 2 for side in shape)
-    shown = shown[..., top : top + size, left : left + size].expand(-1, 3, -1, -1)
-    mean, std = (shown.new_tensor(config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    top, left = ((side - look.size) // 2 for side in shape)
+    shown = _in_channels(shown[..., top : top + look.size, left : left + look.size], look.channels)
+    mean, std = (shown.new_tensor(values).view(1, -1, 1, 1) for values in (look.mean, look.std))
     parameter = next(model.parameters(), torch.zeros(()))
     return ((shown - mean) / std).to(parameter), shown
 
 
-def _config(model: nn.Module) -> dict:
-    if not hasattr(model, "pretrained_cfg"):
-        return {**_IMAGENET, "size": 224}
-    from timm.data import resolve_model_data_config
-
-    found = resolve_model_data_config(model)
-    return {"mean": found["mean"], "std": found["std"], "size": found["input_size"][-1]}
+def _in_channels(picture: Tensor, channels: int) -> Tensor:
+    """Grey by the weights of ITU-R BT.601."""
+    if picture.shape[1] == channels:
+        return picture
+    if channels == 3:
+        return picture.expand(-1, 3, -1, -1)
+    return (picture.new_tensor([0.299, 0.587, 0.114])[:, None, None] * picture).sum(1, keepdim=True)

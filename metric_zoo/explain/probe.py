@@ -28,7 +28,7 @@ class Probe:
         samples: ``(G, K, 2, Ho, Wo)``, relative to the centres, in pixels of the image.
         metric: one per output pixel: the layer's own, or of another kind of layer the Randers metric whose ball its
             samples cover (least squares).
-        reach: pixels of the image that the radius of the metric's unit ball stands for.
+        reach: pixels of the image, along x and along y, that the radius of the metric's unit ball stands for.
         own: whether the metric is the layer's own, and its balls are straight.
     """
 
@@ -37,7 +37,7 @@ class Probe:
     centres: Tensor
     samples: Tensor
     metric: RandersMetric
-    reach: float
+    reach: tuple[float, float]
     own: bool
 
 
@@ -74,13 +74,14 @@ def probe(model: nn.Module, input: Tensor, layer: str) -> Probe:
     if seen is None:
         raise MetricZooError(f"{layer} is not called on this input")
     with torch.no_grad():
-        scale = input.shape[-1] / seen.shape[-1]
+        scales = [input.shape[axis] / seen.shape[axis] for axis in (-1, -2)]  # x, y
         positions = module.sample_positions(seen)
         metric, reach = _metric(module, seen, positions)
-        samples = scale * positions[0].unflatten(0, (module._sample_groups(), -1))
-        centres = _centres(module, seen, scale, input.shape[-2] / seen.shape[-2])
+        samples = positions[0].unflatten(0, (module._sample_groups(), -1))
+        samples = samples * samples.new_tensor(scales)[:, None, None]
     own = isinstance(module, MetricConv2d) and not isinstance(module, GeodesicConv2d)
-    return Probe(layer, module.kind, centres, samples, metric, scale * reach, own)
+    reaches = (scales[0] * reach, scales[1] * reach)
+    return Probe(layer, module.kind, _centres(module, seen, *scales), samples, metric, reaches, own)
 
 
 def _input_of(model: nn.Module, module: nn.Module, input: Tensor) -> Tensor | None:

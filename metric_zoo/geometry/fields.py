@@ -36,7 +36,7 @@ def ball_fields(metric: RandersMetric) -> BallFields:
     middle, radius = (m11 + m22) / 2, torch.hypot((m11 - m22) / 2, m12)
     anisotropy = torch.sqrt((middle + radius) / (middle - radius))
     # The long axis belongs to the small eigenvalue, at a right angle to the large one's direction.
-    orientation = torch.atan2(-2 * m12, m22 - m11) / 2
+    orientation = torch.atan2(-2 * m12 + 0.0, m22 - m11) / 2  # 0, not -0: its angle would be -pi
     drift = metric.drift_norm()
     area = (m11 * m22 - m12**2) ** -0.5 * (1 - drift**2) ** -1.5
     return BallFields(anisotropy, orientation, area, drift)

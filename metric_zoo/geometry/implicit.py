@@ -134,7 +134,7 @@ def _cost(metric: Tensor, ray: Tensor, length: Tensor, reached: Tensor) -> Tenso
     residual, _ = _residuals(metric, ray, length, reached)
     fields = RandersMetric.from_components(*(c.reshape(1, 1, 1, -1) for c in metric.unbind(-1)))
     length_of_drift = fields.drift_norm().reshape(determinant.shape)
-    flat = determinant <= (_LEAST_RATIO * (m11 + m22)) ** 2 / (1 + _LEAST_RATIO) ** 2
+    flat = determinant <= _LEAST_RATIO * ((m11 + m22) / (1 + _LEAST_RATIO)) ** 2  # of eigenvalues of that ratio
     feasible = (m11 > 0) & ~flat & (length_of_drift < _LONGEST_DRIFT)
     return torch.where(feasible, residual.square().sum(-1), torch.inf)
 

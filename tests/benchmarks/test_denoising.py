@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from scipy import ndimage
 from skimage import data as pictures
 from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch.utils.data import DataLoader
 
 from metric_zoo.benchmarks import dncnn
 from metric_zoo.benchmarks.curves import draw_curves
@@ -27,7 +30,7 @@ from metric_zoo.benchmarks.recipe import DataConfig, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
 from metric_zoo.benchmarks.search import best_rate, held_out
 from metric_zoo.benchmarks.show import show_record
-from metric_zoo.benchmarks.tasks.denoising import as_published, psnr, similarity, squared_error
+from metric_zoo.benchmarks.tasks.denoising import Denoising, as_published, psnr, similarity, squared_error
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.converters import convert
 from metric_zoo.errors import DataError, RecipeError
@@ -168,6 +171,7 @@ def test_pascal_voc(folder):
         ({"name": "folder", "root": "/nowhere"}, "has no pictures in train/"),
         ({"image_size": 10}, "at least 11 pixels"),
         ({"augment": "crop-flip"}, "are not augmented"),
+        ({"skip_unreadable": True}, "skip_unreadable"),
     ],
 )
 def test_data_that_cannot_be_had(changes, message):
@@ -209,6 +213,9 @@ def test_recipes_that_make_no_sense(write_recipe, changes, message):
         ({"models": [{"name": "single", "source": "metric-zoo"}]}, "did you mean 'single-layer'"),
         ({"models": [{**TASK["models"][0], "options": {"kernel_size": 4}}]}, "expected an odd one"),
         ({"models": [{**TASK["models"][0], "options": {"width": 4}}]}, "width"),
+        ({"kinds": [{"kind": "standard", "freeze_kernels": True}]}, "leave freeze_kernels out"),
+        ({"kinds": [{"kind": "active", "per_pixel": True}]}, "leave per_pixel out"),
+        ({"train": {"batch_size": 700, "search": {"lr": [1, 2]}}}, "images that a search leaves"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(write_recipe, tmp_path, changes, message):
@@ -245,7 +252,8 @@ def test_a_run_of_each_sort(write_recipe, tmp_path):
 
 def test_a_single_image_and_its_learning_rate(write_recipe, tmp_path):
     (record,) = run_small(write_recipe, tmp_path, **SINGLE).values()
-    assert set(record.searched) == {"1", "1000"} and record.lr == float(min(record.searched, key=record.searched.get))
+    assert set(record.searched) == {"1.0", "1000.0"}
+    assert record.lr == float(min(record.searched, key=record.searched.get))
     assert record.parameters.heads == 2 * 9 * 32 * 32 and record.converted_layers == 1
     assert record.train.images == record.test.images == 1 and record.micro_batches == 1
     assert not (tmp_path / "out" / ".checkpoints").exists()
@@ -255,9 +263,32 @@ def test_what_was_tried_before_a_stop_counts(write_recipe, tmp_path):
     (run,) = expand(load_recipe(write_recipe(**SINGLE)))
     kept = tmp_path / "out" / ".checkpoints" / run.id / "search"
     kept.mkdir(parents=True)
-    (kept / "losses.json").write_text(json.dumps({"1": 0.0, "1000": None}))
+    fingerprint = load_noisy_image(run.data, 0).info.fingerprint[:16]
+    losses = {"1.0": 0.0, "1000.0": None}
+    (kept / f"losses-{fingerprint}.json").write_text(json.dumps({"losses": losses, "seconds": 5000.0}))
+    (kept / "losses-of-other-data.json").write_text(json.dumps({"losses": {"1.0": 9.0}, "seconds": 0.0}))
     (record,) = run_small(write_recipe, tmp_path, **SINGLE).values()
-    assert record.searched == {"1": 0.0, "1000": None} and record.lr == 1.0
+    assert record.searched == losses and record.lr == 1.0 and record.wall_seconds > 5000
+
+
+def test_a_rate_that_diverges_costs_itself_alone(write_recipe, tmp_path):
+    """Also one whose last step alone was too long: the evaluation sees it first."""
+    data = {**TASK["data"], "image_size": 256}
+    train = {**TASK["train"], "batch_size": 29, "search": {"lr": [0.01, 1e30], "epochs": 1}}
+    changes = {**TASK, "kinds": ["standard"], "data": data, "train": train}
+    (record,) = run_small(write_recipe, tmp_path, **changes).values()
+    assert record.status == "ok" and record.searched["1e+30"] is None and record.lr == 0.01
+
+
+def test_scores_are_in_float32_whatever_the_network_computes_in():
+    """An image is like itself, also where autocast would blur the window of SSIM."""
+    splits = load_noisy(SMALL)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    pairs = [(clean, clean) for _, clean in (splits.test[i] for i in range(4))]
+    scores = Denoising().evaluate(accelerator, torch.nn.Identity(), DataLoader(pairs, 2), 4, 2).scores
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert scores.ssim == pytest.approx(1, abs=1e-6) and scores.psnr > 100
 
 
 def test_no_learning_rate_is_fine():

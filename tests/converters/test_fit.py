@@ -100,6 +100,44 @@ def test_layers_that_stay():
     assert isinstance(fitted.layer3[0].conv1, DeformConv2d) and isinstance(fitted.layer4[0].conv2, MetricConv2d)
 
 
+def scaled(model: nn.Module) -> nn.Module:
+    return torch.nn.utils.parametrizations.weight_norm(model.layer4[0].conv2) and model
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (nn.Module.half, {}, "needs weights in float32"),
+        (lambda model: model.to("meta"), {}, "not half or meta"),
+        (lambda model: model, {"where": {"layer4.*": "shifted"}}, "to='shifted' has none"),
+        (lambda model: model, {"metric_groups": 2}, "metric_groups=2, but it samples in 1 groups"),
+        (lambda model: model, {"example_input": torch.full((1, 3, 64, 64), torch.nan)}, "not finite"),
+        (scaled, {"where": "layer4.0.conv2"}, "its weight is computed"),
+    ],
+    ids=["half", "meta", "kind", "groups", "nan", "weight norm"],
+)
+def test_what_cannot_be_fitted(change, arguments, message):
+    model = change(deformable())
+    classes = [type(module) for module in model.modules()]
+    dtype = next(model.parameters()).dtype
+    example = torch.rand(1, 3, 64, 64, dtype=dtype)
+    with pytest.raises(ConversionError, match=message):
+        mz.convert(model, **{"init": "fit", "example_input": example, "inplace": True, **arguments})
+    assert [type(module) for module in model.modules()] == classes
+
+
+def test_other_cells_than_the_grid_s_are_not_compared():
+    model = mz.convert(timm.create_model("resnet10t"), where="layer4.*conv.*", sampling="onion", init="uniform")
+    with pytest.raises(ConversionError, match="its cells are not the grid's"):
+        mz.convert(model, "geodesic", init="fit", where="layer4.*", example_input=torch.rand(1, 3, 64, 64))
+
+
+def test_parameters_are_counted_against_the_plain_convolution():
+    fitted = mz.convert(deformable(), "metric", init="fit", example_input=torch.rand(1, 3, 64, 64))
+    report = mz.conversion_report(fitted)
+    assert report.head_parameters == sum(p.numel() for p in mz.nn.head_parameters(fitted)) > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -38,7 +38,7 @@ BELOW = {
     "converters": {"nn", "ops", "geometry"},
     "zoo": {"converters", "nn", "ops", "geometry"},
     "explain": {"nn", "ops", "geometry"},
-    "benchmarks": {"zoo", "converters", "nn", "ops", "geometry"},
+    "benchmarks": {"explain", "zoo", "converters", "nn", "ops", "geometry"},
     "leaderboards": {"benchmarks"},
 }
 

@@ -10,11 +10,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import nn
 from typer.testing import CliRunner
 
 import metric_zoo as mz
+from metric_zoo.benchmarks.launch import run_recipe
+from metric_zoo.benchmarks.look import look_of
+from metric_zoo.benchmarks.record import read_record
 from metric_zoo.cli import app
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.explain import draw_balls, draw_fields, explain_models, grad_cam, prepare, probe
@@ -87,11 +92,14 @@ def test_samples_are_in_the_image_s_pixels():
     assert samples.shape == (1, 9, 2, 8, 8)
     torch.testing.assert_close(samples[0, 4, :, 3, 3], torch.tensor([1.0, 2.0]))
     torch.testing.assert_close(samples[0, 8, :, 3, 3], torch.tensor([3.0, 4.0]))
+    uneven = nn.Sequential(nn.AvgPool2d((4, 2)), layer)  # rows count twice as much
+    samples = probe(uneven, torch.rand(1, 1, 32, 16), "1").samples
+    torch.testing.assert_close(samples[0, 8, :, 3, 3], torch.tensor([3.0, 8.0]))
 
 
 def test_a_layer_s_own_metric_and_one_that_is_fitted():
     own = probe(moved("metric"), image(), "layer3.0.conv1")
-    assert own.own and own.kind == "metric" and own.reach == 8  # a pixel of layer 2's output, behind a stride of 8
+    assert own.own and own.kind == "metric" and own.reach == (8, 8)  # a pixel of layer 2's output, behind a stride of 8
     fitted = probe(moved("deformable"), image(), "layer3.0.conv1")
     assert not fitted.own and bool(fitted.metric.is_feasible().all())
 
@@ -158,6 +166,9 @@ def test_prepared_as_timm_prepares():
         (lambda m, x, p: draw_balls(timm.create_model("resnet10t"), x, x, p / "a.png"), "convert it first"),
         (lambda m, x, p: draw_fields(m, x, x, p / "a.gif", "layer2.0.conv2"), ".png, .svg, .pdf"),
         (lambda m, x, p: grad_cam(m, x, layer="layer9"), "no layer 'layer9'"),
+        (lambda m, x, p: grad_cam(m, x, target=5), "target=5, but there are 5 classes"),
+        (lambda m, x, p: grad_cam(nn.Conv2d(3, 3, 1), x), "does not answer with classes"),
+        (lambda m, x, p: prepare(m, x, size=0), "0 pixels a side"),
         (lambda m, x, p: grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)), x), "answers with a map"),
         (lambda m, x, p: explain_models({}, x, p), "no model to explain"),
     ],
@@ -177,6 +188,47 @@ def test_modes_and_hooks_are_left_as_they_were():
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
 
 
+@pytest.mark.parametrize("task", ["denoising", "classification"])
+def test_a_record_s_network_sees_pictures_as_its_data(tmp_path, task):
+    """Grey and in the data's size; a denoiser tells no class."""
+    recipe = {
+        "name": "t",
+        "task": task,
+        "data": {"name": "digits", "image_size": 16},
+        "models": [{"name": "resnet10t", "options": {"channels": [8, 8, 8, 8]}, "small_image_stem": True}],
+        "kinds": ["shifted"],
+        "train": {"epochs": 1, "batch_size": 64},
+        "measure": {"batch_size": 2, "warmup": 0, "repeats": 3, "seconds": 0, "corruptions": False},
+    }
+    if task == "denoising":
+        recipe["data"] = {"name": "scikit-image", "noise": 0.1, "image_size": 32}
+        recipe["models"] = [{"name": "single-layer", "source": "metric-zoo", "options": {"kernel_size": 3}}]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    run_recipe(tmp_path / "r.yaml", tmp_path / "out", cpu=True, weights=True)
+    (record,) = (tmp_path / "out").glob("*.json")
+    look = look_of(read_record(record))
+    assert (look.size, look.channels) == ((32, 1) if task == "denoising" else (16, 1))
+    if task == "classification":
+        pixels = load_digits().images / 16
+        assert look.mean[0] == pytest.approx(pixels.mean(), abs=0.01) and 0.1 < look.std[0] < 0.5
+    path = tmp_path / "p.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)).save(path)
+    result = CliRunner().invoke(app, ["explain", str(record), str(path), "--out", str(tmp_path / "pictures")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "pictures" / "grad-cam.png").exists() == (task == "classification")
+
+
+def test_models_of_one_name(tmp_path):
+    path = tmp_path / "p.png"
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(path)
+    arguments = ["explain", "resnet10t", str(path), "--size", "64", "--out", str(tmp_path / "o"), "--beside"]
+    assert CliRunner().invoke(app, [*arguments, "resnet14t"]).exit_code == 0
+    names = {p.name for p in (tmp_path / "o").glob("balls*.png")}
+    assert names == {"balls-resnet10t-metric.png", "balls-resnet14t-metric.png"}
+    result = CliRunner().invoke(app, [*arguments, "resnet10t"])
+    assert "two models are called" in str(result.exception)
+
+
 def test_command(tmp_path):
     path = tmp_path / "p.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)).save(path)
@@ -187,7 +239,7 @@ def test_command(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    kinds = ("metric", "deformable", "mine")
+    kinds = ("resnet10t-metric", "resnet10t-deformable", "mine")
     expected = {f"{word}-{kind}.{e}" for word in ("balls", "fields") for kind in kinds for e in ("png", "svg")}
     assert names == expected | {"grad-cam.png", "grad-cam.svg"}
     result = CliRunner().invoke(app, ["explain", "resnet10t", str(path), "--pixel", "20"])

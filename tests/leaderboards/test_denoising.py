@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record import Record, config_id
 from metric_zoo.benchmarks.weights import network_of
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.published import PUBLISHED, published_for
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.statistics import leaderboard
-from metric_zoo.leaderboards.submit import submit
+from metric_zoo.leaderboards.submit import _fingerprints, _refusals, submit
 from tests.leaderboards.records import make_denoising, make_record, write
 
 
@@ -137,3 +137,39 @@ def test_published_errors_stand_beside_their_own_protocol():
     for change in ({"train": {**train, "epochs": 10}}, {"kind": {**kind, "init": "pretrained"}}):
         assert published_for(record.model_copy(update={"config": {**config, **change}})) is None
     assert len(PUBLISHED) == 4 + 8 + 15
+
+
+def test_records_that_would_stop_a_board(tmp_path):
+    """Each is refused for what it lacks, and the rest is built."""
+    good, bad = make_record("standard"), []
+    for record, change in (
+        (make_record("metric"), {"epochs": [{**e.model_dump(), "test_top1": None} for e in make_record().epochs]}),
+        (make_denoising(), {"epochs": [{**e.model_dump(), "test_mse": None} for e in make_denoising().epochs]}),
+        (make_denoising("shifted"), {"status": "failed", "failure": {"type": "x", "message": "y"}, "train": None}),
+        (make_denoising("active"), {"lr": None}),
+    ):
+        bad.append({**record.model_dump(mode="json"), **change})
+    folder = write(tmp_path / "records", good)
+    for index, data in enumerate(bad):
+        (folder / f"bad{index}.json").write_text(json.dumps(data))
+    huge = make_denoising("deformable").model_dump(mode="json")
+    huge["config"]["model"]["options"]["kernel_size"] = 10**400
+    huge["id"] = config_id(huge["config"])
+    (folder / "huge.json").write_text(json.dumps(huge))
+    built = build(folder, tmp_path / "board")
+    reasons = [problem.reason for problem in built.collection.problems]
+    assert len(reasons) == 4 and len(built.board) == 2
+    for words in ("lacks test_top1", "lacks test_mse", "has no scores", "which one was taken"):
+        assert any(words in reason for reason in reasons)
+
+
+def test_tasks_do_not_exclude_each_other(tmp_path):
+    """scikit-image's pictures in squares are other data than one of them, under one name."""
+    one = make_denoising("metric")
+    data = {**one.config["data"], "image": None}
+    other = make_denoising("metric", config={**one.config, "task": "denoising", "data": data}, task="denoising")
+    other = other.model_copy(update={"dataset": other.dataset.model_copy(update={"fingerprint": "d"})})
+    known = _fingerprints(write(tmp_path / "to", one))
+    assert "another fingerprint" not in str(_refusals(other, True, known))
+    changed = one.model_copy(update={"dataset": one.dataset.model_copy(update={"fingerprint": "e"})})
+    assert "another fingerprint" in str(_refusals(changed, True, known))
