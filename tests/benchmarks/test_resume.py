@@ -189,10 +189,8 @@ def test_only_failures_are_run_again(write_recipe, tmp_path):
     with claimed(run, folder, again=True) as mine:
         assert not mine and run.path(folder).read_bytes() == before
     record = read_record(run.path(folder))
-    failure = {"type": "E", "message": "no"}
-    run.path(folder).write_text(
-        Record(**{**record.model_dump(), "status": "failed", "failure": failure}).model_dump_json()
-    )
+    failed = {"status": "failed", "failure": {"type": "E", "message": "no"}, "train": None, "test": None, "epochs": []}
+    run.path(folder).write_text(Record(**{**record.model_dump(), **failed}).model_dump_json())
     with claimed(run, folder) as mine:
         assert not mine
     with claimed(run, folder, again=True) as mine:

@@ -67,6 +67,8 @@ def make_record(
             "finished": "2026-01-01T00:00:01+00:00",
         },
     }  # fmt: skip
+    if changes.get("status") == "failed":
+        data |= {"train": None, "test": None, "generalization_gap": None, "epochs": []}
     return Record.model_validate({**data, **changes})
 
 

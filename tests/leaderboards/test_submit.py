@@ -210,7 +210,8 @@ def test_committed_results_are_sound(path):
     assert record.status == "ok" and contradictions(record) == [] and not is_marked(record)
     assert recounted(record) == []
     for source in filter(None, (record.provenance, record.timing)):
-        paths = [word for word in source.command.split() if "/" in word and not word.startswith("records/")]
+        ours = ("records/", "build/")  # below the project
+        paths = [word for word in source.command.split() if "/" in word and not word.startswith(ours)]
         assert not paths, "a path of somebody's machine"
 
 
@@ -221,5 +222,6 @@ def test_the_published_board_is_of_the_committed_results():
     assert len(board) > 0
     for name in ("cell", "group", "kind", "ids", "seeds"):
         assert [row[name] for row in published] == list(board[name])
-    for name in ("test_top1", "generalization_gap", "inference"):
-        assert [row[name] for row in published] == pytest.approx(list(board[name]))
+    for name in ("test_top1", "test_psnr", "generalization_gap", "inference"):
+        found = [np.nan if row[name] is None else row[name] for row in published]
+        np.testing.assert_allclose(found, board[name].astype(float), rtol=1e-9)
