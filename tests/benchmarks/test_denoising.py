@@ -343,7 +343,7 @@ def test_a_filter_is_tuned_on_training_pairs():
 
 
 @pytest.mark.parametrize("name", [name for name in PEERS if not name.startswith("dncnn")])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_filters_reduce_noise(name, channels):
     if name == "bm3d":
         pytest.importorskip("bm3d")

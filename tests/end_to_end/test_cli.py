@@ -22,7 +22,7 @@ def test_from_recipe_to_leaderboard(tmp_path):
     first = run("bench", "run", "r.yaml", "--out", "records", "--cpu", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "1 runs ok, 0 failed, 0 of them done before" in first.stdout
-    assert "loss=" in first.stderr and "accuracy=" in first.stderr and "[1/1]" in first.stderr
+    assert "loss=" in first.stderr and "train_top1=" in first.stderr and "[1/1]" in first.stderr
     second = run("leaderboard", "build", "records", "--out", "board", cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert "1 configurations" in second.stdout and "1 runs" in (tmp_path / "board/index.html").read_text()

@@ -105,7 +105,7 @@ def test_a_layer_s_own_metric_and_one_that_is_fitted():
 
 
 @pytest.mark.parametrize("kind", ["metric", "geodesic", "deformable", "modulated", "shifted", "active"])
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("ending", ["png", pytest.param("svg", marks=pytest.mark.slow)])
 def test_every_kind_is_drawn(tmp_path, kind, ending):
     model, picture = moved(kind), image()
     draw_balls(model, picture, picture, tmp_path / f"b.{ending}", pixels=[(3, 4), (40, 50)])
