@@ -230,16 +230,12 @@ def _build_layers(
     if init == "fit":
         for kind in set(chosen.values()):
             check_may_fit(kind, options)
-        given = {name for name in ("metric_groups",) if name not in options}
-        return {
-            name: build_fitting_layer(name, modules[name], kind, _without(by_kind[kind], given))
-            for name, kind in chosen.items()
-        }
+        # Unless they were asked for, the groups are those of the layer that is fitted, not the kind's default.
+        for own in by_kind.values():
+            if "metric_groups" not in options:
+                own.pop("metric_groups", None)
+        return {name: build_fitting_layer(name, modules[name], kind, by_kind[kind]) for name, kind in chosen.items()}
     return {name: build_layer(name, modules[name], kind, by_kind[kind]) for name, kind in chosen.items()}
-
-
-def _without(options: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in names}
 
 
 def _fit(analysis: Analysis, layers: Mapping[str, SampledConv2d], model: nn.Module) -> dict[str, float]:

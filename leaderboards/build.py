@@ -11,10 +11,9 @@ import pandas as pd
 import yaml
 
 from metric_zoo.errors import MetricZooError, RecordError
-from metric_zoo.leaderboards.cells import printable
+from metric_zoo.leaderboards.cells import printable, printable_lines
 from metric_zoo.leaderboards.collect import Collection, collect
 from metric_zoo.leaderboards.site import render_site
-from metric_zoo.leaderboards.site.pages import printable_lines
 from metric_zoo.leaderboards.site.views import BOARDS, TASKS, Board
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet

@@ -76,6 +76,11 @@ def printable(text: str, most: int = 400) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
+def printable_lines(text: str, most: int = 6000) -> str:
+    """A record's text of several lines, without characters that cannot be seen."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:most])
+
+
 def section(record: Record, name: str) -> dict[str, Any]:
     """A part of the configuration; empty where a record's is of another form."""
     found = record.config.get(name)

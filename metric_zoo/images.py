@@ -50,6 +50,21 @@ def brightest(picture: Image.Image) -> int:
     return 65535
 
 
+def in_channels(image: Tensor, channels: int) -> Tensor:
+    """``(..., C, H, W)`` in as many channels, C and ``channels`` 1 or 3; grey by the weights of ITU-R BT.601."""
+    if image.shape[-3] == channels:
+        return image
+    if channels == 3:
+        return image.expand(*image.shape[:-3], 3, *image.shape[-2:])
+    return (image.new_tensor([0.299, 0.587, 0.114])[:, None, None] * image).sum(-3, keepdim=True)
+
+
+def centre_crop(image: Tensor, size: int) -> Tensor:
+    """``(..., size, size)``: the middle of ``(..., H, W)``, which is at least as large."""
+    top, left = ((side - size) // 2 for side in image.shape[-2:])
+    return image[..., top : top + size, left : left + size]
+
+
 def write_image(image: Tensor, path: Path) -> None:
     """Write ``(1, C, H, W)`` in [0, 1], C 1 or 3, with 8 bits; the whole file or none.
 

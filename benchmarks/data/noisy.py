@@ -17,7 +17,7 @@ from metric_zoo.benchmarks.data.splits import Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError, suggest
-from metric_zoo.images import read_image
+from metric_zoo.images import centre_crop, in_channels, read_image
 
 EMBEDDED = {
     "train": ("brick", "coffee", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "rocket"),
@@ -153,8 +153,7 @@ def middle(picture: Tensor, size: int) -> Tensor:
         scale = size / least
         shape = [max(size, round(side * scale)) for side in picture.shape[-2:]]
         picture = F.interpolate(picture[None], shape, mode="bilinear", align_corners=False)[0]
-    top, left = ((side - size) // 2 for side in picture.shape[-2:])
-    return picture[:, top : top + size, left : left + size].contiguous()
+    return centre_crop(picture, size).contiguous()
 
 
 def _tiles(name: str, config: DataConfig) -> Iterable[Tensor]:
@@ -186,14 +185,7 @@ def embedded(name: str) -> Tensor:
 
 
 def _coloured(picture: Tensor, config: DataConfig) -> Tensor:
-    """In as many channels as the recipe asks for; grey by the weights of ITU-R BT.601."""
-    picture = picture.reshape(picture.shape[-3:])
-    channels = config.channels or 1
-    if picture.shape[0] == channels:
-        return picture
-    if channels == 3:
-        return picture.expand(3, -1, -1)
-    return (picture.new_tensor([0.299, 0.587, 0.114])[:, None, None] * picture).sum(0, keepdim=True)
+    return in_channels(picture.reshape(picture.shape[-3:]), config.channels or 1)
 
 
 def _paths(name: str, root: Path) -> tuple[list[Path], list[Path]]:

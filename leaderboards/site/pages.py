@@ -14,7 +14,7 @@ import yaml
 from metric_zoo.benchmarks.recipe import PEER
 from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, record_key
 from metric_zoo.leaderboards import plots
-from metric_zoo.leaderboards.cells import cell_of, printable
+from metric_zoo.leaderboards.cells import cell_of, printable, printable_lines
 from metric_zoo.leaderboards.collect import Collection
 from metric_zoo.leaderboards.published import PUBLISHED
 from metric_zoo.leaderboards.site.views import (
@@ -215,11 +215,6 @@ def recipe_of(record: Record) -> str:
         recipe |= {"models": [_ANY_NETWORK], "kinds": ["standard"], "peers": [record.model]}
     recipe |= {name: config[name] for name in ("train", "measure") if name in config}
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
-
-
-def printable_lines(text: str, most: int = 6000) -> str:
-    """A record's text of several lines, without characters that cannot be seen."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:most])
 
 
 def _sparkline(values: list[float], width: int = 240, height: int = 48) -> str:

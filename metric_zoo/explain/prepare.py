@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.images import centre_crop, in_channels
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,7 @@ def prepare(
     least = min(picture.shape[-2:])
     shape = [max(look.size, round(side * look.size / least)) for side in picture.shape[-2:]]
     shown = F.interpolate(picture, shape, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    top, left = ((side - look.size) // 2 for side in shape)
-    shown = _in_channels(shown[..., top : top + look.size, left : left + look.size], look.channels)
+    shown = in_channels(centre_crop(shown, look.size), look.channels)
     mean, std = (shown.new_tensor(values).view(1, -1, 1, 1) for values in (look.mean, look.std))
     parameter = next(model.parameters(), torch.zeros(()))
     return ((shown - mean) / std).to(parameter), shown
-
-
-def _in_channels(picture: Tensor, channels: int) -> Tensor:
-    """Grey by the weights of ITU-R BT.601."""
-    if picture.shape[1] == channels:
-        return picture
-    if channels == 3:
-        return picture.expand(-1, 3, -1, -1)
-    return (picture.new_tensor([0.299, 0.587, 0.114])[:, None, None] * picture).sum(1, keepdim=True)
