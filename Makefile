@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
 
+# Two workers of one thread each: most of the tests' time is not spent where threads help.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # What would take the tests beyond a quarter of an hour, about ten minutes.
 test-slow: $(VENV)/.installed

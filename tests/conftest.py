@@ -17,6 +17,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several workers a file stays with one, which builds its fixtures once; the harness's tests, which launch
+    processes that speak to each other and measure memory, all stay with one."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "benchmarks" else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
