@@ -3,6 +3,7 @@
 from metric_zoo.ops.backend import backend, use_backend
 from metric_zoo.ops.ball_filter import ball_filter
 from metric_zoo.ops.bilinear import bilinear_sample
+from metric_zoo.ops.blended import blended_conv2d
 from metric_zoo.ops.deform import deform_conv2d
 from metric_zoo.ops.metric import metric_conv2d
 from metric_zoo.ops.onnx import onnx_translations
@@ -13,6 +14,7 @@ __all__ = [
     "backend",
     "ball_filter",
     "bilinear_sample",
+    "blended_conv2d",
     "deform_conv2d",
     "metric_conv2d",
     "onnx_translations",

@@ -19,12 +19,13 @@ ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "mz": "ConvNode ConversionError ConversionReport DataError MetricZooError RecipeError RecordError __version__ "
     "conversion_report convert create_model geometry list_kinds list_models load nn ops parameter_groups register "
-    "revert save",
+    "revert save sparse",
     "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d GeodesicConv2d KINDS MetricConv2d ModulatedDeformConv2d "
     "SampledConv2d ShiftedConv2d freeze_kernels get_kind head_parameters head_regularization list_kinds "
     "parameter_groups",
-    "mz.ops": "backend ball_filter bilinear_sample deform_conv2d metric_conv2d onnx_translations sampled_conv2d "
-    "shifted_conv2d use_backend",
+    "mz.ops": "backend ball_filter bilinear_sample blended_conv2d deform_conv2d metric_conv2d onnx_translations "
+    "sampled_conv2d shifted_conv2d use_backend",
+    "mz.sparse": "FilterBank INITS PADDING_MODES SparseKernelComplex targets",
     "mz.geometry": "BallSamples DRIFTS ImplicitMetric MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS "
     "ball_samples constrain_drift fit_randers geodesic_ball grid_offsets hull_ball identity_raw metric_from_image "
     "metric_from_raw sobel_gradient",
@@ -34,11 +35,12 @@ PUBLIC = {
 BELOW = {
     "geometry": set(),
     "ops": {"geometry"},
-    "nn": {"ops", "geometry"},
-    "converters": {"nn", "ops", "geometry"},
+    "sparse": {"ops", "geometry"},
+    "nn": {"sparse", "ops", "geometry"},
+    "converters": {"nn", "sparse", "ops", "geometry"},
     "zoo": {"converters", "nn", "ops", "geometry"},
     "explain": {"nn", "ops", "geometry"},
-    "benchmarks": {"explain", "zoo", "converters", "nn", "ops", "geometry"},
+    "benchmarks": {"explain", "sparse", "zoo", "converters", "nn", "ops", "geometry"},
     "leaderboards": {"benchmarks"},
 }
 
@@ -128,7 +130,7 @@ def test_every_package_is_installed():
             assert f'"{name}"' in listed, name
 
 
-@pytest.mark.parametrize("module", ["geometry", "ops", "nn", "converters", "zoo"])
+@pytest.mark.parametrize("module", ["geometry", "ops", "sparse", "nn", "converters", "zoo"])
 def test_public_callables_are_documented(module):
     import importlib
 

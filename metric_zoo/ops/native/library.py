@@ -14,13 +14,14 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
+from metric_zoo.ops.native.shifts import Shifts, shifts_of
 from metric_zoo.ops.window import Window
 
 ISAS = ("baseline", "avx2", "avx512")
 _NAME = "libmetric_zoo"
-_INTERFACE = 1
+_INTERFACE = 2
 _OVERRIDE = "METRIC_ZOO_LIBRARY"
-_RULES = {"offset": 0, "position": 1}
+_RULES = {"offset": 0, "position": 1, "blend": 3}
 _BALL = 2
 _TYPES = {torch.float32: "float32", torch.float64: "float64"}
 _OUT_OF_MEMORY = 1
@@ -36,7 +37,8 @@ class _Problem(Structure):
             *("kernel_height", "kernel_width", "stride_height", "stride_width", "top", "left"),
             *("dilation_height", "dilation_width", "groups", "fields", "rule"),
             *("field_batch", "field_group", "field_cell", "field_component", "field_row", "field_column"),
-            *("out_channel", "out_pixel", "weight_out", "weight_channel", "weight_cell", "threads"),
+            *("out_channel", "out_pixel", "weight_out", "weight_channel", "weight_cell"),
+            *("tables_down", "tables_across", "threads"),
         )
     ]
 
@@ -48,6 +50,16 @@ class _Tensors(Structure):
         *((name, c_void_p) for name in ("input", "weight", "bias", "field", "mask", "table")),
         ("table_eps", c_double),
         *((name, c_void_p) for name in ("output", "grad", "grad_input", "grad_weight", "grad_field", "grad_mask")),
+    ]
+
+
+class _Stencil(Structure):
+    """``Stencil`` of csrc/problem.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "channels", "height", "width", "out_height", "out_width")),
+        *((name, c_void_p) for name in ("first", "rows", "columns")),
+        ("threads", c_int64),
     ]
 
 
@@ -84,6 +96,8 @@ def _open(path: Path) -> tuple[ctypes.CDLL | None, str]:
         for direction in ("forward", "backward"):
             function = getattr(library, f"metric_zoo_{direction}_{name}")
             function.argtypes, function.restype = (POINTER(_Problem), POINTER(_Tensors)), c_int
+        function = getattr(library, f"metric_zoo_stencil_{name}")
+        function.argtypes, function.restype = (POINTER(_Stencil), *4 * [c_void_p]), c_int
         function = getattr(library, f"metric_zoo_transpose_{name}")
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int), None
     return library, ""
@@ -141,9 +155,23 @@ def forward(
     output = torch.empty(shape, dtype=input.dtype, memory_format=memory_format(input))
     if output.numel() == 0:
         return output
+    shifts = shifts_of(input, weight, field, mask, sampling, window)
+    if shifts is not None:
+        return _stencil(input, bias, shifts, output)
     call = _Call(input, weight, bias, field, mask, sampling, window, output)
     call.tensors.output = output.data_ptr()
     call.run("forward")
+    return output
+
+
+def _stencil(input: Tensor, bias: Tensor | None, shifts: Shifts, output: Tensor) -> Tensor:
+    input, bias = input.contiguous(), None if bias is None else bias.contiguous()
+    pointers = (t.data_ptr() for t in (shifts.first, shifts.rows, shifts.columns))
+    stencil = _Stencil(*input.shape, *output.shape[2:], *pointers, torch.get_num_threads())
+    function = getattr(_LIBRARY, f"metric_zoo_stencil_{_TYPES[input.dtype]}")
+    arguments = (input.data_ptr(), shifts.weights.data_ptr(), _pointer(bias), output.data_ptr())
+    if function(stencil, *arguments) == _OUT_OF_MEMORY:
+        raise MemoryError("sampled convolution, forward: out of memory")
     return output
 
 
@@ -182,17 +210,45 @@ def backward(
     return pixels, *gradients[1:]
 
 
+def forward_blended(
+    input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
+) -> Tensor:
+    """The operator of `metric_zoo.ops.blended`, on CPU, in float32 or float64.
+
+    Args:
+        input: ``(B, C, H, W)``.
+        weight: ``(C, 1, kh, kw)``.
+        field: ``(B or 1, 1, 1, 1 or 2, H, W)``, places on the grid.
+        tables: ``(down * across, K, 3)``: (y, x) from the window's centre and a factor, of every sample.
+        grid: tables down and across; one down for a grid of one axis.
+
+    Raises:
+        MetricZooError: as `forward`.
+    """
+    _check(input)
+    output = torch.empty_like(input, memory_format=memory_format(input))
+    if output.numel() == 0:
+        return output
+    call = _Call(input, weight, None, field, None, "blend", window, output, tables.contiguous(), grid)
+    call.tensors.output = output.data_ptr()
+    call.run("forward")
+    return output
+
+
 class _Call:
     """Memory in the layouts that the kernels read, kept alive while they run."""
 
-    def __init__(self, input, weight, bias, field, mask, sampling, window, like_output) -> None:
+    def __init__(
+        self, input, weight, bias, field, mask, sampling, window, like_output, tables=None, grid=(0, 0)
+    ) -> None:
         self._input = _by_pixel(input)
         self._weight = dense(weight)
         self._others = [None if t is None else t.contiguous() for t in (bias, field, mask)]
         self._type = _TYPES[input.dtype]
         table, eps = _table(sampling, window.kernel_size, window.dilation, input.dtype)
+        table = table if tables is None else tables
         self._table = table
-        self.problem = _problem(self._input, self._weight, field, sampling, window, is_channels_last(like_output))
+        self.problem = _problem(self._input, self._weight, field, sampling, window, is_channels_last(like_output), grid)
         bias, field, mask = self._others
         self.tensors = _Tensors(
             self._input.data_ptr(),
@@ -253,7 +309,13 @@ def _check(input: Tensor) -> None:
 
 
 def _problem(
-    input: Tensor, weight: Tensor, field: Tensor, sampling: str, window: Window, channels_last: bool
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor,
+    sampling: str,
+    window: Window,
+    channels_last: bool,
+    grid: tuple[int, int],
 ) -> _Problem:
     batch, channels, height, width = input.shape
     outputs, per_group, *kernel = weight.shape
@@ -265,6 +327,7 @@ def _problem(
         *shared_strides(field),
         *((1, outputs) if channels_last else (pixels, 1)),
         *((cells * per_group, 1, per_group) if is_channels_last(weight) else (cells * per_group, cells, 1)),
+        *grid,
         torch.get_num_threads(),
     )
 

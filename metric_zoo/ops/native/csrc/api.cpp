@@ -15,10 +15,10 @@ namespace {
 
 enum Status : int { kDone = 0, kOutOfMemory = 1 };
 
-template <class T, class Pass>
-int guarded(Pass pass, const metric_zoo::Problem* problem, const metric_zoo::Tensors<T>* tensors) {
+template <class Pass, class... Arguments>
+int guarded(Pass pass, Arguments... arguments) {
   try {
-    pass(*problem, *tensors);
+    pass(arguments...);
   } catch (const std::bad_alloc&) {
     return kOutOfMemory;
   }
@@ -28,19 +28,28 @@ int guarded(Pass pass, const metric_zoo::Problem* problem, const metric_zoo::Ten
 }  // namespace
 
 using metric_zoo::Problem;
+using metric_zoo::Stencil;
 using metric_zoo::Tensors;
 
 EXPORT int metric_zoo_forward_float32(const Problem* p, const Tensors<float>* t) {
-  return guarded<float>(metric_zoo::forward<float>, p, t);
+  return guarded([](auto p, auto t) { metric_zoo::forward(*p, *t); }, p, t);
 }
 EXPORT int metric_zoo_forward_float64(const Problem* p, const Tensors<double>* t) {
-  return guarded<double>(metric_zoo::forward<double>, p, t);
+  return guarded([](auto p, auto t) { metric_zoo::forward(*p, *t); }, p, t);
 }
 EXPORT int metric_zoo_backward_float32(const Problem* p, const Tensors<float>* t) {
-  return guarded<float>(metric_zoo::backward<float>, p, t);
+  return guarded([](auto p, auto t) { metric_zoo::backward(*p, *t); }, p, t);
 }
 EXPORT int metric_zoo_backward_float64(const Problem* p, const Tensors<double>* t) {
-  return guarded<double>(metric_zoo::backward<double>, p, t);
+  return guarded([](auto p, auto t) { metric_zoo::backward(*p, *t); }, p, t);
+}
+EXPORT int metric_zoo_stencil_float32(const Stencil* s, const float* input, const float* weights, const float* bias,
+                                      float* output) {
+  return guarded(metric_zoo::stencil<float>, *s, input, weights, bias, output);
+}
+EXPORT int metric_zoo_stencil_float64(const Stencil* s, const double* input, const double* weights, const double* bias,
+                                      double* output) {
+  return guarded(metric_zoo::stencil<double>, *s, input, weights, bias, output);
 }
 // to (batch, columns, rows) = from (batch, rows, columns).
 EXPORT void metric_zoo_transpose_float32(const float* from, float* to, int64_t batch, int64_t rows, int64_t columns,
@@ -53,4 +62,4 @@ EXPORT void metric_zoo_transpose_float64(const double* from, double* to, int64_t
 }
 // Use at most this instruction set (-1: leave it); returns the one in use: 0 baseline, 1 AVX2, 2 AVX-512.
 EXPORT int metric_zoo_limit_isa(int most) { return metric_zoo::limit_isa(most); }
-EXPORT int metric_zoo_interface() { return 1; }
+EXPORT int metric_zoo_interface() { return 2; }

@@ -3,6 +3,7 @@
 #include "depthwise.h"
 #include "product.h"
 #include "samples.h"
+#include "stencil.h"
 #include "taps.h"
 
 namespace metric_zoo::ISA {
@@ -21,7 +22,8 @@ const Kernels<T> table = {ROWS,
                           spread_rows<T>,
                           sum_rows<T>,
                           depthwise<T>,
-                          depthwise_backward<T>};
+                          depthwise_backward<T>,
+                          add_shifted<T>};
 
 template <class T>
 const Kernels<T>& get() { return table<T>; }

@@ -21,6 +21,7 @@ struct Table {
   T *xx, *xy, *yy;        // of the direction: x^2, 2xy, y^2
   T *square, *unit_y, *unit_x;
   T eps;
+  T* blended;             // the blend rule's tables: (tables, 3, lanes) of y, x, mask
 };
 
 // Where the samples of a tile of pixels read: arrays of (pixels, lanes).
@@ -62,6 +63,13 @@ struct SampleGradients {
   T *y, *x, *mask;
 };
 
+// What a sample of a stencil reads, in elements from the pixel, and how much it counts.
+template <class T>
+struct Shift {
+  int64_t by;
+  T weight;
+};
+
 template <class T>
 struct Kernels {
   int64_t rows, columns;  // of the product's register block; `columns` is the width of a packed panel
@@ -91,6 +99,8 @@ struct Kernels {
   void (*depthwise_backward)(const Problem&, const Slice&, const T* image, const Taps<T>&, int64_t lanes,
                              int64_t count, const Lines<T>&, const T* weights, const T* grad, Rows<T>&, T* sample,
                              T* grad_weights, const SampleGradients<T>&);
+  // out[x] += sum of weight * row[x + by].
+  void (*add_shifted)(int64_t width, const T* row, const Shift<T>* shifts, int64_t count, T* out);
 };
 
 enum Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };

@@ -175,10 +175,11 @@ void unpack_weights(const Problem& p, const Plan<T>& plan, const std::vector<Buf
 template <class T>
 Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>& tensors) {
   const int64_t lanes = lanes_of(p, k);
-  memory = Buffer<T>(8 * lanes);
+  const int64_t tables = p.rule == kBlend ? p.tables_down * p.tables_across : 0;
+  memory = Buffer<T>((8 + 3 * tables) * lanes);
   T* next = memory.get();
   const auto array = [&] { T* a = next; next += lanes; return a; };
-  table = {lanes, array(), array(), array(), array(), array(), array(), array(), array(), T(tensors.table_eps)};
+  table = {lanes, array(), array(), array(), array(), array(), array(), array(), array(), T(tensors.table_eps), next};
   for (int64_t i = 0; i < lanes; ++i) {
     // Beyond the last cell: a sample of any finite place, which nobody reads.
     T row[4] = {T(0), T(0), T(1), T(0)};
@@ -196,6 +197,8 @@ Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>&
     table.square[i] = square;
     table.unit_x[i] = x / length;
     table.unit_y[i] = y / length;
+    for (int64_t k = 0; k < 3 * tables; ++k)
+      table.blended[k * lanes + i] = i < p.cells() ? tensors.table[(k / 3 * p.cells() + i) * 3 + k % 3] : T(0);
   }
 }
 

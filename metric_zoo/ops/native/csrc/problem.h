@@ -8,6 +8,7 @@ enum Rule : int64_t {
   kOffset = 0,    // y_i = grid_i + field_i
   kPosition = 1,  // y_i = field_i
   kBall = 2,      // y_i = a_i / F(u_i), F the norm that the field holds
+  kBlend = 3,     // y_i and mask_i between those of a grid of tables, at the place on it that the field holds; forward only
 };
 
 // out[b,o,p] = bias[o] + sum_{c,i} weight[o,c,i] mask_i(p) input[b,c](centre(p) + y_i(p)), bilinear, zero outside.
@@ -22,6 +23,7 @@ struct Problem {
   int64_t field_batch, field_group, field_cell, field_component, field_row, field_column;
   int64_t out_channel, out_pixel;                       // of the output and its gradient
   int64_t weight_out, weight_channel, weight_cell;      // of the weight and its gradient
+  int64_t tables_down, tables_across;  // of the blend rule's grid; one down where it has a single axis
   int64_t threads;
 
   int64_t cells() const { return kernel_height * kernel_width; }
@@ -36,6 +38,16 @@ struct Problem {
   }
 };
 
+// A depthwise convolution whose samples lie alike at every pixel, as whole pixels. Mirrored field by field in library.py.
+struct Stencil {
+  int64_t batch, channels, height, width;  // of the input, stored (B, C, H, W)
+  int64_t out_height, out_width;
+  const int64_t* first;    // (channels + 1): where a channel's samples begin
+  const int64_t* rows;     // of what a sample reads, from the pixel; ascending within a channel
+  const int64_t* columns;
+  int64_t threads;
+};
+
 template <class T>
 struct Tensors {
   const T* input;
@@ -43,7 +55,9 @@ struct Tensors {
   const T* bias;   // or null
   const T* field;
   const T* mask;   // (B, fields, cells, Ho, Wo), or null
-  const T* table;  // (cells, 4): displacement and direction, each (x, y); read by the ball rule
+  // Of the ball rule (cells, 4): displacement and direction, each (x, y). Of the blend rule (tables, cells, 3): position
+  // (y, x) and mask.
+  const T* table;
   double table_eps;
   T* output;
   // Of the backward pass; a null gradient is not computed.

@@ -160,6 +160,42 @@ inline void locate(const Problem& p, const Lines<T>& at, T cy, T cx, int64_t lan
   }
 }
 
+// The samples of a pixel between four neighbouring tables, `down` and `across` their grid.
+template <class T>
+inline void blend_tables(const Problem& p, const Table<T>& t, T down, T across, T* __restrict y, T* __restrict x,
+                         T* __restrict mask) {
+  const auto clamp = [](T v, int64_t tables) { return v > T(0) ? (v < T(tables - 1) ? v : T(tables - 1)) : (v == v ? T(0) : v); };
+  const auto cell = [](T v, int64_t tables) { const int64_t i = v == v ? int64_t(v) : 0; return i > tables - 2 ? (tables > 1 ? tables - 2 : 0) : i; };
+  const T v = clamp(down, p.tables_down), u = clamp(across, p.tables_across);
+  const int64_t row = cell(v, p.tables_down), column = cell(u, p.tables_across), size = 3 * t.lanes;
+  const T fv = v - T(row), fu = u - T(column);
+  const T* t00 = t.blended + (row * p.tables_across + column) * size;
+  const T* t10 = p.tables_down > 1 ? t00 + p.tables_across * size : t00;
+  const T w00 = (1 - fv) * (1 - fu), w01 = (1 - fv) * fu, w10 = fv * (1 - fu), w11 = fv * fu;
+  T* const out[3] = {y, x, mask};
+  for (int part = 0; part < 3; ++part) {
+    const T *a = t00 + part * t.lanes, *b = a + size, *c = t10 + part * t.lanes, *d = c + size;
+    T* __restrict to = out[part];
+    if (p.tables_down > 1)
+#pragma omp simd
+      for (int64_t i = 0; i < t.lanes; ++i) to[i] = w00 * a[i] + w01 * b[i] + w10 * c[i] + w11 * d[i];
+    else
+#pragma omp simd
+      for (int64_t i = 0; i < t.lanes; ++i) to[i] = w00 * a[i] + w01 * b[i];
+  }
+}
+
+template <class T>
+inline void blend_samples(const Problem& p, const Table<T>& t, const T* field, Tile tile, const Lines<T>& out, T* mask) {
+  for (int64_t n = 0; n < tile.count; ++n) {
+    const int64_t pixel = tile.begin + n, row = pixel / p.out_width;
+    const T* f = field + field_base<T>(p, tile.image, 0, row, pixel - row * p.out_width);
+    const bool one = p.tables_down == 1;
+    blend_tables(p, t, one ? T(0) : f[0], one ? f[0] : f[p.field_component], out.y + n * t.lanes, out.x + n * t.lanes,
+                 mask + n * t.lanes);
+  }
+}
+
 template <class T>
 inline void find_masks(const Problem& p, const T* mask, int64_t group, Tile tile, int64_t lanes, T* out) {
   const int64_t cells = p.cells(), pixels = p.pixels();
@@ -173,7 +209,10 @@ void find_taps(const Problem& p, const Table<T>& t, const T* field, const T* mas
                const Lines<T>& lines, const Taps<T>& out) {
   const T middle_y = T(p.dilation_height * (p.kernel_height - 1)) / 2 - T(p.top);
   const T middle_x = T(p.dilation_width * (p.kernel_width - 1)) / 2 - T(p.left);
-  find_positions(p, t, field, group, tile, lines);
+  if (p.rule == kBlend)
+    blend_samples(p, t, field, tile, lines, out.mask);
+  else
+    find_positions(p, t, field, group, tile, lines);
   for (int64_t n = 0; n < tile.count; ++n) {
     const int64_t pixel = tile.begin + n, row = pixel / p.out_width, column = pixel - row * p.out_width;
     const T cy = T(row * p.stride_height) + middle_y, cx = T(column * p.stride_width) + middle_x;

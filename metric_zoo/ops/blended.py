@@ -1,0 +1,137 @@
+"""A depthwise sampled convolution whose samples are blended, at every pixel, from tables."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.precision import at_least_float32
+from metric_zoo.ops.backend import backend_for
+from metric_zoo.ops.dispatch import refuse_forward_mode
+from metric_zoo.ops.layout import memory_format
+from metric_zoo.ops.native import library
+from metric_zoo.ops.sampled import sampled_conv2d
+from metric_zoo.ops.window import check_window
+
+
+def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    r"""Every pixel reads at offsets, and with weights, interpolated between those of a grid of tables.
+
+    .. math:: out(p) = \sum_i \Big(\sum_k \alpha_k(p) w_{k,i}\Big)\; x\Big(p + \sum_k \alpha_k(p)\, o_{k,i}\Big)
+
+    with the (multi)linear weights :math:`\alpha_k(p)` of the pixel's coordinates on the grid, and bilinear reads that
+    are zero outside the image (DISK, ICLR 2026, spatially varying filtering). All channels are filtered alike.
+
+    The native backend blends while it samples, and stores nothing per pixel; its gradients, and the other backends,
+    go through `sampled_conv2d` with the blended positions as a tensor.
+
+    Args:
+        input: ``(B, C, H, W)``.
+        coordinates: ``(B or 1, D, H, W)``, D 1 or 2, in steps of the grid: from 0 to its number of tables less one;
+            beyond, the nearest.
+        offsets: ``(*grid, N, 2)``, (x, y) in pixels; the grid has D axes of at least two tables.
+        weights: ``(*grid, N)``.
+
+    Returns:
+        ``(B, C, H, W)`` in the input's dtype.
+
+    Raises:
+        MetricZooError: when shapes or devices do not fit together.
+    """
+    _check(input, coordinates, offsets, weights)
+    if backend_for(input) != "native":
+        return _composed(input, coordinates, offsets, weights)
+    refuse_forward_mode(input, coordinates, offsets, weights)
+    compute = at_least_float32(input).dtype
+    return _fused(*(tensor.to(compute) for tensor in (input, coordinates, offsets, weights))).to(input.dtype)
+
+
+def multilinear(coordinates: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The weights of interpolation on a grid, ``(B, D, H, W) -> (B, points, H, W)``, in row-major order."""
+    alpha = coordinates.new_ones(1, 1, 1, 1)
+    for axis, size in enumerate(shape):
+        place = coordinates[:, axis : axis + 1].clamp(0, size - 1)
+        steps = torch.arange(size, dtype=place.dtype, device=place.device).view(1, -1, 1, 1)
+        along = (1 - (place - steps).abs()).clamp_min(0)
+        alpha = (alpha[:, :, None] * along[:, None]).flatten(1, 2)
+    return alpha
+
+
+def row_window(samples: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], float]:
+    """A window of one row that is as wide as there are samples and leaves an image its size: the padding, and how far
+    its middle lies to the right of its pixel, in pixels."""
+    samples = int(samples)  # under a tracer, too: the window is part of the program
+    before = (samples - 1) // 2
+    return ((0, 0), (before, samples - 1 - before)), (samples - 1) % 2 / 2
+
+
+def _composed(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    samples, batch = weights.shape[-1], input.shape[0]
+    alpha = multilinear(at_least_float32(coordinates), tuple(weights.shape[:-1]))
+    positions, mask = _blend(alpha, offsets), _blend(alpha, weights[..., None])
+    padding, shift = row_window(samples)
+    positions = positions - positions.new_tensor((shift, 0.0)).view(1, 1, 2, 1, 1)
+    ones = input.new_ones(input.shape[1], 1, 1, samples)
+    mask = mask.squeeze(2).expand(batch, -1, -1, -1)
+    return sampled_conv2d(input, ones, positions, padding=padding, groups=input.shape[1], mask=mask)
+
+
+def _blend(alpha: Tensor, table: Tensor) -> Tensor:
+    """``(B, points, H, W)`` and ``(*grid, N, n)`` -> ``(B, N, n, H, W)``."""
+    return torch.einsum("bphw,pnc->bnchw", alpha, table.flatten(0, -3).to(alpha))
+
+
+@torch.library.custom_op("metric_zoo::blended_conv2d", mutates_args=(), device_types="cpu")
+def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    _check(input, coordinates, offsets, weights)
+    samples, grid = weights.shape[-1], weights.shape[:-1]
+    padding, shift = row_window(samples)
+    ones = input.new_ones(input.shape[1], 1, 1, samples)
+    window = check_window(input, ones, None, 1, padding, 1, input.shape[1])
+    x, y = offsets.flatten(0, -3).unbind(-1)
+    tables = torch.stack((y, x - shift, weights.flatten(0, -2)), dim=-1)
+    down, across = (1, *grid) if len(grid) == 1 else grid
+    return library.forward_blended(input, ones, coordinates[:, None, None], tables, (down, across), window)
+
+
+@_fused.register_fake
+def _(input, coordinates, offsets, weights):
+    _check(input, coordinates, offsets, weights)
+    return torch.empty_like(input, memory_format=memory_format(input))
+
+
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad: Tensor):
+    create_graph = torch.is_grad_enabled()
+    wanted = [i for i, need in enumerate(ctx.needs_input_grad) if need]
+    with torch.enable_grad():
+        saved = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        output = _composed(*saved)
+        found = torch.autograd.grad(output, [saved[i] for i in wanted], grad, create_graph=create_graph)
+    gradients = dict(zip(wanted, found, strict=True))
+    return tuple(gradients.get(i) for i in range(4))
+
+
+_fused.register_autograd(_backward, setup_context=_keep)
+
+
+def _check(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> None:
+    if input.dim() != 4 or not input.is_floating_point():
+        raise MetricZooError(
+            f"input has shape {tuple(input.shape)} and dtype {input.dtype}: expected (B, C, H, W), floating-point"
+        )
+    for name, tensor in (("coordinates", coordinates), ("offsets", offsets), ("weights", weights)):
+        if tensor.device != input.device:
+            raise MetricZooError(f"{name} is on {tensor.device}, input on {input.device}: move one of them")
+    shape, grid = tuple(coordinates.shape), tuple(weights.shape[:-1])
+    if coordinates.dim() != 4 or shape[0] not in (1, input.shape[0]) or shape[2:] != tuple(input.shape[2:]):
+        raise MetricZooError(f"coordinates {shape} for an input {tuple(input.shape)}: expected (B or 1, D, H, W)")
+    if tuple(offsets.shape) != (*weights.shape, 2) or len(grid) != shape[1] or len(grid) not in (1, 2) or min(grid) < 2:
+        raise MetricZooError(
+            f"offsets {tuple(offsets.shape)} and weights {tuple(weights.shape)} for {shape[1]} coordinates: expected "
+            "(*grid, N, 2) and (*grid, N), a grid of one or two axes with two tables or more each"
+        )

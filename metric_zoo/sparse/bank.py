@@ -1,0 +1,199 @@
+"""Filters that change from pixel to pixel: a grid of sparse kernel complexes, blended."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.ops.blended import blended_conv2d, multilinear
+from metric_zoo.sparse.complex import SparseKernelComplex, cropped, load_tensors, padded_for, save_tensors
+from metric_zoo.sparse.fit import STEPS
+
+OUTSIDE = ("refuse", "clamp")
+
+
+@dataclass(frozen=True)
+class FilterBank:
+    r"""A basis of complexes at the points of a grid of one or two parameters, and every filter between them.
+
+    .. math:: f(p) = \sum_k \alpha_k(p) f_k
+
+    where the weights :math:`\alpha_k \ge 0` of a pixel are those of (multi)linear interpolation at its parameters and
+    what is blended are offsets and weights, sample by sample (DISK, ICLR 2026, spatially varying filtering).
+
+    Attributes:
+        basis: complexes with offsets ``(*grid, L, N, 2)`` and weights ``(*grid, L, N)``.
+        grid: one or two ascending 1-D tensors, the parameters' values.
+
+    Raises:
+        MetricZooError: if basis and grid do not fit together.
+    """
+
+    basis: SparseKernelComplex
+    grid: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        shape = tuple(len(values) for values in self.grid)
+        if len(shape) not in (1, 2) or tuple(self.basis.weights.shape[:-2]) != shape:
+            raise MetricZooError(
+                f"basis of {tuple(self.basis.weights.shape[:-2])} complexes, grid of {shape}: expected one or two "
+                "parameters, and a complex for every point"
+            )
+        for values in self.grid:
+            if len(values) < 2 or not bool(values.isfinite().all()) or not bool((values.diff() > 0).all()):
+                raise MetricZooError(f"grid values {values.tolist()}: expected two or more, finite and ascending")
+
+    @classmethod
+    def fit(
+        cls,
+        kernel_at: Callable[..., Tensor],
+        grid: Sequence[Sequence[float]],
+        samples: int = 24,
+        layers: int = 4,
+        init: str = "sparse",
+        steps: int = STEPS,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> FilterBank:
+        """Fit a basis, neighbours from one another, so that a sample keeps its part in all of them.
+
+        The complex in the middle of the grid is fitted first, along the first parameter both ways the next ones begin
+        where their neighbours ended, and from these, along the second, all others.
+
+        Args:
+            kernel_at: the kernel ``(M, M)`` for the values of the parameters.
+            grid: one or two lists of them.
+            samples, layers, init, steps, seed: as in `SparseKernelComplex.fit`.
+            progress: show a bar for every fit.
+
+        Raises:
+            MetricZooError: as `SparseKernelComplex.fit`, or if the grid is none.
+        """
+        axes = tuple(torch.tensor(list(values), dtype=torch.float64) for values in grid)
+        shape = tuple(map(len, axes))
+        options = {"samples": samples, "layers": layers, "steps": steps, "seed": seed, "progress": progress}
+        found: dict[tuple[int, ...], SparseKernelComplex] = {}
+        for point, before in _order(shape):
+            target = kernel_at(*(values[i].item() for values, i in zip(axes, point, strict=True)))
+            found[point] = SparseKernelComplex.fit(target, init=found.get(before, init), **options)
+        every = [found[point] for point in itertools.product(*map(range, shape))]
+        basis = (torch.stack([getattr(one, name) for one in every]) for name in ("offsets", "weights"))
+        return cls(SparseKernelComplex(*(tensor.unflatten(0, shape) for tensor in basis)), axes)
+
+    def at(self, *parameters: float) -> SparseKernelComplex:
+        """The filter for these values.
+
+        Raises:
+            MetricZooError: for values outside the grid.
+        """
+        image = torch.tensor(parameters, dtype=torch.float64).view(1, -1, 1, 1)
+        alpha = multilinear(self._coordinates(image, "refuse"), self._shape)[0, :, 0, 0].to(self.basis.weights)
+        flat = (t.flatten(0, len(self.grid) - 1) for t in (self.basis.offsets, self.basis.weights))
+        return SparseKernelComplex(*(torch.tensordot(alpha, tensor, 1) for tensor in flat))
+
+    def apply(
+        self, image: Tensor, parameters: Tensor, outside: str = "refuse", padding_mode: str = "replicate"
+    ) -> Tensor:
+        """Filter an image, every pixel by its own filter; differentiable in image, parameters and basis.
+
+        A layer blends at its own pixel: where the parameters change over the extent of a kernel, what the layers amount
+        to is not exactly the kernel of the pixel in the middle.
+
+        Args:
+            image: ``(B, C, H, W)``.
+            parameters: ``(B or 1, D, H, W)``, D the number of parameters.
+            outside: ``"clamp"`` takes values outside the grid as those at its border.
+            padding_mode: of `PADDING_MODES`, for the image; the parameters go on as at the border.
+
+        Returns:
+            ``(B, C, H, W)``.
+
+        Raises:
+            MetricZooError: for parameters of another shape, not finite, or outside the grid.
+        """
+        coordinates = self._coordinates(parameters, outside)
+        if parameters.shape[0] not in (1, image.shape[0]) or parameters.shape[-2:] != image.shape[-2:]:
+            raise MetricZooError(
+                f"parameters {tuple(parameters.shape)} for an image {tuple(image.shape)}: expected (B or 1, D, H, W)"
+            )
+        reach = self.basis.reach
+        padded = padded_for(image, reach, padding_mode)
+        coordinates = torch.nn.functional.pad(coordinates.to(image), (reach,) * 4, mode="replicate")
+        for offsets, weights in zip(self.basis.offsets.unbind(-3), self.basis.weights.unbind(-2), strict=True):
+            padded = blended_conv2d(padded, coordinates, offsets, weights)
+        return cropped(padded, reach)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file of safetensors, whole or not at all.
+
+        Raises:
+            MetricZooError: if it cannot be written.
+        """
+        grid = {f"grid_{axis}": values for axis, values in enumerate(self.grid)}
+        save_tensors({"offsets": self.basis.offsets, "weights": self.basis.weights, **grid}, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FilterBank:
+        """Read what `save` wrote.
+
+        Raises:
+            MetricZooError: if the file cannot be read or holds something else.
+        """
+        found = load_tensors(path, {"offsets", "weights", "grid_0"}, {"grid_1"})
+        grid = tuple(found[name] for name in ("grid_0", "grid_1") if name in found)
+        return cls(SparseKernelComplex(found["offsets"], found["weights"]), grid)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.grid))
+
+    def _coordinates(self, parameters: Tensor, outside: str) -> Tensor:
+        """Parameters in steps of the grid, from 0 to its number of values less one; ``(B, D, H, W)``."""
+        if outside not in OUTSIDE:
+            raise MetricZooError(f"outside={outside!r}: expected one of {OUTSIDE}")
+        if parameters.dim() != 4 or parameters.shape[1] != len(self.grid):
+            raise MetricZooError(f"parameters {tuple(parameters.shape)}: expected {len(self.grid)} for every pixel")
+        if not bool(parameters.isfinite().all()):
+            raise MetricZooError(f"parameters hold {int((~parameters.isfinite()).sum())} values that are not finite")
+        return torch.stack(
+            [_steps(parameters[:, axis], values, axis, outside) for axis, values in enumerate(self.grid)], dim=1
+        )
+
+
+def _steps(values: Tensor, grid: Tensor, axis: int, outside: str) -> Tensor:
+    grid = grid.to(values)
+    low, high = values.amin().item(), values.amax().item()
+    if outside == "refuse" and (low < grid[0].item() or high > grid[-1].item()):
+        raise MetricZooError(
+            f"parameter {axis} goes from {low:.4g} to {high:.4g}, the grid from {grid[0].item():.4g} to "
+            f"{grid[-1].item():.4g}: give outside='clamp' to take the nearest"
+        )
+    values = values.clamp(grid[0], grid[-1])
+    cell = (torch.bucketize(values.detach(), grid, right=True) - 1).clamp(0, len(grid) - 2)
+    return cell + (values - grid[cell]) / (grid[cell + 1] - grid[cell])
+
+
+def _order(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    """The points of a grid, and beside each the neighbour that comes before it."""
+    middle = tuple(size // 2 for size in shape)
+    order = sorted(
+        itertools.product(*map(range, shape)), key=lambda p: (math.dist(p[1:], middle[1:]), abs(p[0] - middle[0]))
+    )
+    return [(point, _towards(point, middle)) for point in order]
+
+
+def _towards(point: tuple[int, ...], middle: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The neighbour that is nearer to the middle, along the last parameter in which they differ."""
+    for axis in reversed(range(len(point))):
+        step = (middle[axis] > point[axis]) - (middle[axis] < point[axis])
+        if step:
+            return (*point[:axis], point[axis] + step, *point[axis + 1 :])
+    return None

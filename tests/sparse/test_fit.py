@@ -1,0 +1,138 @@
+"""Fits approach their targets; what they keep exactly, they keep."""
+
+from __future__ import annotations
+
+import pytest
+import scipy.ndimage
+import torch
+
+from metric_zoo import MetricZooError
+from metric_zoo.sparse import INITS, SparseKernelComplex, targets
+from metric_zoo.sparse.fit import centroids, optimize
+from metric_zoo.sparse.initialize import half_extent, initial_offsets, radial
+
+
+def missed(one: SparseKernelComplex, target: torch.Tensor) -> float:
+    """Relative error of the kernel, on a window that holds both."""
+    size = max(2 * one.reach + 1, target.shape[-1])
+    dense = torch.nn.functional.pad(target, ((size - target.shape[-1]) // 2,) * 4)
+    return ((one.kernel(size) - dense).norm() / dense.norm()).item()
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("name", ["gaussian-5", "disk", "star"])
+def test_a_fit_comes_near(init, name):
+    target = targets.get_target(name)
+    before = SparseKernelComplex.fit(target, 12, 3, init, steps=1)
+    after = SparseKernelComplex.fit(target, 12, 3, init, steps=300)
+    assert missed(after, target) < 0.8 * missed(before, target)
+
+
+def test_a_filtered_picture_is_that_of_the_dense_kernel():
+    """At least the 49 dB that were published for a disk at 24x4; scipy filters densely."""
+    from skimage import data
+
+    target = targets.disk()
+    one = SparseKernelComplex.fit(target)
+    picture = torch.from_numpy(data.camera()).float()[None, None] / 255
+    dense = scipy.ndimage.correlate(picture[0, 0].double().numpy(), target.double().numpy(), mode="nearest")
+    error = (one.apply(picture)[0, 0].double() - torch.from_numpy(dense)).square().mean()
+    assert -10 * error.log10() > 49
+    assert one.reads == 96
+
+
+def test_sum_and_centroid_are_exact():
+    target = 3 * targets.star(21).roll((2, -3), (0, 1))
+    one = SparseKernelComplex.fit(target, 8, 3, steps=20)
+    kernel = one.kernel().double()
+    torch.testing.assert_close(kernel.sum(), target.double().sum(), rtol=1e-5, atol=0)
+    found, wanted = (centroids((k / k.sum())[None])[0] for k in (kernel, target.double()))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+def test_what_is_fitted_beside_a_target_does_not_matter():
+    some = torch.stack([targets.disk(21), targets.star(21), targets.gaussian(2.0, 21)])
+    together = SparseKernelComplex.fit(some, 8, 2, steps=30)
+    for index, target in enumerate(some):
+        alone = SparseKernelComplex.fit(target, 8, 2, steps=30)
+        torch.testing.assert_close(together[index].kernel(31), alone.kernel(31), atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_fit():
+    first, again, other = (SparseKernelComplex.fit(targets.heart(21), 8, 2, steps=10, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.offsets, again.offsets) and torch.equal(first.weights, again.weights)
+    assert not torch.equal(first.offsets, other.offsets)
+
+
+def test_begins_with_another_complex():
+    near, target = targets.disk(21, 8.0), targets.disk(21, 8.5)
+    start = SparseKernelComplex.fit(near, 8, 2, steps=200)
+    warm = SparseKernelComplex.fit(target, init=start, steps=50)
+    assert (warm.offsets - start.offsets).abs().max() < 2 and warm.weights.shape == start.weights.shape
+    with pytest.raises(MetricZooError, match="init holds 1 complexes for 2 targets"):
+        SparseKernelComplex.fit(
+            torch.stack([target, near]), init=SparseKernelComplex(start.offsets[None], start.weights[None])
+        )
+
+
+def test_signed_kernels():
+    """A difference of Gaussians: its sum is nothing, and nothing is divided by it."""
+    target = targets.gaussian(2.0, 17) - targets.gaussian(3.0, 17)
+    one = SparseKernelComplex.fit(target, 12, 2, signed=True, steps=600)
+    assert missed(one, target) < 0.35
+
+
+def test_every_step_can_be_watched():
+    target = targets.disk(11)[None]
+    seen = []
+    optimize(target, radial(6, 2, 5.0)[None], torch.full((1, 2, 6), 1 / 6), 3,
+             evaluated=lambda step, offsets, weights: seen.append((step, weights.sum().item())))  # fmt: skip
+    assert [step for step, _ in seen] == [1, 2, 3]
+    assert all(total == pytest.approx(2, abs=1e-5) for _, total in seen)
+
+
+def test_increasing_circles_reach_as_far_as_the_target():
+    """r_l = l dr, dr = 2R / (L (L + 1))."""
+    offsets = radial(12, 4, 20.0)
+    torch.testing.assert_close(offsets.norm(dim=-1).amax(1), torch.tensor([2.0, 4.0, 6.0, 8.0]))
+
+
+def test_scattered_points_lie_in_the_shape_and_apart():
+    target = targets.ring()
+    offsets = initial_offsets("sparse", target, 24, 4, seed=0)
+    spacing = (torch.count_nonzero(target > 0.01 * target.max()) / (24 * torch.pi)).sqrt()
+    share = spacing / half_extent(target)
+    first = offsets[0] / (1 - share)
+    inside = target[(first[:, 1] + 24).round().long(), (first[:, 0] + 24).round().long()]
+    assert (inside > 0).all()
+    assert torch.pdist(first).min() > 0.7 * spacing
+    assert offsets.norm(dim=-1).amax(1).sum() <= half_extent(target) * 2**0.5 + 1
+
+
+def test_fewer_pixels_than_samples():
+    target = torch.zeros(9, 9)
+    target[4, 4] = 1
+    one = SparseKernelComplex.fit(target, 12, 3, steps=200)
+    assert missed(one, target) < 0.2
+
+
+BAD = {
+    "empty": (torch.zeros(9, 9), {}, "empty"),
+    "negative": (-targets.disk(9), {}, "negative value, -0"),
+    "not square": (torch.ones(9, 7), {}, r"\(9, 7\)"),
+    "even": (torch.ones(8, 8), {}, "8 pixels a side"),
+    "a vector": (torch.ones(9), {}, "square kernel"),
+    "not finite": (torch.full((9, 9), torch.nan), {}, "81 values that are not finite"),
+    "whole numbers": (torch.ones(9, 9).int(), {}, "int32"),
+    "too few samples": (targets.disk(9), {"samples": 2}, "samples=2"),
+    "no layers": (targets.disk(9), {"layers": 0}, "layers=0"),
+    "no steps": (targets.disk(9), {"steps": 0}, "steps=0"),
+    "init": (targets.disk(9), {"init": "sparce"}, "did you mean 'sparse'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case):
+    target, options, message = BAD[case]
+    with pytest.raises(MetricZooError, match=message):
+        SparseKernelComplex.fit(target, **options)
