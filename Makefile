@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sweep board gallery bench-ops gpu-check sanitize lint clean
+.PHONY: demo test test-slow sweep board gallery bench-ops bench-kernels gpu-check sanitize lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -32,6 +32,10 @@ gallery: $(VENV)/.installed
 # The operators beside a dense convolution and torchvision's deformable one, about twenty minutes on 2 cores.
 bench-ops: $(VENV)/.installed
 	$(BIN)/metric-zoo ops bench --out docs
+
+# Sparse kernel complexes beside low-rank, tempered and dense filters, about twenty minutes on 2 cores.
+bench-kernels: $(VENV)/.installed
+	$(BIN)/metric-zoo kernels bench --out docs
 
 # The triton backend on a CUDA device: right, and how fast; one JSON. It is meant to take less than eight minutes.
 gpu-check: $(VENV)/.installed

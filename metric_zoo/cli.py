@@ -13,6 +13,7 @@ import typer
 from metric_zoo import __version__
 from metric_zoo.benchmarks.cli import app as bench
 from metric_zoo.benchmarks.conversion.cli import app as conversion
+from metric_zoo.benchmarks.kernels.cli import app as kernels
 from metric_zoo.benchmarks.operators.cli import app as operators
 from metric_zoo.errors import MetricZooError
 from metric_zoo.leaderboards.cli import app as leaderboard
@@ -22,6 +23,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(conversion, name="conversion")
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(operators, name="ops")
+app.add_typer(kernels, name="kernels")
 
 
 def _version(show: bool) -> None:

@@ -60,6 +60,7 @@ class FilterBank:
         init: str = "sparse",
         steps: int = STEPS,
         *,
+        warm_steps: int = 300,
         seed: int = 0,
         progress: bool = False,
     ) -> FilterBank:
@@ -71,7 +72,8 @@ class FilterBank:
         Args:
             kernel_at: the kernel ``(M, M)`` for the values of the parameters.
             grid: one or two lists of them.
-            samples, layers, init, steps, seed: as in `SparseKernelComplex.fit`.
+            samples, layers, init, steps, seed: as in `SparseKernelComplex.fit`, for the first.
+            warm_steps: of every fit that begins at a neighbour's; more of them fit better and correspond less.
             progress: show a bar for every fit.
 
         Raises:
@@ -79,11 +81,12 @@ class FilterBank:
         """
         axes = tuple(torch.tensor(list(values), dtype=torch.float64) for values in grid)
         shape = tuple(map(len, axes))
-        options = {"samples": samples, "layers": layers, "steps": steps, "seed": seed, "progress": progress}
+        options = {"samples": samples, "layers": layers, "seed": seed, "progress": progress}
         found: dict[tuple[int, ...], SparseKernelComplex] = {}
         for point, before in _order(shape):
             target = kernel_at(*(values[i].item() for values, i in zip(axes, point, strict=True)))
-            found[point] = SparseKernelComplex.fit(target, init=found.get(before, init), **options)
+            start, count = (init, steps) if before is None else (found[before], warm_steps)
+            found[point] = SparseKernelComplex.fit(target, init=start, steps=count, **options)
         every = [found[point] for point in itertools.product(*map(range, shape))]
         basis = (torch.stack([getattr(one, name) for one in every]) for name in ("offsets", "weights"))
         return cls(SparseKernelComplex(*(tensor.unflatten(0, shape) for tensor in basis)), axes)
@@ -95,7 +98,7 @@ class FilterBank:
             MetricZooError: for values outside the grid.
         """
         image = torch.tensor(parameters, dtype=torch.float64).view(1, -1, 1, 1)
-        alpha = multilinear(self._coordinates(image, "refuse"), self._shape)[0, :, 0, 0].to(self.basis.weights)
+        alpha = self.shares(image)[0, :, 0, 0].to(self.basis.weights)
         flat = (t.flatten(0, len(self.grid) - 1) for t in (self.basis.offsets, self.basis.weights))
         return SparseKernelComplex(*(torch.tensordot(alpha, tensor, 1) for tensor in flat))
 
@@ -131,6 +134,14 @@ class FilterBank:
             padded = blended_conv2d(padded, coordinates, offsets, weights)
         return cropped(padded, reach)
 
+    def shares(self, parameters: Tensor, outside: str = "refuse") -> Tensor:
+        """How much every filter of the basis counts at a pixel, ``(B, D, H, W) -> (B, filters, H, W)``; their sum is 1.
+
+        Args:
+            parameters, outside: as in `apply`.
+        """
+        return multilinear(self._coordinates(parameters, outside), tuple(map(len, self.grid)))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file of safetensors, whole or not at all.
 
@@ -150,10 +161,6 @@ class FilterBank:
         found = load_tensors(path, {"offsets", "weights", "grid_0"}, {"grid_1"})
         grid = tuple(found[name] for name in ("grid_0", "grid_1") if name in found)
         return cls(SparseKernelComplex(found["offsets"], found["weights"]), grid)
-
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        return tuple(map(len, self.grid))
 
     def _coordinates(self, parameters: Tensor, outside: str) -> Tensor:
         """Parameters in steps of the grid, from 0 to its number of values less one; ``(B, D, H, W)``."""

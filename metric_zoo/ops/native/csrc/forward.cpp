@@ -52,6 +52,29 @@ static void add_slice(const Problem& p, const Kernels<T>& k, const Plan<T>& plan
 }
 
 template <class T>
+static void add_block(const Problem& p, const Kernels<T>& k, const Plan<T>& plan, const Table<T>& table, Block block,
+                      const Tensors<T>& t, const T* packed, Workspace<T>& w, T* rows) {
+  int64_t field = -1;
+  for (const Piece& s : plan.pieces) {
+    if (s.field != field)
+      for_tiles(p, block, [&](Tile tile, int64_t first) {
+        k.find_taps(p, table, t.field, t.mask, s.field, tile, w.lines, w.taps_from(first * table.lanes));
+      });
+    field = s.field;
+    add_slice(p, k, plan, s, block, t.input, packed, table.lanes, w, rows);
+  }
+}
+
+template <class T>
+static void blend_block(const Problem& p, const Kernels<T>& k, const Table<T>& table, Block block, const Tensors<T>& t,
+                        Workspace<T>& w, T* rows) {
+  for_tiles(p, block, [&](Tile tile, int64_t first) {
+    const T* image = t.input + tile.image * p.height * p.width;
+    k.blend_pixels(p, table, t.field, tile, image, w.lines, w.taps, rows + first);
+  });
+}
+
+template <class T>
 static void store_by_channel(const Problem& p, Block block, const T* rows, T* output) {
   for_tiles(p, block, [&](Tile tile, int64_t first) {
     transpose(tile.count, p.out_channels, rows + first * p.out_channels, p.out_channels,
@@ -77,15 +100,10 @@ void forward(const Problem& p, const Tensors<T>& t) {
       const Block block = plan.at(p, index);
       T* rows = by_pixel ? t.output + block.begin * p.out_channels : w.pixels;
       begin_with_bias(p, block.count, t.bias, rows);
-      int64_t field = -1;
-      for (const Piece& s : plan.pieces) {
-        if (s.field != field)
-          for_tiles(p, block, [&](Tile tile, int64_t first) {
-            k.find_taps(p, constants.table, t.field, t.mask, s.field, tile, w.lines, w.taps_from(first * lanes));
-          });
-        field = s.field;
-        add_slice(p, k, plan, s, block, t.input, packed.get(), lanes, w, rows);
-      }
+      if (p.rule == kBlend && p.channels == 1)
+        blend_block(p, k, constants.table, block, t, w, rows);
+      else
+        add_block(p, k, plan, constants.table, block, t, packed.get(), w, rows);
       if (!by_pixel) store_by_channel(p, block, rows, t.output);
     }
   }

@@ -1,5 +1,6 @@
 // The inner loops for the instruction set that the including file has chosen by ISA, VECTOR_BYTES and ROWS.
 // Everything here lives in a namespace of that set's own: one function compiled twice must not be merged by the linker.
+#include "blended.h"
 #include "depthwise.h"
 #include "product.h"
 #include "samples.h"
@@ -23,6 +24,7 @@ const Kernels<T> table = {ROWS,
                           sum_rows<T>,
                           depthwise<T>,
                           depthwise_backward<T>,
+                          blend_pixels<T>,
                           add_shifted<T>};
 
 template <class T>

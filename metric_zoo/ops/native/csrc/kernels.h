@@ -22,6 +22,7 @@ struct Table {
   T *square, *unit_y, *unit_x;
   T eps;
   T* blended;             // the blend rule's tables: (tables, 3, lanes) of y, x, mask
+  T* boxes;               // (tables, 4): least and largest y, then x, of what lies between a table and the next ones
 };
 
 // Where the samples of a tile of pixels read: arrays of (pixels, lanes).
@@ -99,6 +100,9 @@ struct Kernels {
   void (*depthwise_backward)(const Problem&, const Slice&, const T* image, const Taps<T>&, int64_t lanes,
                              int64_t count, const Lines<T>&, const T* weights, const T* grad, Rows<T>&, T* sample,
                              T* grad_weights, const SampleGradients<T>&);
+  // Of the blend rule, for an image of one channel: everything at once.
+  void (*blend_pixels)(const Problem&, const Table<T>&, const T* field, Tile, const T* image, const Lines<T>&,
+                       const Taps<T>&, T* out);
   // out[x] += sum of weight * row[x + by].
   void (*add_shifted)(int64_t width, const T* row, const Shift<T>* shifts, int64_t count, T* out);
 };

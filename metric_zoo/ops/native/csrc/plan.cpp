@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace metric_zoo {
 
@@ -172,14 +173,30 @@ void unpack_weights(const Problem& p, const Plan<T>& plan, const std::vector<Buf
   }
 }
 
+// A position that is not finite lies nowhere inside.
+template <class T>
+static void find_box(const Problem& p, const T* tables, int64_t first, T* box) {
+  std::fill(box, box + 4, T(0));
+  const int64_t row = first / p.tables_across, column = first % p.tables_across;
+  for (int64_t r = row; r <= std::min(row + 1, p.tables_down - 1); ++r)
+    for (int64_t c = column; c <= std::min(column + 1, p.tables_across - 1); ++c)
+      for (int64_t i = 0; i < p.cells(); ++i)
+        for (int axis = 0; axis < 2; ++axis) {
+          const T at = tables[((r * p.tables_across + c) * p.cells() + i) * 3 + axis];
+          T *least = box + 2 * axis, *most = least + 1;
+          *least = at == at ? std::min(*least, at) : -std::numeric_limits<T>::infinity();
+          *most = std::max(*most, at);
+        }
+}
+
 template <class T>
 Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>& tensors) {
   const int64_t lanes = lanes_of(p, k);
   const int64_t tables = p.rule == kBlend ? p.tables_down * p.tables_across : 0;
-  memory = Buffer<T>((8 + 3 * tables) * lanes);
+  memory = Buffer<T>((8 + 3 * tables) * lanes + 4 * tables);
   T* next = memory.get();
   const auto array = [&] { T* a = next; next += lanes; return a; };
-  table = {lanes, array(), array(), array(), array(), array(), array(), array(), array(), T(tensors.table_eps), next};
+  table = {lanes, array(), array(), array(), array(), array(), array(), array(), array(), T(tensors.table_eps), next, next + 3 * tables * lanes};
   for (int64_t i = 0; i < lanes; ++i) {
     // Beyond the last cell: a sample of any finite place, which nobody reads.
     T row[4] = {T(0), T(0), T(1), T(0)};
@@ -200,6 +217,7 @@ Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>&
     for (int64_t k = 0; k < 3 * tables; ++k)
       table.blended[k * lanes + i] = i < p.cells() ? tensors.table[(k / 3 * p.cells() + i) * 3 + k % 3] : T(0);
   }
+  for (int64_t k = 0; k < tables; ++k) find_box(p, tensors.table, k, table.boxes + 4 * k);
 }
 
 template <class T>

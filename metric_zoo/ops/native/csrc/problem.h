@@ -8,7 +8,8 @@ enum Rule : int64_t {
   kOffset = 0,    // y_i = grid_i + field_i
   kPosition = 1,  // y_i = field_i
   kBall = 2,      // y_i = a_i / F(u_i), F the norm that the field holds
-  kBlend = 3,     // y_i and mask_i between those of a grid of tables, at the place on it that the field holds; forward only
+  kBlend = 3,     // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. Forward only, and
+                  // the masks are the weights: `weight` holds ones.
 };
 
 // out[b,o,p] = bias[o] + sum_{c,i} weight[o,c,i] mask_i(p) input[b,c](centre(p) + y_i(p)), bilinear, zero outside.

@@ -26,6 +26,28 @@ inline Vector<T, N> load(const T* from) { return *(const Vector<T, N>*)from; }
 template <class T, int64_t N>
 inline void store(T* to, Vector<T, N> value) { *(Vector<T, N>*)to = value; }
 
+// Whole numbers as wide as T.
+template <class T>
+struct Whole;
+template <>
+struct Whole<float> {
+  typedef int32_t type;
+};
+template <>
+struct Whole<double> {
+  typedef int64_t type;
+};
+template <class T>
+using WholeOf = typename Whole<T>::type;
+
+// Whether any of the numbers is not 0.
+template <class T, int64_t N>
+inline bool any(Vector<T, N> values) {
+  T found = 0;
+  for (int64_t i = 0; i < N; ++i) found |= values[i];
+  return found != 0;
+}
+
 template <class T, int64_t N>
 inline T total(Vector<T, N> values) {
   if constexpr (N == 1) {

@@ -62,19 +62,29 @@ void stencil(const Stencil& s, const T* input, const T* weights, const T* bias, 
   std::vector<Shift<T>> shifts(size_t(s.first[s.channels]));
   for (size_t i = 0; i < shifts.size(); ++i) shifts[i] = {s.rows[i] * m.width + s.columns[i], weights[i]};
   const int64_t planes = s.batch * s.channels, in_size = s.height * s.width, out_size = s.out_height * s.out_width;
-  // Many planes: one a thread. Few: the rows of one are shared out.
-  const int64_t outer = planes >= 2 * s.threads ? s.threads : 1, inner = outer > 1 ? 1 : s.threads;
-  std::vector<Buffer<T>> wide;
-  for (int64_t i = 0; i < outer; ++i) wide.emplace_back(s.height * m.width);
-#pragma omp parallel for num_threads(int(outer)) schedule(dynamic, 1) if (outer > 1)
-  for (int64_t index = 0; index < planes; ++index) {
-    const int64_t channel = index % s.channels;
-    T* plane = wide[outer > 1 ? this_thread() : 0].get();
-#pragma omp parallel for num_threads(int(inner)) schedule(static) if (inner > 1)
-    for (int64_t row = 0; row < s.height; ++row) widen(s, m, input + index * in_size, row, plane);
-#pragma omp parallel for num_threads(int(inner)) schedule(static) if (inner > 1)
-    for (int64_t row = 0; row < s.out_height; ++row)
-      filter_row(s, m, k, channel, plane, shifts.data(), bias, row, output + index * out_size + row * s.out_width);
+  const auto widen_row = [&](int64_t plane, int64_t row, T* wide) { widen(s, m, input + plane * in_size, row, wide); };
+  const auto filter = [&](int64_t plane, int64_t row, const T* wide) {
+    filter_row(s, m, k, plane % s.channels, wide, shifts.data(), bias, row, output + plane * out_size + row * s.out_width);
+  };
+  // Many planes: one a thread. Few: the rows of one are shared out. Never one within the other, which would have threads
+  // made anew for every plane.
+  if (planes >= 2 * s.threads) {
+    std::vector<Buffer<T>> wide;
+    for (int64_t i = 0; i < s.threads; ++i) wide.emplace_back(s.height * m.width);
+#pragma omp parallel for num_threads(int(s.threads)) schedule(dynamic, 1)
+    for (int64_t plane = 0; plane < planes; ++plane) {
+      T* own = wide[this_thread()].get();
+      for (int64_t row = 0; row < s.height; ++row) widen_row(plane, row, own);
+      for (int64_t row = 0; row < s.out_height; ++row) filter(plane, row, own);
+    }
+    return;
+  }
+  const Buffer<T> wide(s.height * m.width);
+  for (int64_t plane = 0; plane < planes; ++plane) {
+#pragma omp parallel for num_threads(int(s.threads)) schedule(static)
+    for (int64_t row = 0; row < s.height; ++row) widen_row(plane, row, wide.get());
+#pragma omp parallel for num_threads(int(s.threads)) schedule(static)
+    for (int64_t row = 0; row < s.out_height; ++row) filter(plane, row, wide.get());
   }
 }
 

@@ -160,39 +160,64 @@ inline void locate(const Problem& p, const Lines<T>& at, T cy, T cx, int64_t lan
   }
 }
 
-// The samples of a pixel between four neighbouring tables, `down` and `across` their grid.
+// Where a pixel lies between neighbouring tables, two on a grid of one axis, and how much each of them counts.
 template <class T>
-inline void blend_tables(const Problem& p, const Table<T>& t, T down, T across, T* __restrict y, T* __restrict x,
-                         T* __restrict mask) {
-  const auto clamp = [](T v, int64_t tables) { return v > T(0) ? (v < T(tables - 1) ? v : T(tables - 1)) : (v == v ? T(0) : v); };
-  const auto cell = [](T v, int64_t tables) { const int64_t i = v == v ? int64_t(v) : 0; return i > tables - 2 ? (tables > 1 ? tables - 2 : 0) : i; };
-  const T v = clamp(down, p.tables_down), u = clamp(across, p.tables_across);
-  const int64_t row = cell(v, p.tables_down), column = cell(u, p.tables_across), size = 3 * t.lanes;
+struct Place {
+  int64_t first;
+  const T *t00, *t01, *t10, *t11;
+  T w00, w01, w10, w11;
+};
+
+// Below the grid, and above it, the nearest place on it. NaN stays.
+template <class T>
+inline T on_grid(T value, int64_t tables) {
+  const T last = T(tables - 1);
+  return value < T(0) ? T(0) : (value > last ? last : value);
+}
+
+// The table before a place; the one before the last, so that another follows, if there is one.
+template <class T>
+inline int64_t table_before(T value, int64_t tables) {
+  const int64_t most = tables > 1 ? tables - 2 : 0, found = value == value ? int64_t(value) : 0;
+  return found < most ? found : most;
+}
+
+template <class T>
+inline Place<T> place_on_grid(const Problem& p, const Table<T>& t, const T* field) {
+  const bool two = p.tables_down > 1;
+  const T v = on_grid(two ? field[0] : T(0), p.tables_down), u = on_grid(field[two ? p.field_component : 0], p.tables_across);
+  const int64_t row = table_before(v, p.tables_down), column = table_before(u, p.tables_across), size = 3 * t.lanes;
+  const int64_t first = row * p.tables_across + column;
   const T fv = v - T(row), fu = u - T(column);
-  const T* t00 = t.blended + (row * p.tables_across + column) * size;
-  const T* t10 = p.tables_down > 1 ? t00 + p.tables_across * size : t00;
-  const T w00 = (1 - fv) * (1 - fu), w01 = (1 - fv) * fu, w10 = fv * (1 - fu), w11 = fv * fu;
-  T* const out[3] = {y, x, mask};
-  for (int part = 0; part < 3; ++part) {
-    const T *a = t00 + part * t.lanes, *b = a + size, *c = t10 + part * t.lanes, *d = c + size;
-    T* __restrict to = out[part];
-    if (p.tables_down > 1)
+  const T* upper = t.blended + first * size;
+  const T* lower = two ? upper + p.tables_across * size : upper;
+  return {first, upper, upper + size, lower, lower + size,
+          (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu};
+}
+
+template <class T, bool TwoAxes>
+inline __attribute__((always_inline)) T blended(const Place<T>& p, int64_t i) {
+  const T value = p.w00 * p.t00[i] + p.w01 * p.t01[i];
+  return TwoAxes ? value + p.w10 * p.t10[i] + p.w11 * p.t11[i] : value;
+}
+
+template <class T, bool TwoAxes>
+inline void blend_tables(int64_t lanes, const Place<T>& place, T* __restrict y, T* __restrict x, T* __restrict mask) {
 #pragma omp simd
-      for (int64_t i = 0; i < t.lanes; ++i) to[i] = w00 * a[i] + w01 * b[i] + w10 * c[i] + w11 * d[i];
-    else
-#pragma omp simd
-      for (int64_t i = 0; i < t.lanes; ++i) to[i] = w00 * a[i] + w01 * b[i];
+  for (int64_t i = 0; i < lanes; ++i) {
+    y[i] = blended<T, TwoAxes>(place, i);
+    x[i] = blended<T, TwoAxes>(place, lanes + i);
+    mask[i] = blended<T, TwoAxes>(place, 2 * lanes + i);
   }
 }
 
 template <class T>
 inline void blend_samples(const Problem& p, const Table<T>& t, const T* field, Tile tile, const Lines<T>& out, T* mask) {
+  const auto blend = p.tables_down > 1 ? blend_tables<T, true> : blend_tables<T, false>;
   for (int64_t n = 0; n < tile.count; ++n) {
-    const int64_t pixel = tile.begin + n, row = pixel / p.out_width;
+    const int64_t pixel = tile.begin + n, row = pixel / p.out_width, at = n * t.lanes;
     const T* f = field + field_base<T>(p, tile.image, 0, row, pixel - row * p.out_width);
-    const bool one = p.tables_down == 1;
-    blend_tables(p, t, one ? T(0) : f[0], one ? f[0] : f[p.field_component], out.y + n * t.lanes, out.x + n * t.lanes,
-                 mask + n * t.lanes);
+    blend(t.lanes, place_on_grid(p, t, f), out.y + at, out.x + at, mask + at);
   }
 }
 
