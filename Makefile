@@ -23,7 +23,7 @@ sweep: $(VENV)/.installed
 # The published leaderboard, from the committed records.
 board: $(VENV)/.installed
 	$(BIN)/metric-zoo leaderboard publish leaderboards/results --to leaderboards/published \
-		--operators docs/operators.json --conversion docs/conversion.csv --strict
+		--kernels docs/kernels.json --operators docs/operators.json --conversion docs/conversion.csv --strict
 
 # The pictures of docs/gallery.md, a few minutes.
 gallery: $(VENV)/.installed

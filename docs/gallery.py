@@ -19,6 +19,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 import metric_zoo as mz
 from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.data.noisy import embedded
+from metric_zoo.benchmarks.kernels.quality import kernel_error, psnr
+from metric_zoo.benchmarks.kernels.varying import EFFECTS, truth
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.record import Record, read_record
 from metric_zoo.benchmarks.weights import run_of, trained_model
@@ -26,7 +28,10 @@ from metric_zoo.demo import labelled_images, pretrained_lite0
 from metric_zoo.explain import compare_filters, draw_balls, draw_cams, draw_fields
 from metric_zoo.explain.figure import panels, save, show
 from metric_zoo.geometry import ball_samples, fit_randers, geodesic_ball, metric_from_image
+from metric_zoo.images import in_channels
 from metric_zoo.nn import SampledConv2d
+from metric_zoo.sparse import FilterBank, SparseKernelComplex
+from metric_zoo.sparse.targets import get_target
 from metric_zoo.text import markdown
 
 HERE = Path(__file__).parent
@@ -37,7 +42,7 @@ SEED = 0
 def main() -> None:
     """Write ``docs/gallery/*.png`` and ``docs/gallery.md``."""
     torch.manual_seed(SEED)
-    parts = [filters(), edges(), denoisers(), implicit(), cams()]
+    parts = [filters(), edges(), denoisers(), implicit(), cams(), kernels(), varying()]
     head = (
         "# Gallery\n\nEvery picture here is made by [gallery.py](gallery.py) (`make gallery`, some minutes) from "
         "images that scikit-image and foolbox carry.\n\n"
@@ -216,6 +221,51 @@ def _adapted(model: nn.Module, images: Tensor, labels: Tensor) -> nn.Module:
         optimizer.step()
     model.zero_grad()
     return model.eval()
+
+
+def kernels() -> str:
+    """Dense kernels and what is fitted to them."""
+    names = ("star", "heart", "ampersand", "knight", "horse", "coma")
+    wanted = torch.stack([get_target(name) for name in names])
+    fits = {f"{n}x4": SparseKernelComplex.fit(wanted, n, 4, seed=SEED) for n in (12, 24)}
+    figure, axes = panels(1 + len(fits), len(names), 1.5)
+    for column, name in enumerate(names):
+        show(axes[0][column], (wanted[column] / wanted[column].max())[None, None], name)
+        for row, (shape, every) in enumerate(fits.items(), start=1):
+            fit = every[column]
+            kernel = fit.kernel(49)
+            miss = kernel_error(fit.kernel(), wanted[column])
+            show(axes[row][column], (kernel / wanted[column].max())[None, None], f"{shape}, error {miss:.2f}")
+    save(figure, PICTURES / "kernels.png")
+    text = (
+        "Kernels of 49 x 49 pixels (first row), and the dense kernels that 12 and 24 bilinear samples in each of four "
+        "layers amount to, after 1,000 steps without a picture (`mz.sparse.SparseKernelComplex.fit`). Error: 2-norm of "
+        "the difference as a share of the kernel's; most of it lies along the outlines, where photographs show little "
+        "of it ([figures](kernels.md))."
+    )
+    return _part("Sparse kernel complexes", text, "kernels.png")
+
+
+def varying() -> str:
+    """A photograph under three filters that change from pixel to pixel."""
+    picture = in_channels(embedded("astronaut"), 3)[None, :, :400, 56:456]
+    parameters = {name: effect.map_of(*picture.shape[-2:]) for name, effect in EFFECTS.items()}
+    figure, axes = panels(2, 1 + len(EFFECTS), 2.6)
+    show(axes[0][0], picture, "the photograph")
+    axes[1][0].set_axis_off()
+    for column, (name, effect) in enumerate(EFFECTS.items(), start=1):
+        bank = FilterBank.fit(effect.kernel_at, effect.grid, effect.samples, seed=SEED)
+        found = bank.apply(picture, parameters[name][None].float(), outside="clamp")
+        dense = torch.stack([truth(channel.double(), effect, parameters[name]) for channel in picture[0]])[None]
+        show(axes[0][column], found, f"{name}, {bank.basis.reads} reads")
+        show(axes[1][column], dense.float(), f"dense, 2,401 reads ({psnr(found.double(), dense):.1f} dB)")
+    save(figure, PICTURES / "varying.png")
+    text = (
+        "Every pixel has a kernel of its own: a disk that grows away from the middle row, ellipses along circles around"
+        " the middle, streaks away from it. Above by banks of fitted complexes that are blended at every pixel "
+        "(`mz.sparse.FilterBank`), below by the dense kernels of every pixel."
+    )
+    return _part("A filter for every pixel", text, "varying.png")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from metric_zoo.leaderboards.site.views import Board
 
 app = typer.Typer(no_args_is_help=True, help="Tables and a site from records.")
 
@@ -14,6 +17,9 @@ Records = Annotated[Path, typer.Argument(help="Folder of records.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit code 1 if a file had to be left out.")]
 Operators = Annotated[
     Path | None, typer.Option(help="operators.json of 'metric-zoo ops bench', for a board of its own.")
+]
+Kernels = Annotated[
+    Path | None, typer.Option(help="kernels.json of 'metric-zoo kernels bench', for a board of its own.")
 ]
 Conversion = Annotated[
     Path | None, typer.Option(help="conversion.csv of 'metric-zoo conversion sweep', for a board of its own.")
@@ -29,35 +35,41 @@ def _leaderboard() -> None:
 def build(
     records: Records,
     out: Annotated[Path, typer.Option(help="Folder of the leaderboard; an older one is replaced.")],
+    kernels: Kernels = None,
     operators: Operators = None,
     conversion: Conversion = None,
     strict: Strict = False,
 ) -> None:
     """Build tables (CSV, Parquet, JSON, Markdown, LaTeX) and a site that opens from disk."""
-    _build(records, out, operators, conversion, strict, {})
+    _build(records, out, _boards(kernels, operators, conversion), strict, {})
 
 
 @app.command()
 def publish(
     records: Records,
     to: Annotated[Path, typer.Option(help="Folder for a static host; an older one is replaced.")],
+    kernels: Kernels = None,
     operators: Operators = None,
     conversion: Conversion = None,
     strict: Strict = False,
 ) -> None:
     """Build a folder that any static host can serve as it is."""
     # Hosts that run Jekyll would otherwise leave files out.
-    _build(records, to, operators, conversion, strict, {".nojekyll": ""})
+    _build(records, to, _boards(kernels, operators, conversion), strict, {".nojekyll": ""})
 
 
-def _build(
-    records: Path, out: Path, operators: Path | None, conversion: Path | None, strict: bool, extra: dict[str, str]
-) -> None:
-    from metric_zoo.leaderboards.build import build as build_leaderboard
+def _boards(kernels: Path | None, operators: Path | None, conversion: Path | None) -> list[Board]:
+    """Of what is measured without training."""
     from metric_zoo.leaderboards.site import measurements
+    from metric_zoo.leaderboards.site.kernels import kernels as kernel_board
 
-    more = [measurements.operators(operators)] if operators else []
-    more += [measurements.conversion(conversion)] if conversion else []
+    readers = {kernel_board: kernels, measurements.operators: operators, measurements.conversion: conversion}
+    return [read(path) for read, path in readers.items() if path]
+
+
+def _build(records: Path, out: Path, more: list[Board], strict: bool, extra: dict[str, str]) -> None:
+    from metric_zoo.leaderboards.build import build as build_leaderboard
+
     built = build_leaderboard(records, out, more, extra)
     typer.echo(f"{len(built.board)} configurations; open {out / 'index.html'}")
     _report([f"{problem.file} left out: {problem.reason}" for problem in built.collection.problems], strict)

@@ -25,8 +25,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     intro = (
         f"# Kernel approximation\n\nKernels of 49 x 49 pixels with the sum 1, approximated without pictures "
         f"({report['steps']} steps of Adam; tempering: {report['chains']} chains of {report['tempering']:,} "
-        f"iterations), then photographs ({', '.join(report['pictures'])}; grey, the border repeated) filtered by both. 'NxL' reads "
-        f"N samples a pixel in each of L layers. float32, threads: {report['threads']}, {cpu}. {versions}.\n"
+        f"iterations), then photographs ({', '.join(report['pictures'])}; grey, the border repeated) filtered by "
+        f"both. 'NxL' reads N samples a pixel in each of L layers. float32, threads: {report['threads']}, {cpu}. "
+        f"{versions}.\n"
     )
     parts = [intro]
     if report["results"]:
@@ -100,7 +101,8 @@ def _varying_table(report: dict[str, Any]) -> str:
     rows = [list(_varying_cells(row)) for row in report["varying"]]
     note = (
         "Every pixel has a kernel of its own; the truth is the dense kernel of its parameters, which the basis does "
-        "not hold. Dense per pixel: kernels blended for each pixel and laid over its window by torch, timed on a few rows."
+        "not hold. Dense per pixel: kernels blended for each pixel and laid over its window by torch, timed on a few "
+        "rows."
     )
     return f"## Filters that change from pixel to pixel\n\n{note}\n\n" + markdown(
         headings, rows, [False, False] + [True] * 7

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from metric_zoo.sparse import SparseKernelComplex
 from metric_zoo.sparse.initialize import initial_offsets
-from metric_zoo.sparse.render import compose, layer_kernels, resize
+from metric_zoo.sparse.render import layer_kernels, resize
 
 CHAINS = 10
 ITERATIONS = 10_000
@@ -44,49 +44,85 @@ def temper(
         progress: show a bar.
     """
     generator = torch.Generator().manual_seed(seed)
-    count = len(target)
     sums = target.sum((-2, -1))
-    wanted = target / sums[:, None, None]
-    start = torch.stack([initial_offsets("sparse", kernel, samples, layers, seed) for kernel in wanted])
-    offsets = start.to(target)[:, None].expand(-1, chains, -1, -1, -1).clone()
-    weights = target.new_full((count, chains, layers, samples), 1 / samples)
-    size = target.shape[-1] + 2 * (target.shape[-1] // 4)
-    wanted = resize(wanted, size)[:, None]
-    scale = wanted.flatten(2).norm(dim=-1)
-    ladder = torch.logspace(0, 1, chains, _HOTTEST / _COLDEST).to(target) * _COLDEST
-    step = (ladder / ladder[-1]).sqrt()
-
-    def energy(offsets: Tensor, weights: Tensor) -> Tensor:
-        kernel = compose(layer_kernels(offsets, weights / weights.sum(-1, keepdim=True), size))
-        return (kernel - wanted).flatten(2).norm(dim=-1) / scale
-
-    now = energy(offsets, weights)
-    best = (now.amin(1), offsets[:, 0].clone(), weights[:, 0].clone())
+    search = _Search(target / sums[:, None, None], samples, layers, chains, seed)
     for iteration in tqdm(range(iterations), "tempering", disable=not progress, leave=False):
-        moved, changed = _propose(offsets, weights, step, generator)
-        then = energy(moved, changed)
-        taken = torch.rand(now.shape, generator=generator) < ((now - then) / ladder).exp()
-        now = torch.where(taken, then, now)
-        offsets = torch.where(taken[..., None, None, None], moved, offsets)
-        weights = torch.where(taken[..., None, None], changed, weights)
-        best = _better(best, now, offsets, weights)
+        search.step(int(torch.randint(layers, (), generator=generator)), generator)
         if iteration % _SWAP_EVERY == 0:
-            order = _swapped(now, ladder, iteration // _SWAP_EVERY % 2, generator)
-            now, offsets, weights = (t[torch.arange(count)[:, None], order] for t in (now, offsets, weights))
-    _, offsets, weights = best
+            search.swap(iteration // _SWAP_EVERY % 2, generator)
+    _, offsets, weights = search.best
     weights = weights / weights.sum(-1, keepdim=True)
     weights[:, -1] *= sums[:, None]
     return SparseKernelComplex(offsets, weights)
 
 
-def _propose(offsets: Tensor, weights: Tensor, step: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One sample of every chain, moved and weighted anew."""
-    count, chains, layers, samples = weights.shape
-    chosen = torch.randint(layers * samples, (count, chains, 1), generator=generator)
-    here = torch.zeros(count, chains, layers * samples).scatter_(-1, chosen, 1.0).view_as(weights)
-    by = torch.randn(count, chains, 1, 1, 2, generator=generator) * _STEP * step[:, None, None, None]
-    more = torch.randn(count, chains, 1, 1, generator=generator) * step[:, None, None] / samples
-    return offsets + here[..., None] * by, (weights + here * more).clamp_min(0)
+class _Search:
+    """The chains of all targets. Kernels are compared by their spectra (Parseval): a proposal changes one
+    layer, and costs one transform."""
+
+    def __init__(self, wanted: Tensor, samples: int, layers: int, chains: int, seed: int) -> None:
+        count, side = len(wanted), wanted.shape[-1]
+        start = torch.stack([initial_offsets("sparse", kernel, samples, layers, seed) for kernel in wanted])
+        self.offsets = start.to(wanted)[:, None].repeat(1, chains, 1, 1, 1)
+        self.weights = wanted.new_full((count, chains, layers, samples), 1 / samples)
+        self.size = side + 2 * (side // 4)
+        self.wanted = _spectrum(resize(wanted, self.size))[:, None]
+        self.scale = self._norm(self.wanted)
+        self.spectra = torch.stack([self._layer(layer, self.offsets, self.weights) for layer in range(layers)], 2)
+        self.now = self._error(self.spectra.prod(2))
+        self.best = (self.now.amin(1), self.offsets[:, 0].clone(), self.weights[:, 0].clone())
+        ratio = _HOTTEST / _COLDEST
+        self.ladder = _COLDEST * ratio ** (torch.arange(chains).to(wanted) / (chains - 1))
+        self.reach = (self.ladder / self.ladder[-1]).sqrt()
+
+    def step(self, layer: int, generator: torch.Generator) -> None:
+        """Every chain proposes to change one sample of this layer, and takes it or not."""
+        offsets, weights = self._propose(layer, generator)
+        spectrum = self._layer(layer, offsets, weights)
+        others = [i for i in range(self.spectra.shape[2]) if i != layer]
+        then = self._error(spectrum * self.spectra[:, :, others].prod(2))
+        taken = torch.rand(then.shape, generator=generator) < ((self.now - then) / self.ladder).exp()
+        self.now = torch.where(taken, then, self.now)
+        self.offsets[:, :, layer] = torch.where(taken[..., None, None], offsets[:, :, layer], self.offsets[:, :, layer])
+        self.weights[:, :, layer] = torch.where(taken[..., None], weights[:, :, layer], self.weights[:, :, layer])
+        self.spectra[:, :, layer] = torch.where(taken[..., None, None], spectrum, self.spectra[:, :, layer])
+        self.best = _better(self.best, self.now, self.offsets, self.weights)
+
+    def swap(self, first: int, generator: torch.Generator) -> None:
+        """Pairs of neighbours in temperature, from ``first`` on, may change places."""
+        order = _swapped(self.now, self.ladder, first, generator)
+        rows = torch.arange(len(order))[:, None]
+        for name in ("now", "offsets", "weights", "spectra"):
+            setattr(self, name, getattr(self, name)[rows, order])
+
+    def _propose(self, layer: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        count, chains, _, samples = self.weights.shape
+        chosen = torch.randint(samples, (count, chains, 1), generator=generator)
+        here = torch.zeros(count, chains, samples).scatter_(-1, chosen, 1.0)
+        by = torch.randn(count, chains, 1, 2, generator=generator) * _STEP * self.reach[:, None, None]
+        more = torch.randn(count, chains, 1, generator=generator) * self.reach[:, None] / samples
+        offsets, weights = self.offsets.clone(), self.weights.clone()
+        offsets[:, :, layer] += here[..., None] * by
+        weights[:, :, layer] = (weights[:, :, layer] + here * more).clamp_min(0)
+        return offsets, weights
+
+    def _layer(self, layer: int, offsets: Tensor, weights: Tensor) -> Tensor:
+        own = weights[:, :, layer : layer + 1]
+        kernel = layer_kernels(offsets[:, :, layer : layer + 1], own / own.sum(-1, keepdim=True), self.size)
+        return _spectrum(kernel[:, :, 0])
+
+    def _error(self, spectrum: Tensor) -> Tensor:
+        """The 2-norm of the difference as a share of the target's, ``(T, chains)``."""
+        return self._norm(spectrum - self.wanted) / self.scale
+
+    def _norm(self, spectrum: Tensor) -> Tensor:
+        # Of a real kernel's spectrum all columns but the first stand for two; the size is odd.
+        square = spectrum.real.square() + spectrum.imag.square()
+        return (2 * square.sum((-2, -1)) - square[..., 0].sum(-1)).sqrt()
+
+
+def _spectrum(kernel: Tensor) -> Tensor:
+    return torch.fft.rfft2(torch.fft.ifftshift(kernel, dim=(-2, -1)))
 
 
 def _better(best: tuple[Tensor, Tensor, Tensor], now: Tensor, offsets: Tensor, weights: Tensor):

@@ -18,7 +18,7 @@ TRADEOFFS = (
 )
 TASKS = {"classification": "Classification", "denoising": "Denoising"}
 """Boards of what is trained: their names and titles."""
-BOARDS = (*TASKS, "operators", "conversion")
+BOARDS = (*TASKS, "kernels", "operators", "conversion")
 """Every board's name."""
 
 

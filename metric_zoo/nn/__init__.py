@@ -10,6 +10,7 @@ from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
 from metric_zoo.nn.registry import KINDS, get_kind, list_kinds
 from metric_zoo.nn.shifted import ShiftedConv2d
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 
 __all__ = [
     "KINDS",
@@ -21,6 +22,7 @@ __all__ = [
     "ModulatedDeformConv2d",
     "SampledConv2d",
     "ShiftedConv2d",
+    "SparseKernelComplex2d",
     "freeze_kernels",
     "get_kind",
     "head_parameters",

@@ -13,6 +13,7 @@ import pytest
 from metric_zoo.benchmarks.record import config_id
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.site import measurements
+from metric_zoo.leaderboards.site.kernels import kernels
 from tests.leaderboards.records import make_config, make_denoising, make_record, write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -34,6 +35,7 @@ def site(tmp_path_factory) -> Path:
     records += [make_record("metric", s, test=0.6, device="H200", model=EVIL, config=gpu[s]) for s in (0, 1)]
     records += [make_denoising("metric", 0, mse, 0.001, size) for size, mse in GAPS.items()]
     more = [measurements.conversion(ROOT / "docs/conversion.csv"), measurements.operators(ROOT / "docs/operators.json")]
+    more.append(kernels(ROOT / "docs/kernels.json"))
     build(write(folder / "records", *records), folder / "site", more)
     return folder / "site"
 
@@ -184,6 +186,7 @@ def test_pages_do_not_scroll_sideways(open_page, site, width):
         "index.html",
         "classification.html",
         "conversion.html",
+        "kernels.html",
         "operators.html",
         next(site.glob("runs/*")).name,
     ):

@@ -33,10 +33,18 @@ def test_a_damaged_record_costs_the_board_nothing_unless_strict(records, tmp_pat
 
 
 def test_publish_with_all_boards(records, tmp_path):
-    boards = ["--operators", ROOT / "docs/operators.json", "--conversion", ROOT / "docs/conversion.csv"]
+    files = {"kernels": "kernels.json", "operators": "operators.json", "conversion": "conversion.csv"}
+    boards = [part for name, file in files.items() for part in (f"--{name}", ROOT / "docs" / file)]
     assert run("publish", records, "--to", tmp_path / "site", *boards, "--strict").exit_code == 0
     names = {path.name for path in (tmp_path / "site").iterdir()}
-    assert {".nojekyll", "index.html", "classification.html", "operators.html", "conversion.html"} <= names
+    assert {
+        ".nojekyll",
+        "index.html",
+        "classification.html",
+        "kernels.html",
+        "operators.html",
+        "conversion.html",
+    } <= names
 
 
 def test_check(records):

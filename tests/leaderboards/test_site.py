@@ -15,6 +15,7 @@ from metric_zoo import RecordError
 from metric_zoo.benchmarks.recipe import expand, load_recipe
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.site import measurements
+from metric_zoo.leaderboards.site.kernels import kernels
 from metric_zoo.leaderboards.site.pages import recipe_of
 from tests.leaderboards.records import make_record, write
 
@@ -63,7 +64,11 @@ def site(tmp_path_factory) -> Path:
     names = ("resnet18", "../../x?#<b>")
     records = [make_record(k, s, model=m) for m in names for k in ("standard", "metric", "shifted") for s in (0, 1)]
     records.append(make_record("deformable", status="failed", failure={"type": "E", "message": "no memory"}))
-    more = [measurements.operators(ROOT / "docs/operators.json"), measurements.conversion(ROOT / "docs/conversion.csv")]
+    more = [
+        kernels(ROOT / "docs/kernels.json"),
+        measurements.operators(ROOT / "docs/operators.json"),
+        measurements.conversion(ROOT / "docs/conversion.csv"),
+    ]
     build(write(folder / "records", *records), folder / "out", more)
     return folder / "out"
 
@@ -123,7 +128,17 @@ def test_boards_of_what_is_measured_without_training(site):
     assert len(conversion.rows) == 1 + 1371 + 121
 
 
-@pytest.mark.parametrize("board", [measurements.operators, measurements.conversion])
+def test_board_of_kernels(site):
+    page = Page((site / "kernels.html").read_text())
+    report = json.loads((ROOT / "docs/kernels.json").read_text())
+    star = next(r for r in report["results"] if (r["target"], r["method"]) == ("star", "24x4"))
+    row = next(row for row in page.rows if row[:2] == ["star", "24x4"])
+    assert row[2:5] == ["96", f"{star['psnr']:.1f}", "56.0"]
+    effects = [row for row in page.rows if row and row[0] in ("tilt-shift", "rotational bokeh", "radial motion")]
+    assert len(effects) == 3 and all(float(row[7]) > 1 for row in effects)
+
+
+@pytest.mark.parametrize("board", [kernels, measurements.operators, measurements.conversion])
 def test_other_files_are_refused(board, tmp_path):
     (tmp_path / "x").write_text("{}")
     with pytest.raises(RecordError, match="is not what 'metric-zoo"):

@@ -1,0 +1,100 @@
+"""The board of kernel approximation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from metric_zoo.benchmarks.kernels.report import PUBLISHED
+from metric_zoo.errors import RecordError
+from metric_zoo.leaderboards.cells import printable
+from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
+
+_READS = Heading("Reads", True, "Of a pixel, in all layers.")
+_PSNR = Heading("PSNR, dB", True, "Of the photographs, against the dense kernel's, in the mean.")
+_PUBLISHED = Heading("Published, dB", True, "DISK, ICLR 2026; the paper's own kernels and photographs differ.")
+
+
+def kernels(path: Path) -> Board:
+    """The board of ``metric-zoo kernels bench``'s ``kernels.json``.
+
+    Raises:
+        RecordError: if it is not such a file.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        setting = _setting(report)
+        tables = [_quality(report["results"], setting), _latency(report.get("latency", []), setting)]
+        tables.append(_varying(report["varying"], setting))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise RecordError(f"{path} is not what 'metric-zoo kernels bench' writes: {error!r:.200}") from None
+    about = (
+        "Dense kernels of 49 x 49 pixels and what stands in for them. NxL: a sparse kernel complex that reads N samples"
+        " in each of L layers. Low rank: sums of separable kernels. Tempering: the same layers, searched by chance."
+    )
+    return Board("kernels", "Kernel approximation", about, [table for table in tables if table.rows])
+
+
+def _setting(report: dict[str, Any]) -> str:
+    about = report["provenance"]
+    marked = "; the source was not a clean commit" if about["git_dirty"] is not False else ""
+    steps, threads = int(report["steps"]), int(report["threads"])
+    return printable(f"{about['hardware']['cpu']}, {threads} threads, float32, {steps:,} steps{marked}")
+
+
+def _quality(results: list[dict[str, Any]], setting: str) -> Table:
+    headings = [Heading("Target", False), Heading("Method", False), _READS, _PSNR, _PUBLISHED, Heading("SSIM", True)]
+    headings.append(Heading("FLIP", True, "Perceived difference, 0 is none."))
+    headings.append(Heading("Kernel error", True, "2-norm of the difference as a share of the kernel's."))
+    headings += [Heading("Evaluations", True, "Of a kernel, while it was fitted."), Heading("Fit, s", True)]
+    rows = []
+    for row in results:
+        target, method = printable(row["target"]), printable(row["method"])
+        cells = [Cell(target), Cell(method), _number(row["reads"], "d"), _number(row["psnr"], ".1f")]
+        cells.append(_published(target, method))
+        forms = {"ssim": ".4f", "flip": ".4f", "kernel_error": ".3f", "evaluations": ",d", "fit_seconds": ".1f"}
+        cells += [_number(row[name], form) for name, form in forms.items()]
+        rows.append(Row(cells, {"target": target, "method": method}))
+    return Table("Single kernels", setting, headings, rows)
+
+
+def _latency(results: list[dict[str, Any]], setting: str) -> Table:
+    headings = [
+        Heading("Picture", False),
+        Heading("Method", False),
+        Heading("ms", True, "Median, half the quartiles' range."),
+    ]
+    rows = []
+    for row in results:
+        size, method = f"{int(row['width'])} x {int(row['height'])}", printable(row["method"])
+        rows.append(Row([Cell(size), Cell(method), _milliseconds(row["milliseconds"])], {"method": method}))
+    return Table("Latency of one kernel, one channel", setting, headings, rows)
+
+
+def _varying(results: list[dict[str, Any]], setting: str) -> Table:
+    headings = [Heading("Effect", False), Heading("Method", False), _READS, _PSNR, _PUBLISHED]
+    headings += [Heading(f"{name}, ms", True) for name in ("1920 x 1080", "Dense kernel per pixel")]
+    headings.append(Heading("Times as fast", True))
+    rows = []
+    for row in results:
+        effect, method = printable(row["effect"]), printable(row["method"])
+        ours, dense = (entry["milliseconds"] for entry in row["latency"])
+        cells = [Cell(effect), Cell(method), _number(row["reads"], "d"), _number(row["psnr"], ".1f")]
+        cells += [_published(effect, method), _milliseconds(ours), _milliseconds(dense)]
+        rows.append(Row([*cells, _number(dense[1] / ours[1], ".0f")], {"method": method}))
+    return Table("Filters that change from pixel to pixel", setting, headings, rows)
+
+
+def _number(value: float, form: str) -> Cell:
+    return Cell(format(value, form), value)
+
+
+def _published(name: str, method: str) -> Cell:
+    found = PUBLISHED.get((name, method))
+    return Cell("") if found is None else _number(found, ".1f")
+
+
+def _milliseconds(quartiles: list[float]) -> Cell:
+    low, median, high = quartiles
+    return Cell(f"{median:,.1f} ± {(high - low) / 2:,.1f}", median)

@@ -1,0 +1,152 @@
+"""Depthwise convolution layer whose kernels are sparse kernel complexes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.ops.padding import Padding, pair, resolve_padding
+from metric_zoo.sparse.complex import SparseKernelComplex
+from metric_zoo.sparse.fit import STEPS
+from metric_zoo.sparse.initialize import radial
+
+
+class SparseKernelComplex2d(nn.Module):
+    """Stands in for a depthwise convolution with large, fixed kernels: every channel has a complex of its own.
+
+    Source: DISK, ICLR 2026. The kernels have to be known: `from_conv` fits them. It pays where they are large: of 7 x 7
+    samples a dense convolution reads hardly more than a complex.
+
+    Args:
+        channels: of input and output.
+        kernel_size: odd; of the dense kernels that this stands in for, which decides the output's size.
+        samples, layers: reads of each layer, and layers.
+        stride, padding: as in `torch.nn.Conv2d`; outside the image are zeros.
+        bias: as in `torch.nn.Conv2d`.
+
+    Attributes:
+        offsets: parameter ``(channels, layers, samples, 2)``, (x, y) in pixels.
+        weights: parameter ``(channels, layers, samples)``.
+
+    Shape:
+        ``(B, channels, H, W) -> (B, channels, Ho, Wo)``, that of the convolution it stands in for.
+
+    Raises:
+        MetricZooError: for an even kernel, or a number that is no whole number above 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        samples: int = 12,
+        layers: int = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: Padding = 0,
+        bias: bool = True,
+        *,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        if self.kernel_size[0] % 2 == 0 or self.kernel_size[1] % 2 == 0:
+            raise MetricZooError(f"kernel_size={kernel_size}: an even kernel has no pixel in its middle")
+        for name, value in (("channels", channels), ("samples", samples), ("layers", layers)):
+            if not isinstance(value, int) or value < 1:
+                raise MetricZooError(f"{name}={value!r}: expected a whole number >= 1")
+        self.channels, self.padding, self.stride = channels, padding, pair(stride, "stride", 1)
+        resolve_padding(padding, (1, 1), self.kernel_size, self.stride, (1, 1))
+        like = {"device": device, "dtype": dtype}
+        self.offsets = nn.Parameter(torch.empty(channels, layers, samples, 2, **like))
+        self.weights = nn.Parameter(torch.empty(channels, layers, samples, **like))
+        self.bias = nn.Parameter(torch.zeros(channels, **like)) if bias else None
+        self.reset_parameters()
+
+    @classmethod
+    def from_conv(
+        cls, conv: nn.Conv2d, samples: int = 12, layers: int = 3, steps: int = STEPS, *, seed: int = 0
+    ) -> SparseKernelComplex2d:
+        """Fit every kernel of a depthwise convolution; the bias is copied.
+
+        Args:
+            conv: depthwise, of odd square kernels, without dilation, padded with zeros.
+            samples, layers, steps, seed: as in `SparseKernelComplex.fit`.
+
+        Raises:
+            MetricZooError: for another convolution, saying what is in the way.
+        """
+        why = why_not_sparse(conv)
+        if why:
+            raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
+        layer = cls(conv.in_channels, conv.kernel_size, samples, layers, conv.stride, conv.padding,
+                    conv.bias is not None, device=conv.weight.device, dtype=conv.weight.dtype)  # fmt: skip
+        target = conv.weight.detach()[:, 0]
+        # A kernel that prune or training has emptied is one of weights 0, and nothing to fit.
+        full = (target != 0).flatten(1).any(1)
+        with torch.no_grad():
+            layer.weights.zero_()
+            if full.any():
+                fits = SparseKernelComplex.fit(target[full], samples, layers, steps=steps, seed=seed, signed=True)
+                layer.offsets[full], layer.weights[full] = fits.offsets.to(target), fits.weights.to(target)
+            if conv.bias is not None:
+                layer.bias.copy_(conv.bias)
+        return layer.train(conv.training)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Increasing circles as wide as the kernel, of equal weights; a bias of 0."""
+        channels, layers, samples = self.weights.shape
+        if self.weights.is_meta:
+            return
+        self.offsets.copy_(radial(samples, layers, max(self.kernel_size) // 2).expand(channels, -1, -1, -1))
+        self.weights.fill_(1 / samples)
+        if self.bias is not None:
+            self.bias.zero_()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, channels, H, W)`` or ``(channels, H, W)`` -> the same with the convolution's output size."""
+        if input.dim() == 3:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        size = (input.shape[-2], input.shape[-1])
+        pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, (1, 1))
+        # A kernel's middle lies half of its size within; what the padding has more or less of is added or cut off.
+        (top, bottom), (left, right) = (
+            (before - k // 2, after - k // 2) for (before, after), k in zip(pads, self.kernel_size, strict=True)
+        )
+        more = F.pad(input, (max(left, 0), max(right, 0), max(top, 0), max(bottom, 0)))
+        output = self.complex().apply(more, "zeros")
+        output = F.pad(output, (min(left, 0), min(right, 0), min(top, 0), min(bottom, 0)))
+        output = output[..., :: self.stride[0], :: self.stride[1]]
+        return output if self.bias is None else output + self.bias[:, None, None]
+
+    def complex(self) -> SparseKernelComplex:
+        """The kernels, one for each channel."""
+        return SparseKernelComplex(self.offsets, self.weights)
+
+    def extra_repr(self) -> str:
+        """Sizes, and the number of reads beside the dense kernel's."""
+        channels, layers, samples = self.weights.shape
+        dense = self.kernel_size[0] * self.kernel_size[1]
+        return (
+            f"{channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"{samples}x{layers}: {samples * layers} reads instead of {dense}, bias={self.bias is not None}"
+        )
+
+
+def why_not_sparse(conv: nn.Module) -> str:
+    """What keeps `SparseKernelComplex2d` from standing in for a module; empty where nothing does."""
+    if not isinstance(conv, nn.Conv2d):
+        return f"a {type(conv).__name__}, not a convolution"
+    if not conv.groups == conv.in_channels == conv.out_channels:
+        return f"not depthwise: {conv.in_channels} channels in {conv.groups} groups to {conv.out_channels}"
+    height, width = conv.kernel_size
+    if height != width or height % 2 == 0:
+        return f"a kernel of {height} x {width}, not odd and square"
+    if conv.dilation != (1, 1):
+        return f"dilation {conv.dilation}"
+    if conv.padding_mode != "zeros":
+        return f"padding_mode={conv.padding_mode!r}"
+    return "its weight has no values" if conv.weight.is_meta else ""

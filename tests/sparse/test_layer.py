@@ -1,0 +1,89 @@
+"""The layer equals a depthwise convolution with its kernels; conv2d is the oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import metric_zoo as mz
+from metric_zoo import MetricZooError
+from metric_zoo.nn import SparseKernelComplex2d
+from metric_zoo.sparse import targets
+
+
+def random_layer(**options) -> SparseKernelComplex2d:
+    layer = SparseKernelComplex2d(4, 7, 5, 2, **options).double()
+    with torch.no_grad():
+        layer.offsets.uniform_(-1.7, 1.7)
+        layer.weights.normal_()
+        if layer.bias is not None:
+            layer.bias.normal_()
+    return layer
+
+
+@pytest.mark.parametrize("stride", [1, 2, (1, 3)])
+@pytest.mark.parametrize("padding", [0, 3, 2, 5, "same", "valid"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_is_the_convolution_with_its_kernels(stride, padding, bias):
+    if padding == "same" and stride != 1:
+        pytest.skip("conv2d has no such padding with a stride")
+    layer, input = random_layer(stride=stride, padding=padding, bias=bias), torch.randn(2, 4, 15, 18).double()
+    kernel = layer.complex().kernel(7)[:, None]
+    assert layer.complex().reach <= 4
+    kernel = layer.complex().kernel(9)[:, None]  # of offsets below 1.7: nothing lies outside
+    grown = {"same": 4, "valid": 1}.get(padding, padding if isinstance(padding, str) else padding + 1)
+    expected = F.conv2d(input, kernel, layer.bias, stride, grown, groups=4)
+    torch.testing.assert_close(layer(input), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(layer(input[0]), expected[0], atol=1e-12, rtol=0)
+
+
+def test_gradients_against_finite_differences():
+    layer, input = random_layer(padding=3), torch.randn(1, 4, 6, 5).double().requires_grad_()
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(input, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (input,))
+
+    assert torch.autograd.gradcheck(run, (input, *layer.parameters()), fast_mode=True)
+
+
+def test_from_a_convolution():
+    """A bank of blurs and their differences: signed, one of them empty."""
+    conv = nn.Conv2d(4, 4, 21, padding=10, groups=4)
+    kernels = [targets.gaussian(3.0, 21), targets.disk(21), targets.gaussian(2.0, 21) - targets.gaussian(4.0, 21)]
+    with torch.no_grad():
+        conv.weight.copy_(torch.stack([*kernels, torch.zeros(21, 21)])[:, None])
+    layer = SparseKernelComplex2d.from_conv(conv, 12, 3, steps=600)
+    input = torch.rand(1, 4, 64, 64)
+    found, expected = layer(input), conv(input)
+    for channel in range(3):
+        error = (found - expected)[:, channel].std() / expected[:, channel].std()
+        assert error < 0.25, channel
+    assert torch.equal(found[:, 3], expected[:, 3])
+    assert layer.state_dict().keys() == {"offsets", "weights", "bias"}
+    assert "36 reads instead of 441" in repr(layer)
+
+
+BAD = {
+    "dense": (nn.Conv2d(4, 8, 7), "not depthwise"),
+    "even": (nn.Conv2d(4, 4, 8, groups=4), "8 x 8, not odd"),
+    "dilated": (nn.Conv2d(4, 4, 7, groups=4, dilation=2), r"dilation \(2, 2\)"),
+    "mirrored": (nn.Conv2d(4, 4, 7, groups=4, padding_mode="reflect"), "padding_mode='reflect'"),
+    "meta": (nn.Conv2d(4, 4, 7, groups=4, device="meta"), "no values"),
+    "no convolution": (nn.Linear(3, 3), "a Linear"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_it_cannot_stand_in_for(case):
+    conv, message = BAD[case]
+    with pytest.raises(MetricZooError, match=message):
+        SparseKernelComplex2d.from_conv(conv)
+
+
+def test_bad_sizes():
+    for arguments, message in (((4, 6), "even kernel"), ((0, 7), "channels=0"), ((4, 7, 0), "samples=0")):
+        with pytest.raises(MetricZooError, match=message):
+            mz.nn.SparseKernelComplex2d(*arguments)
