@@ -19,7 +19,9 @@ def _kernels() -> None:
 def bench(
     out: Annotated[Path, typer.Option(help="Folder of kernels.md and kernels.json.")] = Path("build/kernels"),
     steps: Annotated[int, typer.Option(help="Of a fit.")] = 1000,
-    tempering: Annotated[int, typer.Option(help="Iterations of each chain of tempering; 0 leaves it out.")] = 10_000,
+    tempering: Annotated[
+        int, typer.Option(min=0, help="Iterations of each chain of tempering; 0 leaves it out.")
+    ] = 10_000,
     repeats: Annotated[int, typer.Option(help="Of every timing, alternating.")] = 7,
     only: Annotated[str, typer.Option(help="Targets and effects whose name contains this.")] = "",
 ) -> None:

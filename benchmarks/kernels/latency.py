@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +27,10 @@ TARGET = "star"
 _FITS = ((12, 4), (24, 4), (32, 4), (8, 6))
 _PATIENCE = 60.0
 _ROWS = 8
-"""Of the picture that the dense filters of every pixel are timed on, in the middle: all of it would take minutes."""
+"""Of the picture that a dense kernel per pixel is timed on, from a third on: all would take half a minute."""
+RANKS = (1, 2, 3)
+PER_PIXEL, BLENDED = "dense kernel per pixel", "pictures of the dense basis, blended"
+_OPENCV = importlib.util.find_spec("cv2") is not None
 
 
 def time_filters(repeats: int) -> list[dict[str, Any]]:
@@ -37,7 +41,7 @@ def time_filters(repeats: int) -> list[dict[str, Any]]:
     for height, width in SIZES:
         image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0))
         functions: dict[str, Callable[[], object]] = {name: partial(fit.apply, image) for name, fit in fits.items()}
-        functions |= {f"low rank {rank}": partial(LowRank.fit(kernel, rank).apply, image) for rank in (1, 2, 3)}
+        functions |= {f"low rank {rank}": partial(LowRank.fit(kernel, rank).apply, image) for rank in RANKS}
         functions |= dense_filters(image, kernel)
         seconds = alternate(functions, repeats, torch.device("cpu"), _PATIENCE)
         rows += [
@@ -49,60 +53,88 @@ def time_filters(repeats: int) -> list[dict[str, Any]]:
 
 def dense_filters(image: Tensor, kernel: Tensor) -> dict[str, Callable[[], object]]:
     """The dense kernel: directly, by the transform, and by OpenCV's ways where it is installed."""
-    radius = kernel.shape[-1] // 2
-    plain, turned = image[0, 0].numpy(), np.ascontiguousarray(kernel.numpy()[::-1, ::-1])
+    radius, plain = kernel.shape[-1] // 2, image[0, 0].numpy()
 
     def direct() -> Tensor:
         return F.conv2d(F.pad(image, (radius,) * 4, mode="replicate"), kernel[None, None])
 
-    def transform() -> np.ndarray:
-        with scipy.fft.set_workers(torch.get_num_threads()):
-            return scipy.signal.fftconvolve(np.pad(plain, radius, mode="edge"), turned, mode="valid")
-
-    found: dict[str, Callable[[], object]] = {"dense, direct (torch)": direct, "dense, FFT (scipy)": transform}
-    try:
-        import cv2
-    except ImportError:
-        return found
-    one = LowRank.fit(kernel, 1)
-    row, column = one.rows[0].numpy(), one.columns[0].numpy()
-    border = {"borderType": cv2.BORDER_REPLICATE}
-    found["dense, DFT (OpenCV filter2D)"] = partial(cv2.filter2D, plain, -1, kernel.numpy(), **border)
-    found["low rank 1 (OpenCV sepFilter2D)"] = partial(cv2.sepFilter2D, plain, -1, row, column, **border)
+    found: dict[str, Callable[[], object]] = {"dense, direct (torch)": direct}
+    found["dense, FFT (scipy)"] = partial(_by_scipy, plain, kernel.numpy())
+    if _OPENCV:
+        found["dense, DFT (OpenCV filter2D)"] = partial(_by_opencv, plain, kernel.numpy())
+        found |= {
+            f"low rank {r} (OpenCV sepFilter2D)": partial(_separable, plain, LowRank.fit(kernel, r)) for r in RANKS
+        }
     return found
 
 
+def _by_scipy(plain: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    with scipy.fft.set_workers(torch.get_num_threads()):
+        padded = np.pad(plain, kernel.shape[-1] // 2, mode="edge")
+        return scipy.signal.fftconvolve(padded, kernel[::-1, ::-1], mode="valid")
+
+
+def _by_opencv(plain: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.filter2D(plain, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def _separable(plain: np.ndarray, fit: LowRank) -> np.ndarray:
+    import cv2
+
+    pairs = zip(fit.rows.numpy(), fit.columns.numpy(), strict=True)
+    border = {"borderType": cv2.BORDER_REPLICATE}
+    first, *others = (cv2.sepFilter2D(plain, -1, row, column, **border) for row, column in pairs)
+    for other in others:
+        first += other
+    return first
+
+
 def time_varying(effect: Effect, bank: FilterBank, repeats: int) -> list[dict[str, Any]]:
-    """Milliseconds of one filter per pixel at 1920 x 1080: the bank, and dense kernels blended for every pixel between
-    those of the same grid, which are timed on some rows and multiplied."""
+    """Milliseconds of one filter per pixel at 1920 x 1080: the bank, and what dense kernels on the same grid take.
+
+    Those are blended for every pixel and laid over its window, which is timed on some rows and multiplied; or the whole
+    picture is filtered by each, and the pictures are blended, which yields the same."""
     height, width = SIZES[-1]
     image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0))
     parameters = effect.map_of(height, width)[None].float()
-    functions = {bank_name(bank): partial(bank.apply, image, parameters, outside="clamp")}
-    functions["dense kernel per pixel"] = _dense_per_pixel(effect, bank, image, parameters)
+    shares, kernels = bank.shares(parameters, "clamp")[0], basis_kernels(effect, bank)
+    functions: dict[str, Callable[[], object]] = {
+        f"{bank.basis.samples}x{bank.basis.layers}": partial(bank.apply, image, parameters, outside="clamp"),
+        PER_PIXEL: _dense_per_pixel(image, shares, kernels),
+        BLENDED: partial(blend_pictures, image[0, 0].numpy(), shares.numpy(), kernels.numpy()),
+    }
     seconds = alternate(functions, repeats, torch.device("cpu"), _PATIENCE)
-    scale = {"dense kernel per pixel": height / _ROWS}
+    scale = {PER_PIXEL: height / _ROWS}
     return [
         {"method": name, "milliseconds": [1e3 * scale.get(name, 1.0) * q for q in quartiles(values)]}
         for name, values in seconds.items()
     ]
 
 
-def bank_name(bank: FilterBank) -> str:
-    """Such as ``24x4``."""
-    return f"{bank.basis.samples}x{bank.basis.layers}"
-
-
-def _dense_per_pixel(effect: Effect, bank: FilterBank, image: Tensor, parameters: Tensor) -> Callable[[], object]:
+def basis_kernels(effect: Effect, bank: FilterBank) -> Tensor:
+    """The dense kernels ``(filters, M, M)`` at the points of a bank's grid."""
     points = itertools.product(*(values.tolist() for values in bank.grid))
-    kernels = torch.stack([effect.kernel_at(*point).flatten() for point in points])
-    size = round(kernels.shape[1] ** 0.5)
-    first = image.shape[-2] // 3
+    return torch.stack([effect.kernel_at(*point) for point in points])
+
+
+def blend_pictures(plain: np.ndarray, shares: np.ndarray, kernels: np.ndarray) -> np.ndarray:
+    """A picture ``(H, W)`` filtered by every kernel, the results weighed by ``(filters, H, W)`` and added."""
+    filtered = _by_opencv if _OPENCV else _by_scipy
+    result = np.zeros_like(plain)
+    for share, kernel in zip(shares, kernels, strict=True):
+        result += share * filtered(plain, kernel)
+    return result
+
+
+def _dense_per_pixel(image: Tensor, shares: Tensor, kernels: Tensor) -> Callable[[], Tensor]:
+    size, first = kernels.shape[-1], image.shape[-2] // 3
     rows = F.pad(image, (size // 2,) * 4, mode="replicate")[0, 0, first : first + _ROWS + size - 1]
-    shares = bank.shares(parameters[:, :, first : first + _ROWS], "clamp")[0].flatten(1).T.to(kernels)
+    own, flat = shares[:, first : first + _ROWS].flatten(1).T.to(kernels), kernels.flatten(1)
 
     def filtered() -> Tensor:
         windows = rows.unfold(0, size, 1).unfold(1, size, 1).flatten(0, 1).flatten(1)
-        return ((shares @ kernels) * windows).sum(1)
+        return ((own @ flat) * windows).sum(1)
 
     return filtered

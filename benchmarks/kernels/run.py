@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metric_zoo.benchmarks.kernels.latency import time_filters, time_varying
+from metric_zoo.benchmarks.kernels.latency import RANKS, basis_kernels, blend_pictures, time_filters, time_varying
 from metric_zoo.benchmarks.kernels.lowrank import LowRank
 from metric_zoo.benchmarks.kernels.quality import compare, dense_filter, kernel_error, mean_of, pictures, psnr
 from metric_zoo.benchmarks.kernels.report import to_markdown
@@ -31,7 +31,6 @@ SHAPES = ((24, 4), (12, 4), (32, 4), (8, 6))
 """Samples of a layer, and layers."""
 SAME_READS = ((96, 1), (48, 2), (32, 3), (16, 6))
 """What 24x4 is compared with: as many reads, in more layers or in fewer."""
-RANKS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -129,12 +128,16 @@ def _results(
 def _varying(name: str, effect: Any, photographs: Mapping[str, Tensor], steps: int, repeats: int) -> dict[str, Any]:
     clock = Clock()
     bank = FilterBank.fit(effect.kernel_at, effect.grid, effect.samples, steps=steps, warm_steps=min(steps, 300))
-    seconds, rows = clock.seconds(), []
+    seconds, rows, dense = clock.seconds(), [], []
+    kernels = basis_kernels(effect, bank).double().numpy()
     for picture in photographs.values():
         parameters = effect.map_of(*picture.shape)
+        wanted = truth(picture, effect, parameters)
         found = bank.apply(picture.float()[None, None], parameters[None].float(), outside="clamp")[0, 0]
-        rows.append(psnr(found.double(), truth(picture, effect, parameters)))
+        shares = bank.shares(parameters[None], "clamp")[0].numpy()
+        rows.append(psnr(found.double(), wanted))
+        dense.append(psnr(torch.from_numpy(blend_pictures(picture.numpy(), shares, kernels)), wanted))
     return {"effect": name, "method": f"{effect.samples}x4", "reads": bank.basis.reads,
             "filters": [len(values) for values in effect.grid], "fit_seconds": seconds,
             "psnr": sum(rows) / len(rows), "by_picture": dict(zip(photographs, rows, strict=True)),
-            "latency": time_varying(effect, bank, repeats)}  # fmt: skip
+            "psnr_of_dense_basis": sum(dense) / len(dense), "latency": time_varying(effect, bank, repeats)}  # fmt: skip

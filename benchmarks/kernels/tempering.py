@@ -12,10 +12,11 @@ from metric_zoo.sparse.render import layer_kernels, resize
 
 CHAINS = 10
 ITERATIONS = 10_000
-_COLDEST, _HOTTEST = 1e-4, 1e-1
-"""Temperatures, in units of the relative error, whose chains accept almost nothing and almost everything."""
-_STEP = 1.0
-"""Pixels that a sample moves at the hottest chain's steps, in the mean; colder chains move less."""
+_COLDEST, _HOTTEST = 1e-5, 1e-2
+"""Temperatures, in units of the relative error; of the ladders and steps that were tried on a star and a disk, with
+6,000 iterations, this came furthest."""
+_STEP = 4.0
+"""Pixels: standard deviation of a move of the hottest chain. Colder chains move less."""
 _SWAP_EVERY = 10
 
 
@@ -33,7 +34,7 @@ def temper(
     Every chain proposes, at each iteration, to move one sample and to change its weight, by Gaussian steps that are
     smaller for colder chains; it takes the proposal by Metropolis's rule for the relative error of the kernel. Every
     ten iterations neighbours in temperature may change places. The best state that any chain has seen is the result.
-    Weights of a layer sum to 1 here, too: what differs is the search alone.
+    Weights of a layer sum to 1 here, too; they are not negative, and the centroid is not kept.
 
     Args:
         target: ``(T, M, M)``, not negative.

@@ -27,7 +27,8 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     are zero outside the image (DISK, ICLR 2026, spatially varying filtering). All channels are filtered alike.
 
     The native backend blends while it samples, and stores nothing per pixel; its gradients, and the other backends,
-    go through `sampled_conv2d` with the blended positions as a tensor.
+    go through `sampled_conv2d` with the blended positions as a tensor. Beside a pixel that is infinite, outputs may be
+    NaN; autocast does not change the precision.
 
     Args:
         input: ``(B, C, H, W)``.
@@ -44,7 +45,7 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     """
     _check(input, coordinates, offsets, weights)
     if backend_for(input) != "native":
-        return _composed(input, coordinates, offsets, weights)
+        return _composed(input, coordinates, offsets, weights).to(input.dtype)
     refuse_forward_mode(input, coordinates, offsets, weights)
     compute = at_least_float32(input).dtype
     return _fused(*(tensor.to(compute) for tensor in (input, coordinates, offsets, weights))).to(input.dtype)
@@ -54,11 +55,20 @@ def multilinear(coordinates: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The weights of interpolation on a grid, ``(B, D, H, W) -> (B, points, H, W)``, in row-major order."""
     alpha = coordinates.new_ones(1, 1, 1, 1)
     for axis, size in enumerate(shape):
-        place = coordinates[:, axis : axis + 1].clamp(0, size - 1)
+        place = within(coordinates[:, axis : axis + 1], 0, size - 1)
         steps = torch.arange(size, dtype=place.dtype, device=place.device).view(1, -1, 1, 1)
-        along = (1 - (place - steps).abs()).clamp_min(0)
+        # By cells, not by distance: at a table itself the slope is that of the cell behind it, not zero.
+        cell = place.detach().floor().clamp_max(size - 2)
+        part = place - cell
+        along = (steps == cell) * (1 - part) + (steps == cell + 1) * part
         alpha = (alpha[:, :, None] * along[:, None]).flatten(1, 2)
     return alpha
+
+
+def within(values: Tensor, low: float, high: float) -> Tensor:
+    """The nearest from ``low`` to ``high``. At either end the slope is 1, beyond 0; that of `torch.clamp` is 0 at the
+    ends, too, from where a parameter would never move. NaN stays."""
+    return torch.where((values >= low) & (values <= high), values, values.detach().clamp(low, high))
 
 
 def row_window(samples: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], float]:
@@ -70,6 +80,11 @@ def row_window(samples: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], f
 
 
 def _composed(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    with torch.autocast(input.device.type, enabled=False):
+        return _composed_as_given(input, coordinates, offsets, weights)
+
+
+def _composed_as_given(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     samples, batch = weights.shape[-1], input.shape[0]
     alpha = multilinear(at_least_float32(coordinates), tuple(weights.shape[:-1]))
     positions, mask = _blend(alpha, offsets), _blend(alpha, weights[..., None])
@@ -87,7 +102,7 @@ def _blend(alpha: Tensor, table: Tensor) -> Tensor:
 
 @torch.library.custom_op("metric_zoo::blended_conv2d", mutates_args=(), device_types="cpu")
 def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-    _check(input, coordinates, offsets, weights)
+    _check_fused(input, coordinates, offsets, weights)
     samples, grid = weights.shape[-1], weights.shape[:-1]
     padding, shift = row_window(samples)
     # A few channels are as well images of one, which the kernel reads faster.
@@ -105,7 +120,7 @@ def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor)
 
 @_fused.register_fake
 def _(input, coordinates, offsets, weights):
-    _check(input, coordinates, offsets, weights)
+    _check_fused(input, coordinates, offsets, weights)
     return torch.empty_like(input, memory_format=memory_format(input))
 
 
@@ -127,6 +142,14 @@ def _backward(ctx, grad: Tensor):
 _fused.register_autograd(_backward, setup_context=_keep)
 
 
+def _check_fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> None:
+    """Whoever finds the operator in an exported graph may call it with anything: no kernel starts on less."""
+    _check(input, coordinates, offsets, weights)
+    for name, tensor in (("coordinates", coordinates), ("offsets", offsets), ("weights", weights)):
+        if tensor.dtype != input.dtype:
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, input {input.dtype}: cast one of them")
+
+
 def _check(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> None:
     if input.dim() != 4 or not input.is_floating_point():
         raise MetricZooError(
@@ -135,10 +158,18 @@ def _check(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor)
     for name, tensor in (("coordinates", coordinates), ("offsets", offsets), ("weights", weights)):
         if tensor.device != input.device:
             raise MetricZooError(f"{name} is on {tensor.device}, input on {input.device}: move one of them")
+        if not tensor.is_floating_point():
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected a floating-point type")
     shape, grid = tuple(coordinates.shape), tuple(weights.shape[:-1])
     if coordinates.dim() != 4 or shape[0] not in (1, input.shape[0]) or shape[2:] != tuple(input.shape[2:]):
         raise MetricZooError(f"coordinates {shape} for an input {tuple(input.shape)}: expected (B or 1, D, H, W)")
-    if tuple(offsets.shape) != (*weights.shape, 2) or len(grid) != shape[1] or len(grid) not in (1, 2) or min(grid) < 2:
+    if (
+        tuple(offsets.shape) != (*weights.shape, 2)
+        or len(grid) != shape[1]
+        or len(grid) not in (1, 2)
+        or min(weights.shape) < 1
+        or min(grid) < 2
+    ):
         raise MetricZooError(
             f"offsets {tuple(offsets.shape)} and weights {tuple(weights.shape)} for {shape[1]} coordinates: expected "
             "(*grid, N, 2) and (*grid, N), a grid of one or two axes with two tables or more each"

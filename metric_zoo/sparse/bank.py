@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.blended import blended_conv2d, multilinear
+from metric_zoo.geometry.precision import at_least_float32
+from metric_zoo.ops.blended import blended_conv2d, multilinear, within
 from metric_zoo.sparse.complex import SparseKernelComplex, cropped, load_tensors, padded_for, save_tensors
 from metric_zoo.sparse.fit import STEPS
 
@@ -40,15 +41,13 @@ class FilterBank:
     grid: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
+        _check_grid(self.grid)
         shape = tuple(len(values) for values in self.grid)
-        if len(shape) not in (1, 2) or tuple(self.basis.weights.shape[:-2]) != shape:
+        if tuple(self.basis.weights.shape[:-2]) != shape:
             raise MetricZooError(
                 f"basis of {tuple(self.basis.weights.shape[:-2])} complexes, grid of {shape}: expected one or two "
                 "parameters, and a complex for every point"
             )
-        for values in self.grid:
-            if len(values) < 2 or not bool(values.isfinite().all()) or not bool((values.diff() > 0).all()):
-                raise MetricZooError(f"grid values {values.tolist()}: expected two or more, finite and ascending")
 
     @classmethod
     def fit(
@@ -80,6 +79,7 @@ class FilterBank:
             MetricZooError: as `SparseKernelComplex.fit`, or if the grid is none.
         """
         axes = tuple(torch.tensor(list(values), dtype=torch.float64) for values in grid)
+        _check_grid(axes)
         shape = tuple(map(len, axes))
         options = {"samples": samples, "layers": layers, "seed": seed, "progress": progress}
         found: dict[tuple[int, ...], SparseKernelComplex] = {}
@@ -129,7 +129,7 @@ class FilterBank:
             )
         reach = self.basis.reach
         padded = padded_for(image, reach, padding_mode)
-        coordinates = torch.nn.functional.pad(coordinates.to(image), (reach,) * 4, mode="replicate")
+        coordinates = torch.nn.functional.pad(coordinates, (reach,) * 4, mode="replicate")
         for offsets, weights in zip(self.basis.offsets.unbind(-3), self.basis.weights.unbind(-2), strict=True):
             padded = blended_conv2d(padded, coordinates, offsets, weights)
         return cropped(padded, reach)
@@ -168,6 +168,10 @@ class FilterBank:
             raise MetricZooError(f"outside={outside!r}: expected one of {OUTSIDE}")
         if parameters.dim() != 4 or parameters.shape[1] != len(self.grid):
             raise MetricZooError(f"parameters {tuple(parameters.shape)}: expected {len(self.grid)} for every pixel")
+        if not parameters.is_floating_point() or not parameters.numel():
+            raise MetricZooError(
+                f"parameters {tuple(parameters.shape)} of {parameters.dtype}: expected some, floating-point"
+            )
         if not bool(parameters.isfinite().all()):
             raise MetricZooError(f"parameters hold {int((~parameters.isfinite()).sum())} values that are not finite")
         return torch.stack(
@@ -175,7 +179,17 @@ class FilterBank:
         )
 
 
+def _check_grid(grid: Sequence[Tensor]) -> None:
+    if len(grid) not in (1, 2):
+        raise MetricZooError(f"a grid of {len(grid)} parameters: expected one or two")
+    for values in grid:
+        ascending = values.dim() == 1 and bool(values.isfinite().all()) and bool((values.diff() > 0).all())
+        if not ascending or len(values) < 2:
+            raise MetricZooError(f"grid values {values.tolist()}: expected two or more, finite and ascending")
+
+
 def _steps(values: Tensor, grid: Tensor, axis: int, outside: str) -> Tensor:
+    values = at_least_float32(values)
     grid = grid.to(values)
     low, high = values.amin().item(), values.amax().item()
     if outside == "refuse" and (low < grid[0].item() or high > grid[-1].item()):
@@ -183,7 +197,7 @@ def _steps(values: Tensor, grid: Tensor, axis: int, outside: str) -> Tensor:
             f"parameter {axis} goes from {low:.4g} to {high:.4g}, the grid from {grid[0].item():.4g} to "
             f"{grid[-1].item():.4g}: give outside='clamp' to take the nearest"
         )
-    values = values.clamp(grid[0], grid[-1])
+    values = within(values, grid[0].item(), grid[-1].item())
     cell = (torch.bucketize(values.detach(), grid, right=True) - 1).clamp(0, len(grid) - 2)
     return cell + (values - grid[cell]) / (grid[cell + 1] - grid[cell])
 

@@ -22,6 +22,8 @@ from metric_zoo.sparse.render import compose, layer_kernels, resize
 
 PADDING_MODES = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect", "circular": "circular"}
 
+_TYPES = (torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class SparseKernelComplex:
@@ -52,13 +54,13 @@ class SparseKernelComplex:
             raise MetricZooError(
                 f"offsets {tuple(offsets.shape)}, weights {tuple(weights.shape)}: expected (*, L, N, 2) and (*, L, N)"
             )
-        if (offsets.dtype, offsets.device) != (weights.dtype, weights.device) or not offsets.is_floating_point():
+        if (offsets.dtype, offsets.device) != (weights.dtype, weights.device) or offsets.dtype not in _TYPES:
             raise MetricZooError(
                 f"offsets are {offsets.dtype} on {offsets.device}, weights {weights.dtype} on {weights.device}: "
-                "expected the same floating-point type on one device"
+                "expected both in float32 or float64 on one device"
             )
         for name, tensor in (("offsets", offsets), ("weights", weights)):
-            if not bool(tensor.isfinite().all()):
+            if not tensor.is_meta and not bool(tensor.isfinite().all()):
                 raise MetricZooError(f"{name} hold {int((~tensor.isfinite()).sum())} values that are not finite")
 
     @classmethod
@@ -85,7 +87,7 @@ class SparseKernelComplex:
             init: of `INITS`, or a complex to begin with, which then says how many samples and layers there are.
             steps: of Adam.
             seed: of the initialisation; the rest is deterministic.
-            signed: whether the kernels may have negative values; their sums are then learned, too.
+            signed: whether the kernels may have negative values; their sums and centroids are then learned, too.
             progress: show a bar.
 
         Returns:
@@ -95,7 +97,7 @@ class SparseKernelComplex:
             MetricZooError: for a target that is empty, negative, not square, of even size or not finite, or fewer than
                 3 samples a layer.
         """
-        if target.dim() < 3:
+        if target.dim() == 2:
             one = cls.fit(target[None], samples, layers, _batched(init), steps, seed=seed, signed=signed,
                           progress=progress)  # fmt: skip
             return one[0]
@@ -168,6 +170,7 @@ class SparseKernelComplex:
         Raises:
             MetricZooError: for another number of complexes, or a kernel larger than the image (but with ``"zeros"``).
         """
+        check_image(image)
         if self.weights.dim() > 3 or (self.weights.dim() == 3 and image.shape[1] != len(self.weights)):
             raise MetricZooError(
                 f"{tuple(self.weights.shape[:-2])} complexes for {image.shape[1]} channels: expected one or as many"
@@ -203,15 +206,24 @@ def padded_for(image: Tensor, reach: int, padding_mode: str) -> Tensor:
     """
     if padding_mode not in PADDING_MODES:
         raise MetricZooError(f"unknown padding_mode {padding_mode!r}; known: {tuple(PADDING_MODES)}")
-    if image.dim() != 4 or not image.is_floating_point():
-        raise MetricZooError(
-            f"image has shape {tuple(image.shape)} and dtype {image.dtype}: expected (B, C, H, W), floating-point"
-        )
+    check_image(image)
     side = 2 * reach + 1
     if padding_mode != "zeros" and side > min(image.shape[-2:]):
         height, width = image.shape[-2:]
         raise MetricZooError(f"a kernel of {side} x {side} pixels is larger than the image of {height} x {width}")
     return F.pad(image, (reach,) * 4, mode=PADDING_MODES[padding_mode])
+
+
+def check_image(image: Tensor) -> None:
+    """Raise unless it is ``(B, C, H, W)`` of a floating-point type.
+
+    Raises:
+        MetricZooError: with its shape and dtype.
+    """
+    if image.dim() != 4 or not image.is_floating_point():
+        raise MetricZooError(
+            f"image has shape {tuple(image.shape)} and dtype {image.dtype}: expected (B, C, H, W), floating-point"
+        )
 
 
 def cropped(padded: Tensor, reach: int) -> Tensor:
@@ -229,7 +241,9 @@ def save_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> No
     path = Path(path)
     try:
         with replacing(path) as temporary:
-            safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+            safetensors.torch.save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary
+            )
     except (OSError, SafetensorError) as error:
         raise MetricZooError(f"{path} cannot be written: {error}") from None
 

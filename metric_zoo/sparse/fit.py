@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -54,62 +52,71 @@ def optimize(
     *,
     signed: bool = False,
     progress: bool = False,
-    evaluated: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Fit T complexes to T kernels at once, by Adam on the Charbonnier loss of their impulse responses.
 
     .. math:: \sum_u \sqrt{(K_1 * \dots * K_L - K_{target})^2(u) + \varepsilon^2}
 
-    (DISK, ICLR 2026, image-free fitting). Kernels that are not ``signed`` keep their sum exactly: every layer's weights
-    are divided by their sum while they are learned, without which the error of a fit is for the most part one of
-    brightness. The response is computed as the product of the layers' spectra on a canvas that holds it whole.
+    (DISK, ICLR 2026, image-free fitting). Kernels that are not ``signed`` keep their sum and their centroid: every
+    layer's weights are divided by their sum while they are learned, and all samples moved by what the centroid lacks.
+    Without that most of a fit's error is one of brightness and position. Single weights may become negative all the
+    same. The response is computed as the product of the layers' spectra, on a canvas that holds it whole.
 
     Args:
         target: ``(T, M, M)``; see `check_target`.
         offsets: ``(T, L, N, 2)``, where to begin.
         weights: ``(T, L, N)``.
         steps: of Adam.
-        signed: whether values below zero may occur, in kernels and in sums.
+        signed: whether the targets may have negative values; their sums are then learned like everything else.
         progress: show a bar.
-        evaluated: called with the number of steps done, offsets and weights, after every step.
 
     Returns:
         Offsets and weights as given, fitted; the weights of all layers but the last sum to 1 unless ``signed``.
     """
+    # A trained layer's weight may come from inference mode, have a history, or be fitted under autocast.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.device.type, enabled=False):
+        return _optimize(*(t.detach().clone() for t in (target, offsets, weights)), steps, signed, progress)
+
+
+def _optimize(
+    target: Tensor, offsets: Tensor, weights: Tensor, steps: int, signed: bool, progress: bool
+) -> tuple[Tensor, Tensor]:
     sums = target.abs().sum((-2, -1), keepdim=True)
     scale = sums / target.abs().amax((-2, -1), keepdim=True)
-    limits = _limits(offsets, target.shape[-1])
+    centroid = None if signed else centroids(target / sums)
+    offsets = _constrained(offsets, weights, centroid)[0].requires_grad_()
+    limits = _limits(offsets.detach(), target.shape[-1])
     size = 2 * int(limits.sum(1).max().ceil().item() + offsets.shape[1]) + 1
     wanted = resize(target / sums, size) * scale
-    offsets, weights = (t.detach().clone().requires_grad_() for t in (offsets, weights))
-    rates = _OFFSET_RATE * (target.shape[-1] // 2), _WEIGHT_RATE * weights.detach().abs().mean().item()
+    rates = _OFFSET_RATE * max(1, target.shape[-1] // 2), _WEIGHT_RATE * weights.abs().mean().item()
+    weights.requires_grad_()
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip((offsets, weights), rates, strict=True)]
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _END, steps)
-
-    centroid = centroids(target / sums)
-
-    def constrained() -> tuple[Tensor, Tensor]:
-        if signed:
-            return offsets, weights
-        shares = weights / weights.sum(-1, keepdim=True)
-        missing = centroid - (shares[..., None] * offsets).sum((1, 2))
-        return offsets + missing[:, None, None] / offsets.shape[1], shares
-
-    for step in tqdm(range(1, steps + 1), "fitting", disable=not progress, leave=False):
+    for _ in tqdm(range(steps), "fitting", disable=not progress, leave=False):
         optimizer.zero_grad()
-        with torch.enable_grad():
-            missed = compose(layer_kernels(*constrained(), size)) * scale - wanted
-            # Summed over targets, and over the canvas: what is fitted beside a kernel does not change its course.
-            (missed.square() + _CHARBONNIER**2).sqrt().sum().backward()
+        missed = compose(layer_kernels(*_constrained(offsets, weights, centroid), size)) * scale - wanted
+        # Summed over targets, and over the canvas: what is fitted beside a kernel does not change its course.
+        (missed.square() + _CHARBONNIER**2).sqrt().sum().backward()
         optimizer.step()
         decay.step()
         with torch.no_grad():
-            offsets.copy_(offsets.minimum(limits).maximum(-limits))
-        if evaluated is not None:
-            evaluated(step, *_result(*constrained(), sums))
-    return _result(*constrained(), sums)
+            moved = _constrained(offsets, weights, centroid)[0]
+            offsets.copy_(moved.minimum(limits).maximum(-limits))
+    offsets, weights = (t.detach().clone() for t in _constrained(offsets, weights, centroid))
+    weights[:, -1] *= sums[..., 0]  # the scale of the targets goes into the last layer
+    return offsets, weights
+
+
+def _constrained(offsets: Tensor, weights: Tensor, centroid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """With weights of sum 1 in every layer, and moved alike in all of them so that the kernel's centroid is this one;
+    as they are without one."""
+    if centroid is None:
+        return offsets, weights
+    shares = weights / weights.sum(-1, keepdim=True)
+    missing = centroid - (shares[..., None] * offsets).sum((1, 2))
+    return offsets + missing[:, None, None] / offsets.shape[1], shares
 
 
 def centroids(kernel: Tensor) -> Tensor:
@@ -123,10 +130,3 @@ def _limits(offsets: Tensor, size: int) -> Tensor:
     reach = offsets.abs().amax((2, 3), keepdim=True)
     room = _MARGIN + (size // 2 - reach.sum(1, keepdim=True)).clamp_min(0)
     return reach + room / offsets.shape[1]
-
-
-def _result(offsets: Tensor, weights: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale of the targets goes into the last layer."""
-    weights = weights.detach().clone()
-    weights[:, -1] *= sums[..., 0]
-    return offsets.detach().clone(), weights

@@ -19,6 +19,11 @@ def layer_kernels(offsets: Tensor, weights: Tensor, size: int) -> Tensor:
     Returns:
         ``(*, L, size, size)``.
     """
+    with torch.autocast(offsets.device.type, enabled=False):
+        return _layer_kernels(offsets, weights, size)
+
+
+def _layer_kernels(offsets: Tensor, weights: Tensor, size: int) -> Tensor:
     grid = torch.arange(size, dtype=offsets.dtype, device=offsets.device) - size // 2
     columns, rows = ((1 - (grid - offsets[..., axis, None]).abs()).clamp_min(0) for axis in (0, 1))
     return (rows * weights[..., None]).mT @ columns

@@ -22,6 +22,7 @@ _FONT = "DejaVu Sans"
 
 def gaussian(sigma: float, size: int = SIZE) -> Tensor:
     """A Gaussian, sampled at the pixels; ``sigma`` in pixels."""
+    _check_size(size)
     places = torch.arange(size, dtype=torch.float64) - size // 2
     line = (-(places.square()) / (2 * sigma**2)).exp()
     return normalized(line[:, None] * line)
@@ -130,10 +131,17 @@ def from_tensor(image: Tensor, size: int = SIZE) -> Tensor:
     Raises:
         MetricZooError: for values that are negative, not finite or all zero.
     """
-    if image.dim() != 2 or not bool(image.isfinite().all()) or image.amin() < 0 or image.amax() == 0:
+    if (
+        image.dim() != 2
+        or not image.numel()
+        or not bool(image.isfinite().all())
+        or image.amin() < 0
+        or image.amax() == 0
+    ):
         raise MetricZooError(
             f"a picture {tuple(image.shape)} becomes no kernel: expected (H, W), finite, not negative, not all 0"
         )
+    _check_size(size)
     height, width = (max(1, round(side * size / max(image.shape))) for side in image.shape)
     scaled = torch.nn.functional.interpolate(
         image[None, None].float(), (height, width), mode="bilinear", antialias=True, align_corners=False
@@ -144,13 +152,28 @@ def from_tensor(image: Tensor, size: int = SIZE) -> Tensor:
     return normalized(kernel)
 
 
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or size < 1 or size % 2 == 0:
+        raise MetricZooError(f"size={size!r}: expected an odd number of pixels")
+
+
 def normalized(kernel: Tensor) -> Tensor:
-    """With the sum 1, float32."""
-    return (kernel.double() / kernel.double().sum()).float()
+    """With the sum 1, float32.
+
+    Raises:
+        MetricZooError: for kernels of even size, empty ones, and such without values.
+    """
+    total = kernel.double().sum()
+    if kernel.shape[-1] % 2 == 0:
+        raise MetricZooError(f"a kernel of {kernel.shape[-1]} pixels a side has no pixel in its middle: make it odd")
+    if not (total.isfinite() and total > 0):
+        raise MetricZooError(f"a kernel of these sizes has the sum {total.item()}: nothing is left of it")
+    return (kernel.double() / total).float()
 
 
 def _silhouette(inside: Callable[[Tensor, Tensor], Tensor], size: int, radius: float | None = None) -> Tensor:
     """What is ``inside``, a function of x and y that are 1 at ``radius`` pixels from the middle."""
+    _check_size(size)
     radius = size / 2 - 0.5 if radius is None else radius
     places = ((torch.arange(size * _FINE, dtype=torch.float64) + 0.5) / _FINE - size / 2) / radius
     y, x = torch.meshgrid(places, places, indexing="ij")
@@ -173,6 +196,7 @@ def _glyph(character: str, size: int) -> Tensor:
     from matplotlib.font_manager import FontProperties, findfont
     from PIL import Image, ImageDraw, ImageFont
 
+    _check_size(size)
     font = ImageFont.truetype(findfont(FontProperties(family=_FONT)), size * _FINE)
     left, top, right, bottom = font.getbbox(character)
     picture = Image.new("L", (right - left, bottom - top))
@@ -183,6 +207,7 @@ def _glyph(character: str, size: int) -> Tensor:
 def _point_spread(phase: Callable[[Tensor, Tensor, Tensor], Tensor], size: int) -> Tensor:
     """The squared modulus of the Fourier transform of a pupil, sampled three times as finely as the pupil's width
     would do (an unaberrated spot is then about seven pixels wide)."""
+    _check_size(size)
     fine = 4 * (size + 1)
     places = (torch.arange(fine, dtype=torch.float64) - fine // 2) / (fine // 6)
     y, x = torch.meshgrid(places, places, indexing="ij")

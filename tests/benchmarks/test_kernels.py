@@ -95,11 +95,14 @@ def test_the_dense_peer_of_a_bank_computes_the_same(monkeypatch):
     effect = Effect(lambda r: targets.disk(49, r), [[4.0, 12.0]], lambda h, w: torch.full((1, h, w), 8.0).double(), 6)
     bank = FilterBank.fit(effect.kernel_at, effect.grid, 6, 2, steps=2)
     image = torch.rand(1, 1, 60, 64)
-    filtered = latency._dense_per_pixel(effect, bank, image, effect.map_of(60, 64)[None].float())
+    shares, kernels = bank.shares(effect.map_of(60, 64)[None].float())[0], latency.basis_kernels(effect, bank)
+    filtered = latency._dense_per_pixel(image, shares, kernels)
     kernel = (effect.kernel_at(4.0) + effect.kernel_at(12.0)) / 2
-    expected = scipy.ndimage.correlate(image[0, 0].numpy(), kernel.numpy(), mode="nearest")[20:28].ravel()
-    np.testing.assert_allclose(filtered().numpy(), expected, atol=1e-5)
-    assert [row["method"] for row in time_varying(effect, bank, 3)] == ["6x2", "dense kernel per pixel"]
+    expected = scipy.ndimage.correlate(image[0, 0].numpy(), kernel.numpy(), mode="nearest")
+    np.testing.assert_allclose(filtered().numpy(), expected[20:28].ravel(), atol=1e-5)
+    blended = latency.blend_pictures(image[0, 0].numpy(), shares.numpy(), kernels.numpy())
+    np.testing.assert_allclose(blended, expected, atol=1e-5)
+    assert [row["method"] for row in time_varying(effect, bank, 3)] == ["6x2", latency.PER_PIXEL, latency.BLENDED]
 
 
 def test_the_command_writes_both_files(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ import torch
 from metric_zoo import MetricZooError, ops
 from metric_zoo.ops.native import library
 
+native = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
+
 
 @pytest.fixture(autouse=True)
 def backend():
@@ -31,6 +33,7 @@ def arguments(case: str, batch: int = 1, dtype: torch.dtype = torch.float64) -> 
     return torch.randn(2, channels, 14, 17, dtype=dtype), coordinates, offsets, torch.randn(*grid, samples, dtype=dtype)
 
 
+@native
 @pytest.mark.parametrize("isa", library.ISAS)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("case", CASES)
@@ -49,6 +52,56 @@ def test_native_is_what_torch_computes(case, batch, isa):
     torch.testing.assert_close(rough, expected.float(), atol=1e-3, rtol=0)
 
 
+@native
+@pytest.mark.parametrize("isa", library.ISAS)
+@pytest.mark.parametrize("jump", [False, True])
+@pytest.mark.parametrize("grid", [(4,), (3, 3)])
+def test_runs_of_pixels_that_read_runs_of_pixels(grid, jump, isa):
+    """Maps that change slowly, as real ones do, on a picture with room for vectors; some pixels jump."""
+    height, width = 45, 150
+    slope = torch.linspace(0, 1, width).double().expand(height, -1)
+    place = torch.stack([slope * (size - 1) for size in grid])[None]
+    if jump:
+        place[..., 70] = 0
+        place[..., 20, 90] = torch.nan
+    offsets = torch.randn(*grid, 6, 2).double().cumsum(0) * 0.6
+    given = (torch.randn(2, 1, height, width).double(), place, offsets, torch.randn(*grid, 6).double())
+    expected = ops.blended_conv2d(*(t.expand(2, 8, -1, -1) if t is given[0] else t for t in given))[:, :1]
+    with ops.use_backend("torch"):
+        torch.testing.assert_close(expected, ops.blended_conv2d(*given), atol=1e-11, rtol=0, equal_nan=True)
+    try:
+        library.limit_isa(isa)
+        found = ops.blended_conv2d(*given)
+        rough = ops.blended_conv2d(*(t.float() for t in given))
+    finally:
+        library.limit_isa("avx512")
+    torch.testing.assert_close(found, expected, atol=1e-11, rtol=0, equal_nan=True)
+    torch.testing.assert_close(rough, expected.float(), atol=2e-3, rtol=0, equal_nan=True)
+
+
+def test_a_very_wide_picture():
+    """Positions of float32 lie a fraction of a pixel apart there: nothing is read beyond the end."""
+    width = 300_000
+    offsets = torch.tensor([[0.5, 0.0], [1.0, 0.0]]).expand(2, 2, 2).contiguous()
+    output = ops.blended_conv2d(torch.ones(1, 1, 3, width), torch.zeros(1, 1, 3, width), offsets, torch.ones(2, 2))
+    assert bool((output[..., 2:-2] == 2).all()) and output.amax() <= 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_on_the_grid_are_those_of_the_cell_behind(case):
+    """Tables of weights that grow by one: the slope is the same everywhere."""
+    grid, samples, _ = CASES[case]
+    weights = sum(torch.meshgrid(*(torch.arange(float(size)) for size in grid), indexing="ij")).double()
+    weights = weights[..., None].expand(*grid, samples).contiguous()
+    places = torch.zeros(1, len(grid), 1, 9, dtype=torch.float64)
+    places[:, 0, 0] = torch.linspace(0, grid[0] - 1, 9)
+    places.requires_grad_()
+    ones = torch.ones(1, 1, 1, 9, dtype=torch.float64)
+    output = ops.blended_conv2d(ones, places, torch.zeros(*grid, samples, 2, dtype=torch.float64), weights)
+    (slope,) = torch.autograd.grad(output.sum(), places)
+    torch.testing.assert_close(slope[:, 0], torch.full((1, 1, 9), float(samples), dtype=torch.float64))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_against_finite_differences(case):
     grid, samples, _ = CASES[case]
@@ -58,7 +111,7 @@ def test_gradients_against_finite_differences(case):
     assert torch.autograd.gradcheck(ops.blended_conv2d, [t.requires_grad_() for t in leaves])
 
 
-@pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
+@native
 def test_opcheck():
     given = [t.requires_grad_() for t in arguments("one axis")]
     torch.library.opcheck(torch.ops.metric_zoo.blended_conv2d, given)
@@ -78,7 +131,7 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["native", "torch"])
+@pytest.mark.parametrize("name", [pytest.param("native", marks=native), "torch"])
 def test_nan_stays_at_its_pixel(name):
     input, coordinates, offsets, weights = arguments("one axis")
     coordinates[0, 0, 3, 4] = torch.nan
@@ -98,6 +151,17 @@ def test_bad_input():
         ((input, coordinates, offsets[:1], weights[:1]), "two tables or more"),
         ((input, coordinates.expand(-1, 2, -1, -1), offsets, weights), "2 coordinates"),
         ((input, coordinates.to("meta"), offsets, weights), "coordinates is on meta"),
+        ((input, coordinates.long(), offsets, weights), "coordinates has dtype torch.int64"),
+        ((input, coordinates, offsets[:, :0], weights[:, :0]), "offsets"),
     ):
         with pytest.raises(MetricZooError, match=message):
             ops.blended_conv2d(*given)
+
+
+@native
+def test_the_operator_itself_takes_one_dtype():
+    input, *others = arguments("one axis")
+    for index in range(3):
+        given = [t.float() if index == place else t for place, t in enumerate(others)]
+        with pytest.raises(MetricZooError, match="has dtype torch.float32, input torch.float64"):
+            torch.ops.metric_zoo.blended_conv2d(input, *given)

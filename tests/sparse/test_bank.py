@@ -8,7 +8,13 @@ import scipy.ndimage
 import torch
 
 from metric_zoo import MetricZooError, ops
+from metric_zoo.ops.native import library
 from metric_zoo.sparse import FilterBank, SparseKernelComplex, targets
+
+BACKENDS = [
+    pytest.param("native", marks=pytest.mark.skipif(not library.is_available(), reason="not compiled")),
+    "torch",
+]
 
 
 def random_bank(*grid: int, layers: int = 1, samples: int = 5) -> FilterBank:
@@ -17,7 +23,7 @@ def random_bank(*grid: int, layers: int = 1, samples: int = 5) -> FilterBank:
     return FilterBank(basis, tuple(torch.linspace(-1, 1.5, size, dtype=torch.float64).exp() for size in grid))
 
 
-@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("grid", [(2,), (5,), (3, 4)])
 def test_one_layer_is_exact_at_every_pixel(grid, backend):
     """The dense kernel of each pixel's parameters, laid over the picture there."""
@@ -47,7 +53,7 @@ def test_parameters_that_do_not_change_give_one_filter(grid):
     np.testing.assert_allclose(bank.apply(image, parameters).numpy(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_against_finite_differences(backend):
     bank = random_bank(3, layers=2, samples=3)
     image = torch.rand(1, 1, 15, 14, dtype=torch.float64)
@@ -90,6 +96,39 @@ def test_neighbours_correspond():
     assert moved.median() < 1.5
 
 
+def test_parameters_of_lower_precision_than_their_use():
+    """Half a parameter is all that is rounded; nothing rounds the grid."""
+    bank, image = random_bank(5), torch.rand(1, 1, 14, 14)
+    bank = FilterBank(bank.basis.to(torch.float32), bank.grid)
+    parameters = torch.linspace(bank.grid[0][0].item(), bank.grid[0][-1].item(), 196).view(1, 1, 14, 14)
+    rounded = parameters.to(torch.bfloat16)
+    expected = bank.apply(image.to(torch.bfloat16).float(), rounded.float(), "clamp")
+    found = bank.apply(image.to(torch.bfloat16), rounded, "clamp")
+    torch.testing.assert_close(found.float(), expected, atol=0.01, rtol=0.01)
+    with torch.autocast("cpu", torch.bfloat16), ops.use_backend("torch"):
+        plain = bank.apply(image, parameters, "clamp")
+    assert plain.dtype == torch.float32
+    torch.testing.assert_close(plain, bank.apply(image, parameters, "clamp"), atol=1e-5, rtol=0)
+
+
+def test_a_map_on_the_grid_has_a_gradient():
+    bank, image = random_bank(4), torch.rand(1, 1, 14, 14, dtype=torch.float64)
+    parameters = bank.grid[0][1].expand(1, 1, 14, 14).clone().requires_grad_()
+    (slope,) = torch.autograd.grad(bank.apply(image, parameters).sum(), parameters)
+    step = 1e-6
+    numeric = (bank.apply(image, parameters + step) - bank.apply(image, parameters)).sum() / step
+    assert slope.sum().item() == pytest.approx(numeric.item(), rel=1e-3) and slope.abs().max() > 0
+
+
+def test_a_bad_grid_costs_no_fit():
+    def never(*parameters):
+        raise AssertionError("fitted")
+
+    for grid in ([], [[]], [[1.0]], [[2.0, 1.0]], [[1.0, 1.0]], [[1.0, float("nan")]], [[0.0, 1.0]] * 3):
+        with pytest.raises(MetricZooError, match="expected"):
+            FilterBank.fit(never, grid)
+
+
 def test_outside_of_the_grid():
     bank, image = random_bank(3), torch.rand(1, 1, 12, 12, dtype=torch.float64)
     low, high = bank.grid[0][0].item(), bank.grid[0][-1].item()
@@ -107,6 +146,9 @@ def test_save_and_load(tmp_path):
         again = FilterBank.load(tmp_path / "bank.safetensors")
         assert torch.equal(again.basis.offsets, bank.basis.offsets) and len(again.grid) == len(grid)
         assert all(torch.equal(a, b) for a, b in zip(again.grid, bank.grid, strict=True))
+    shared = torch.tensor([0.0, 1.0])
+    FilterBank(random_bank(2, 2).basis, (shared, shared)).save(tmp_path / "shared.safetensors")
+    assert torch.equal(FilterBank.load(tmp_path / "shared.safetensors").grid[1], shared)
     with pytest.raises(MetricZooError, match="holds .*'grid_0'.* expected"):
         SparseKernelComplex.load(tmp_path / "bank.safetensors")
 
@@ -119,6 +161,8 @@ BAD = {
     "size": (lambda: random_bank(3).apply(IMAGE, torch.zeros(1, 1, 9, 12), "clamp"), r"expected \(B or 1, D, H, W\)"),
     "number": (lambda: random_bank(3).apply(IMAGE, torch.zeros(1, 2, 12, 12)), "expected 1 for every pixel"),
     "not finite": (lambda: random_bank(3).apply(IMAGE, IMAGE + torch.nan), "144 values that are not finite"),
+    "whole numbers": (lambda: random_bank(3).apply(IMAGE, IMAGE.long()), "int64"),
+    "empty": (lambda: random_bank(3).apply(IMAGE[..., :0], IMAGE[..., :0]), "expected some"),
     "outside": (lambda: random_bank(3).apply(IMAGE, IMAGE, "clip"), "outside='clip'"),
 }
 

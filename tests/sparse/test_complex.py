@@ -10,8 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, ops
+from metric_zoo.ops.native import library
 from metric_zoo.sparse import PADDING_MODES, SparseKernelComplex
 
+BACKENDS = [
+    pytest.param("native", marks=pytest.mark.skipif(not library.is_available(), reason="not compiled")),
+    "torch",
+]
 MODES = {"zeros": "constant", "replicate": "nearest", "reflect": "mirror", "circular": "wrap"}
 
 
@@ -38,7 +43,7 @@ def test_kernel_of_layers_is_their_convolution():
 
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
-@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_apply_is_a_dense_correlation(padding_mode, backend):
     many, image = random_complex(), torch.randn(2, 3, 40, 37, dtype=torch.float64)
     with ops.use_backend(backend):
@@ -88,6 +93,8 @@ BAD = {
     "no samples": (lambda: SparseKernelComplex(torch.zeros(2, 0, 2), torch.zeros(2, 0)), "expected"),
     "dtypes": (lambda: SparseKernelComplex(torch.zeros(2, 3, 2), torch.zeros(2, 3).double()), "float64"),
     "whole numbers": (lambda: SparseKernelComplex(torch.zeros(2, 3, 2).int(), torch.zeros(2, 3).int()), "int32"),
+    "half": (lambda: SparseKernelComplex(torch.zeros(2, 3, 2).half(), torch.zeros(2, 3).half()), "float32 or float64"),
+    "a vector": (lambda: random_complex(4).apply(torch.zeros(9)), r"\(9,\)"),
     "not finite": (lambda: SparseKernelComplex(torch.full((2, 3, 2), torch.inf), torch.zeros(2, 3)), "offsets hold 12"),
     "larger than the image": (lambda: random_complex().apply(torch.zeros(1, 1, 12, 99).double()), r"image of 12 x 99"),
     "channels": (lambda: random_complex(4).apply(torch.zeros(1, 3, 50, 50)), "4,.*complexes for 3 channels"),

@@ -8,7 +8,7 @@ import torch
 
 from metric_zoo import MetricZooError
 from metric_zoo.sparse import INITS, SparseKernelComplex, targets
-from metric_zoo.sparse.fit import centroids, optimize
+from metric_zoo.sparse.fit import centroids
 from metric_zoo.sparse.initialize import half_extent, initial_offsets, radial
 
 
@@ -82,13 +82,35 @@ def test_signed_kernels():
     assert missed(one, target) < 0.35
 
 
-def test_every_step_can_be_watched():
-    target = targets.disk(11)[None]
-    seen = []
-    optimize(target, radial(6, 2, 5.0)[None], torch.full((1, 2, 6), 1 / 6), 3,
-             evaluated=lambda step, offsets, weights: seen.append((step, weights.sum().item())))  # fmt: skip
-    assert [step for step, _ in seen] == [1, 2, 3]
-    assert all(total == pytest.approx(2, abs=1e-5) for _, total in seen)
+def test_weights_of_layers_that_are_trained_or_not():
+    """A parameter, under inference mode, under autocast: the same fit."""
+    target = targets.disk(11)
+    expected = SparseKernelComplex.fit(target, 6, 2, steps=5)
+    parameter = torch.nn.Parameter(target.clone())
+    with torch.inference_mode():
+        quiet = SparseKernelComplex.fit(target.clone(), 6, 2, steps=5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = SparseKernelComplex.fit(target, 6, 2, steps=5)
+        kernel = half.kernel()
+    for fit in (SparseKernelComplex.fit(parameter, 6, 2, steps=5), quiet, half):
+        assert torch.equal(fit.offsets, expected.offsets) and not fit.offsets.requires_grad
+    assert torch.equal(kernel, expected.kernel())
+
+
+def test_a_kernel_far_from_the_middle():
+    """Nothing wraps around the canvas: what is fitted is what is read."""
+    target = torch.zeros(31, 31)
+    target[1:4, 1:4] = 1 / 9
+    for init in ("sparse", "radial"):
+        one = SparseKernelComplex.fit(target, 8, 3, init, steps=300)
+        found = centroids((one.kernel(61) / one.kernel(61).sum())[None])[0]
+        torch.testing.assert_close(found, torch.tensor([-13.0, -13.0]), atol=0.01, rtol=0)
+    assert missed(SparseKernelComplex.fit(target, 8, 3, steps=300), target) < 0.1
+
+
+def test_one_pixel():
+    one = SparseKernelComplex.fit(torch.ones(1, 1), 3, 2, steps=300)
+    assert missed(one, torch.ones(1, 1)) < 0.1
 
 
 def test_increasing_circles_reach_as_far_as_the_target():
@@ -122,6 +144,7 @@ BAD = {
     "not square": (torch.ones(9, 7), {}, r"\(9, 7\)"),
     "even": (torch.ones(8, 8), {}, "8 pixels a side"),
     "a vector": (torch.ones(9), {}, "square kernel"),
+    "four dimensions": (torch.ones(1, 1, 9, 9), {}, "square kernel"),
     "not finite": (torch.full((9, 9), torch.nan), {}, "81 values that are not finite"),
     "whole numbers": (torch.ones(9, 9).int(), {}, "int32"),
     "too few samples": (targets.disk(9), {"samples": 2}, "samples=2"),

@@ -83,5 +83,21 @@ def test_bad_input(tmp_path):
     for picture in (torch.zeros(5, 5), -torch.ones(5, 5), torch.full((5, 5), torch.nan), torch.ones(3, 5, 5)):
         with pytest.raises(MetricZooError, match="becomes no kernel"):
             targets.from_tensor(picture)
+    nothing = (
+        lambda: targets.gaussian(0.0),
+        lambda: targets.disk(radius=0.0),
+        lambda: targets.disk(radius=0.01),
+        lambda: targets.ring(inner=2.0),
+        lambda: targets.coma(waves=math.nan),
+    )
+    for call in nothing:
+        with pytest.raises(MetricZooError, match="nothing is left of it"):
+            call()
+    for size in (48, 0, -3, 2.5):
+        for call in (targets.disk, targets.coma, targets.ampersand, lambda size: targets.gaussian(2.0, size)):
+            with pytest.raises(MetricZooError, match=f"size={size}"):
+                call(size)
+    with pytest.raises(MetricZooError, match="becomes no kernel"):
+        targets.from_tensor(torch.ones(0, 5))
     with pytest.raises(MetricZooError, match="did you mean 'disk'"):
         targets.get_target("dsk")

@@ -9,8 +9,9 @@ namespace metric_zoo::ISA {
 // margin is what rounding may add to a position.
 template <class T>
 inline bool all_inside(const Problem& p, const Table<T>& t, int64_t first, T cy, T cx) {
-  constexpr T margin = T(1) / 64;
   const T* box = t.boxes + 4 * first;
+  const T largest = T(p.height + p.width) + std::abs(box[0]) + std::abs(box[1]) + std::abs(box[2]) + std::abs(box[3]);
+  const T margin = T(1) / 64 + 4 * std::numeric_limits<T>::epsilon() * largest;
   return box[0] + cy >= margin && box[1] + cy <= T(p.height - 1) - margin && box[2] + cx >= margin &&
          box[3] + cx <= T(p.width - 1) - margin;
 }

@@ -2,22 +2,11 @@
 #include "passes.h"
 
 #include <algorithm>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 #include "plan.h"
 #include "transpose.h"
 
 namespace metric_zoo {
-
-static int this_thread() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 template <class T>
 static void begin_with_bias(const Problem& p, int64_t count, const T* bias, T* rows) {

@@ -1,5 +1,8 @@
 // The inner loops, one table of them per instruction set.
 #pragma once
+#include <cmath>
+#include <limits>
+
 #include "problem.h"
 
 namespace metric_zoo {

@@ -4,10 +4,21 @@
 #include <new>
 #include <utility>
 #include <vector>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #include "kernels.h"
 
 namespace metric_zoo {
+
+inline int this_thread() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
 
 // Memory for vectors: aligned, not initialised, freed with its owner.
 template <class T>

@@ -1,8 +1,5 @@
 // Depthwise, with samples that lie alike at every pixel: planes are filtered one by one, rows read as they lie.
 #include <algorithm>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 #include "passes.h"
 #include "plan.h"
@@ -10,14 +7,6 @@
 namespace metric_zoo {
 
 namespace {
-
-int this_thread() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 // A plane with as many columns beside it as its samples reach beyond, zeros.
 struct Margin {
