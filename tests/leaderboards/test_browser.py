@@ -94,7 +94,7 @@ def big_first(page) -> int:
 def test_every_page_opens_without_complaint(open_page, site):
     for path in sorted(site.rglob("*.html")):
         page = open_page(path.relative_to(site).as_posix())
-        assert page.locator("h1").inner_text() and page.locator("nav a").count() == 5
+        assert page.locator("h1").inner_text() and page.locator("nav a").count() == 6
         page.close()
 
 
