@@ -16,7 +16,7 @@ from metric_zoo.benchmarks.kernels.lowrank import LowRank
 from metric_zoo.benchmarks.kernels.quality import compare, dense_filter, kernel_error, mean_of, pictures, psnr
 from metric_zoo.benchmarks.kernels.report import to_markdown
 from metric_zoo.benchmarks.kernels.tempering import CHAINS, ITERATIONS, temper
-from metric_zoo.benchmarks.kernels.varying import EFFECTS, truth
+from metric_zoo.benchmarks.kernels.varying import EFFECTS, Effect, truth
 from metric_zoo.benchmarks.operators.publish import publish
 from metric_zoo.benchmarks.operators.timing import LEAST_REPEATS
 from metric_zoo.benchmarks.provenance import Clock, provenance
@@ -84,7 +84,7 @@ def bench_kernels(out: Path, steps: int = STEPS, tempering: int = ITERATIONS, re
 
 
 def methods(steps: int, tempering: int) -> list[Method]:
-    """All that are compared; the first is what the others are measured by."""
+    """All that are compared."""
     fits = [(f"{n}x{m}", n, m, "sparse") for n, m in (*SHAPES, *SAME_READS)]
     fits += [(f"24x4, {init}", 24, 4, init) for init in ("radial", "random")]
     found = [Method(name, partial(_fitted, n, m, init, steps), steps) for name, n, m, init in fits]
@@ -125,7 +125,7 @@ def _results(
     return rows
 
 
-def _varying(name: str, effect: Any, photographs: Mapping[str, Tensor], steps: int, repeats: int) -> dict[str, Any]:
+def _varying(name: str, effect: Effect, photographs: Mapping[str, Tensor], steps: int, repeats: int) -> dict[str, Any]:
     clock = Clock()
     bank = FilterBank.fit(effect.kernel_at, effect.grid, effect.samples, steps=steps, warm_steps=min(steps, 300))
     seconds, rows, dense = clock.seconds(), [], []
