@@ -223,8 +223,9 @@ def _hamilton(
 ) -> tuple[Tensor, Tensor]:
     """The time derivatives of place and momentum, ``(2, R, N)``; ``position`` is in metrics, the result in pixels."""
     height, width = size
-    column = position[0].detach().round().clamp(0, width - 1)
-    row = position[1].detach().round().clamp(0, height - 1)
+    # NaN, to which a diverging network leads, has no cell: it stays in the distances from one below.
+    column = position[0].detach().nan_to_num().round().clamp(0, width - 1)
+    row = position[1].detach().nan_to_num().round().clamp(0, height - 1)
     # Half a pixel beyond the border pixels' centres the metric is constant.
     x = (position[0] - column).clamp(-0.5, 0.5)[..., None]
     y = (position[1] - row).clamp(-0.5, 0.5)[..., None]

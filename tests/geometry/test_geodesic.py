@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from metric_zoo import MetricZooError
 from metric_zoo.geometry import SAMPLINGS, RandersMetric, ball_samples, geodesic_ball
+from metric_zoo.geometry.geodesic import Rays, geodesic_positions
 
 SIZE, CENTRE = 21, 10
 ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(float)
@@ -156,3 +157,16 @@ def test_tiles_do_not_show(monkeypatch):
 def test_errors(components, options, message):
     with pytest.raises(MetricZooError, match=message):
         geodesic_ball(field(*components), **options)
+
+
+def test_metrics_that_are_not_numbers_stay_where_they_are():
+    """What a diverging network predicts: NaN in its layer's samples, not an error of indices; pixels out of reach get
+    their balls."""
+    samples = ball_samples("polar", (5, 5))
+    packed = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]).view(1, 5, 1, 1).repeat(1, 1, 16, 16)
+    expected = geodesic_positions(RandersMetric(packed), samples, Rays.of(samples))
+    packed[..., 3, 4] = torch.nan
+    found = geodesic_positions(RandersMetric(packed.requires_grad_()), samples, Rays.of(samples))
+    assert bool(found[..., 3, 4].isnan().any())
+    torch.testing.assert_close(found[..., 8:, 8:], expected[..., 8:, 8:])
+    found.nansum().backward()
