@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from metric_zoo.benchmarks.kernels.lowrank import LowRank
+from metric_zoo.benchmarks.kernels.quality import filter_by_transform
 from metric_zoo.benchmarks.kernels.varying import Effect
 from metric_zoo.benchmarks.operators.timing import alternate, quartiles
 from metric_zoo.sparse import FilterBank, SparseKernelComplex
@@ -59,19 +58,13 @@ def dense_filters(image: Tensor, kernel: Tensor) -> dict[str, Callable[[], objec
         return F.conv2d(F.pad(image, (radius,) * 4, mode="replicate"), kernel[None, None])
 
     found: dict[str, Callable[[], object]] = {"dense, direct (torch)": direct}
-    found["dense, FFT (scipy)"] = partial(_by_scipy, plain, kernel.numpy())
+    found["dense, FFT (scipy)"] = partial(filter_by_transform, plain, kernel.numpy())
     if _OPENCV:
         found["dense, DFT (OpenCV filter2D)"] = partial(_by_opencv, plain, kernel.numpy())
         found |= {
             f"low rank {r} (OpenCV sepFilter2D)": partial(_separable, plain, LowRank.fit(kernel, r)) for r in RANKS
         }
     return found
-
-
-def _by_scipy(plain: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    with scipy.fft.set_workers(torch.get_num_threads()):
-        padded = np.pad(plain, kernel.shape[-1] // 2, mode="edge")
-        return scipy.signal.fftconvolve(padded, kernel[::-1, ::-1], mode="valid")
 
 
 def _by_opencv(plain: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -121,7 +114,7 @@ def basis_kernels(effect: Effect, bank: FilterBank) -> Tensor:
 
 def blend_pictures(plain: np.ndarray, shares: np.ndarray, kernels: np.ndarray) -> np.ndarray:
     """A picture ``(H, W)`` filtered by every kernel, the results weighed by ``(filters, H, W)`` and added."""
-    filtered = _by_opencv if _OPENCV else _by_scipy
+    filtered = _by_opencv if _OPENCV else filter_by_transform
     result = np.zeros_like(plain)
     for share, kernel in zip(shares, kernels, strict=True):
         result += share * filtered(plain, kernel)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy.fft
 import scipy.signal
 import torch
 from torch import Tensor
@@ -31,10 +32,14 @@ def pictures() -> dict[str, Tensor]:
 
 def dense_filter(picture: Tensor, kernel: Tensor) -> Tensor:
     """The truth, in float64: ``(H, W)`` correlated with ``(M, M)``, the border repeated outside."""
-    radius = kernel.shape[-1] // 2
-    padded = np.pad(picture.numpy(), radius, mode="edge")
-    turned = kernel.double().numpy()[::-1, ::-1]
-    return torch.from_numpy(scipy.signal.fftconvolve(padded, turned, mode="valid"))
+    return torch.from_numpy(filter_by_transform(picture.numpy(), kernel.double().numpy()))
+
+
+def filter_by_transform(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """``(H, W)`` correlated with ``(M, M)`` through scipy's Fourier transform, in their dtype."""
+    padded = np.pad(picture, kernel.shape[-1] // 2, mode="edge")
+    with scipy.fft.set_workers(torch.get_num_threads()):
+        return scipy.signal.fftconvolve(padded, kernel[::-1, ::-1], mode="valid")
 
 
 def kernel_error(kernel: Tensor, target: Tensor) -> float:

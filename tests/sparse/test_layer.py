@@ -30,7 +30,6 @@ def test_is_the_convolution_with_its_kernels(stride, padding, bias):
     if padding == "same" and stride != 1:
         pytest.skip("conv2d has no such padding with a stride")
     layer, input = random_layer(stride=stride, padding=padding, bias=bias), torch.randn(2, 4, 15, 18).double()
-    kernel = layer.complex().kernel(7)[:, None]
     assert layer.complex().reach <= 4
     kernel = layer.complex().kernel(9)[:, None]  # of offsets below 1.7: nothing lies outside
     grown = {"same": 4, "valid": 1}.get(padding, padding if isinstance(padding, str) else padding + 1)
