@@ -124,9 +124,12 @@ class RandersMetric:
 
     def drift_norm(self) -> Tensor:
         """``|omega|_{M^-1}``, ``(B, G, H, W)``; the metric is feasible where this is below 1."""
+        return torch.sqrt(self._drift_square())
+
+    def _drift_square(self) -> Tensor:
         m11, m12, m22, omega_x, omega_y = self.components
         quadratic = m22 * omega_x**2 - 2 * m12 * omega_x * omega_y + m11 * omega_y**2
-        return torch.sqrt(quadratic / (m11 * m22 - m12**2))
+        return quadratic / (m11 * m22 - m12**2)
 
     def is_feasible(self) -> Tensor:
         """Boolean ``(B, G, H, W)``: M is positive definite and ``|omega|_{M^-1} < 1``; False where a value is NaN."""
@@ -168,17 +171,26 @@ class RandersMetric:
             raise MetricZooError(f"least={least}, expected 0 < least < 1")
         if not bool(self.packed.isfinite().all()):
             raise MetricZooError(f"{int((~self.packed.isfinite()).sum())} numbers of the metric are not finite")
+        return self.bounded(least)
+
+    def bounded(self, least: float) -> RandersMetric:
+        """`projected` without its checks: what is not finite stays so, and nothing waits for the device.
+
+        No ball reaches further than ``least ** -0.5`` without drift, and than ``least ** -1.5`` with one. In closed
+        form, whose gradient is finite where the eigenvalues agree or the drift is 0.
+        """
         m11, m12, m22, omega_x, omega_y = self.components
-        values, vectors = torch.linalg.eigh(self.matrix.movedim((2, 3), (-2, -1)))
-        raised = vectors @ (values.clamp_min(least)[..., None] * vectors.mT)
-        low = values[..., 0] < least
-        m11, m12, m22 = (
-            torch.where(low, new, old)
-            for new, old in ((raised[..., 0, 0], m11), (raised[..., 0, 1], m12), (raised[..., 1, 1], m22))
-        )
-        length = RandersMetric.from_components(m11, m12, m22, omega_x, omega_y).drift_norm()
-        factor = torch.where(length > 1 - least, (1 - least) / length, torch.ones_like(length))
-        return RandersMetric.from_components(m11, m12, m22, factor * omega_x, factor * omega_y)
+        middle, difference = (m11 + m22) / 2, (m11 - m22) / 2
+        half = torch.sqrt((difference**2 + m12**2).clamp_min(torch.finfo(m11.dtype).tiny))
+        low, high = (middle - half).clamp_min(least), (middle + half).clamp_min(least)
+        centre, stretch = (low + high) / 2, (high - low) / 2 / half
+        new = (centre + stretch * difference, stretch * m12, centre - stretch * difference)
+        below = middle - half < least
+        matrix = [torch.where(below, a, b) for a, b in zip(new, (m11, m12, m22), strict=True)]
+        square = RandersMetric.from_components(*matrix, omega_x, omega_y)._drift_square()
+        limit = (1 - least) ** 2
+        factor = torch.sqrt(limit / square.clamp_min(limit))
+        return RandersMetric.from_components(*matrix, factor * omega_x, factor * omega_y)
 
     def dual(self) -> RandersMetric:
         r"""The dual metric :math:`F^*(v) = \sup_{F(u) \le 1} v^T u`, again a Randers metric.

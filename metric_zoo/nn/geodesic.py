@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 
 from metric_zoo.geometry.geodesic import Rays, geodesic_positions
+from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.sampled import sampled_conv2d
+
+
+LEAST = 1 / 16
+"""Eigenvalue of M, so that no ball without drift is more than 4 times the Euclidean one; and what a drift lacks of 1."""
 
 
 class GeodesicConv2d(MetricConv2d):
@@ -16,8 +21,9 @@ class GeodesicConv2d(MetricConv2d):
 
     As `MetricConv2d`, whose arguments it takes, but its samples follow the geodesics of the predicted field
     (`metric_zoo.geometry.geodesic_ball`) instead of straight lines: they bend where the metric changes, so that a
-    ball need not be convex. Where the field is constant both are the same, sample by sample. Positions are stored: a
-    few geodesics a pixel, integrated again by the backward pass.
+    ball need not be convex. Where the field is constant both are the same, sample by sample, as long as the metric is
+    not bounded: a ball is at most 4 times the Euclidean one, before its drift, or geodesics would be too long to be
+    followed. Positions are stored: a few geodesics a pixel, integrated again by the backward pass.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``, the size of the ordinary convolution.
@@ -37,6 +43,11 @@ class GeodesicConv2d(MetricConv2d):
         super().__init__(*arguments, **options)
         with torch.device("cpu"):  # a table of plain numbers, also of a layer that is built on the meta device
             self._rays = Rays.of(self._samples())
+
+    def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
+        # Longer geodesics cross more of the field than their steps resolve, and the gradient of where they end grows
+        # exponentially with the way: one pixel's step would throw the whole image's metrics out of range.
+        return super()._metric(input, pads).bounded(LEAST)
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
         return geodesic_positions(self._metric(input, pads), self._samples(), self._rays, self.stride)

@@ -122,6 +122,17 @@ def test_projected_shortens_the_drift_alone():
         metric.check_feasible()
 
 
+@pytest.mark.parametrize(
+    "components",
+    [(2.0, 0.3, 1.0, 0.1, 0.2), (1.0, 0.0, 1.0, 0.0, 0.0), (0.02, 0.01, 1.0, 0.1, 0.0), (0.02, 0.0, 0.02, 0.0, 0.0)],
+    ids=["feasible", "euclidean", "one-eigenvalue-below", "both-below"],
+)
+def test_gradient_of_the_projection_against_finite_differences(components):
+    """Also where eigenvalues agree or there is no drift."""
+    packed = torch.tensor(components, dtype=torch.float64).view(1, 5, 1, 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: RandersMetric(p).projected(0.1).packed, packed)
+
+
 def test_projected_refuses():
     with pytest.raises(MetricZooError, match="1 numbers of the metric are not finite"):
         RandersMetric(torch.tensor([1.0, 0, 1, torch.nan, 0]).view(1, 5, 1, 1)).projected()
