@@ -11,9 +11,8 @@ from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.sampled import sampled_conv2d
 
-
 LEAST = 1 / 16
-"""Eigenvalue of M, so that no ball without drift is more than 4 times the Euclidean one; and what a drift lacks of 1."""
+"""Of the eigenvalues of M: no ball without drift is more than 4 times the Euclidean one. And of 1 - |omega|."""
 
 
 class GeodesicConv2d(MetricConv2d):
