@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
-from metric_zoo.benchmarks.operators.timing import quartiles
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import Run, TrainConfig, expand, load_recipe
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.classification import logits_of
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
+from metric_zoo.timing import quartiles
 
 
 def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:

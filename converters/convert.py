@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -20,13 +19,15 @@ from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.refuse import check_model
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
-from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
-from metric_zoo.converters.select import Decision, select
+from metric_zoo.converters.rewrite import CONVERTED, INITS, build_layer, check_lossless, check_may_start_uniform, swap
+from metric_zoo.converters.select import Decision, check_selection, select
+from metric_zoo.converters.sparse import sparsify
 from metric_zoo.converters.verify import Difference, check_unchanged, layer_differences, output_difference, run
 from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import KINDS, get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 
 OUTPUTS = ("module", "graph")
 
@@ -53,7 +54,10 @@ def convert(
 
     Args:
         model: any `nn.Module` with `nn.Conv2d` layers.
-        to: a kind of `list_kinds`.
+        to: a kind of `list_kinds`; or ``"sparse"``, which approximates large fixed depthwise kernels (7x7 and more) by
+            sparse kernel complexes and keeps those that are faster and close enough; see
+            `metric_zoo.converters.sparse.SparseOptions`. The report tells the error and the speed of each layer, and
+            what was refused with its figure.
         where: which convolutions: a preset (``"paper"``, ``"last"``, ``"all"``, ``"stem+all"``), a regular expression,
             names, rules or a callable; see `metric_zoo.converters.select.select`. None is the default policy.
             ``"paper"`` also runs ResNet's layer 4 at stride 1, with dilation 2 after its first block, and the function
@@ -98,8 +102,11 @@ def convert(
     if not inplace:
         model = full_copy(model)
     subject = to_graph(model) if output == "graph" else model
+    leftovers = functional_leftovers(subject) if isinstance(subject, fx.GraphModule) else {}
     with atrous_layer4(subject, wanted=isinstance(where, str) and where == "paper"):
-        return _convert(subject, to, where, filters, example_input, init, strict, options)
+        if to == SparseKernelComplex2d.kind:
+            return sparsify(subject, where, filters, leftovers, example_input, strict, options)
+        return _convert(subject, to, where, filters, leftovers, example_input, init, strict, options)
 
 
 def _convert(
@@ -107,6 +114,7 @@ def _convert(
     to: str,
     where: Where,
     filters: Filters,
+    leftovers: Mapping[str, str],
     example_input: Any,
     init: str,
     strict: bool,
@@ -115,13 +123,12 @@ def _convert(
     """Convert this very object, or leave it as it was."""
     analysis = analyse(model, example_input, neighbours=callable(where) or filters.receptive_field is not None)
     decisions = select(analysis.nodes, to, where, filters, fit=init == "fit")
-    leftovers = functional_leftovers(model) if isinstance(model, fx.GraphModule) else {}
-    _check_selection(decisions, leftovers, where, filters, strict, model)
+    check_selection(decisions, leftovers, where, filters, strict, model)
     _check_settled(analysis.nodes, decisions, options)
     layers = _build_layers(analysis.nodes, decisions, to, options, init)
     report = ConversionReport(type(model).__name__, atrous=is_atrous(model))
     report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
-    report.skipped |= leftovers
+    report.skipped |= dict(leftovers)
     explained = _fit(analysis, layers, model) if init == "fit" else {}
     with _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
@@ -149,8 +156,9 @@ def _convert(
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Put the ordinary convolutions back, with their classes and current weights.
 
-    That is exact only while no sampling rule has moved: heads still zero, offsets still zero. A ResNet that the paper's
-    preset has dilated stays dilated.
+    That is exact only while no sampling rule has moved: heads still zero, offsets still zero. What approximates a
+    kernel (``to="sparse"``) gives place to the kernel itself as long as it has not been trained. A ResNet that the
+    paper's preset has dilated stays dilated.
 
     Args:
         model: a model from `convert`.
@@ -164,8 +172,8 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
-    if any(layer.weight.is_meta for layer in layers.values()):
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, CONVERTED)}
+    if any(p.is_meta for layer in layers.values() for p in layer.parameters()):
         raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
     moved = [name for name, layer in layers.items() if not layer.is_identity()]
     if moved:
@@ -175,21 +183,23 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         )
     if not inplace:
         model = full_copy(model)
-    swap(model, {m: _plain(m) for m in model.modules() if isinstance(m, SampledConv2d)})
+    swap(model, {m: _plain(m) for m in model.modules() if isinstance(m, CONVERTED)})
     detach(model)
     return model
 
 
-def _plain(layer: SampledConv2d) -> nn.Conv2d:
+def _plain(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
     """The convolution a layer came from, with the layer's parameters and mode."""
     origin = getattr(layer, "_origin", None)
-    if origin is not None and "weight" not in layer._parameters:
+    if origin is not None and isinstance(layer, SampledConv2d) and "weight" not in layer._parameters:
         raise ConversionError("a layer whose weight is computed (weight norm or a parametrization) cannot be reverted")
     if origin is None:
         raise ConversionError("a layer that was not made by mz.convert has no original to revert to")
     conv = origin[0]
+    if isinstance(layer, SparseKernelComplex2d):
+        conv.to(layer.weights)  # what the model has been moved to since
     for key in list(conv._parameters):
-        conv._parameters[key] = layer._parameters[key]
+        conv._parameters[key] = layer._parameters.get(key, conv._parameters[key])
     conv.train(layer.training)
     return conv
 
@@ -198,6 +208,8 @@ def _check_arguments(model: Any, to: str, init: str, output: str) -> None:
     check_model(model)
     if to == "standard" and init == "uniform":
         raise ConversionError("to='standard' leaves every convolution as it is: init='uniform' would do nothing")
+    if to == SparseKernelComplex2d.kind and init != "pretrained":
+        raise ConversionError(f"to={to!r} approximates the kernels that are there: init={init!r} would lose them")
     if init not in INITS:
         raise ConversionError(f"init={init!r}: expected one of {INITS}{suggest(str(init), INITS)}")
     if output not in OUTPUTS:
@@ -258,29 +270,6 @@ def _check_settled(nodes: list[ConvNode], decisions: Mapping[str, Decision], opt
                     f"{node.name} is already {node.module.kind!r} with {name}={have[name]!r}, asked for {value!r}: "
                     "revert the model first, or leave that layer out by 'where'"
                 )
-
-
-def _check_selection(
-    decisions: Mapping[str, Decision],
-    leftovers: Mapping[str, str],
-    where: Where,
-    filters: Filters,
-    strict: bool,
-    model: nn.Module,
-) -> None:
-    unsupported = {n: d.reason for n, d in decisions.items() if d.outcome == "unsupported"} | dict(leftovers)
-    if strict and unsupported:
-        name, reason = next(iter(unsupported.items()))
-        raise ConversionError(f"strict: {name} cannot be converted: {reason}")
-    if any(decision.outcome in ("convert", "settled") for decision in decisions.values()):
-        return
-    considered = [f"{name} ({d.reason})" for name, d in decisions.items() if d.outcome != "unselected"]
-    message = f"nothing to swap in {type(model).__name__}: " + (
-        f"{len(considered)} convolutions were considered, e.g. {considered[0]}" if considered else "none was selected"
-    )
-    if where is not None or strict or filters != Filters():
-        raise ConversionError(f"{message}; change 'where' or what narrows it")
-    warnings.warn(message, stacklevel=4)
 
 
 @dataclass

@@ -12,12 +12,61 @@ from metric_zoo.converters.attributes import drop, keep
 from metric_zoo.converters.verify import Difference
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 from metric_zoo.text import size
 
 if TYPE_CHECKING:
     import pandas
 
 _ATTRIBUTE = "_metric_zoo_report"
+COLUMNS = (
+    "name",
+    "kind",
+    "kernel",
+    "input",
+    "output",
+    "head",
+    "head_parameters",
+    "difference",
+    "kernel_error",
+    "speedup",
+    "reason",
+)
+"""Of a report's frame; sizes are text, ``"3x3"``."""
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """How a layer that approximates a convolution does beside it.
+
+    Attributes:
+        dense_seconds, sparse_seconds: of a forward pass at the declared size, medians of both in turn.
+        kernel_error: of its kernels, relative to the norm of the convolution's; None where it was not fitted.
+    """
+
+    dense_seconds: float
+    sparse_seconds: float
+    kernel_error: float | None = None
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as the convolution."""
+        return self.dense_seconds / self.sparse_seconds
+
+    def loses(self, max_error: float, min_speedup: float) -> str:
+        """Why it is not worth it, with the figure; empty where it is."""
+        if self.speedup < min_speedup:
+            return (
+                f"sparse kernels are {self.speedup:.2g} times as fast: {_milliseconds(self.sparse_seconds)} instead of "
+                f"{_milliseconds(self.dense_seconds)}"
+            )
+        if self.kernel_error is not None and not self.kernel_error <= max_error:
+            return f"sparse kernels are off by {self.kernel_error:.0%}, more than {max_error:.0%}"
+        return ""
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
 
 
 @dataclass(frozen=True)
@@ -26,7 +75,8 @@ class LayerReport:
     `metric_zoo.nn.head.HEADS`, empty without a head) and parameters, and its difference on the example input.
 
     ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
-    was not meant to keep the function. ``explained`` is for ``init="fit"``: see `metric_zoo.converters.fit.fit_rule`.
+    was not meant to keep the function. ``explained`` is for ``init="fit"``: see `metric_zoo.converters.fit.fit_rule`;
+    ``approximation`` is for ``to="sparse"``.
     """
 
     kind: str
@@ -38,27 +88,31 @@ class LayerReport:
     head_parameters: int
     difference: Difference | None
     explained: float | None = None
+    approximation: Approximation | None = None
 
 
 def describe(
-    layer: SampledConv2d,
+    layer: SampledConv2d | SparseKernelComplex2d,
     conv: nn.Conv2d,
     input_shape: tuple[int, ...] | None = None,
     output_shape: tuple[int, ...] | None = None,
     difference: Difference | None = None,
     explained: float | None = None,
+    approximation: Approximation | None = None,
 ) -> LayerReport:
     """The report of ``layer``, which replaces ``conv``."""
+    head = getattr(layer, "head", None)
     return LayerReport(
         kind=layer.kind,
         options=layer.config.to_dict(),
         kernel=layer.kernel_size,
         input_shape=input_shape,
         output_shape=output_shape,
-        head=layer.head.form if layer.head is not None else "",
+        head=head.form if head is not None else "",
         head_parameters=sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in conv.parameters()),
         difference=difference,
         explained=explained,
+        approximation=approximation,
     )
 
 
@@ -92,12 +146,17 @@ class ConversionReport:
         return max(compared.items(), key=lambda item: item[1].relative, default=None)
 
     @property
+    def approximations(self) -> dict[str, Approximation]:
+        """Of the layers that only approximate the convolution they replace, by name."""
+        return {name: v.approximation for name, v in self.converted.items() if v.approximation is not None}
+
+    @property
     def head_parameters(self) -> int:
         """Parameters that the conversion added."""
         return sum(layer.head_parameters for layer in self.converted.values())
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row per convolution: name, kind, kernel, input, output, head, head_parameters, difference, reason."""
+        """One row per convolution, with the columns `COLUMNS`."""
         import pandas
 
         rows = [
@@ -110,13 +169,14 @@ class ConversionReport:
                 "head": layer.head,
                 "head_parameters": layer.head_parameters,
                 "difference": layer.difference.maximum if layer.difference else None,
+                "kernel_error": layer.approximation.kernel_error if layer.approximation else None,
+                "speedup": layer.approximation.speedup if layer.approximation else None,
                 "reason": "",
             }
             for name, layer in self.converted.items()
         ]
         rows += [{"name": name, "kind": "standard", "reason": reason} for name, reason in self.skipped.items()]
-        columns = ["name", "kind", "kernel", "input", "output", "head", "head_parameters", "difference", "reason"]
-        return pandas.DataFrame(rows, columns=columns)
+        return pandas.DataFrame(rows, columns=list(COLUMNS))
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(v.kind for v in self.converted.values()).items())
@@ -127,16 +187,18 @@ class ConversionReport:
         forms = Counter(layer.head for layer in self.converted.values() if layer.head)
         heads = ", ".join(f"{count} {form}" for form, count in forms.items())
         lines.append(f"  added parameters  {self.head_parameters:,}" + (f" ({heads} heads)" if heads else ""))
+        verdict = "moved    " if self.approximations else "unchanged"
         if self.atrous:
             lines.append("  layer4 changed    stride 1, dilation 2 after its first block")
         if self.output_float64 is not None:
             lines.append(f"  output unchanged  {_text(self.output_float64)}, in float64")
             lines.append(f"                    (the network amplifies float32 rounding to {self.output.maximum:.2e})")
         elif self.output is not None:
-            lines.append(f"  output unchanged  {_text(self.output)}")
+            lines.append(f"  output {verdict}  {_text(self.output)}")
         if self.worst_layer is not None:
             name, found = self.worst_layer
-            lines.append(f"  layers unchanged  {_text(found)}, at worst, in {name}")
+            lines.append(f"  layers {verdict}  {_text(found)}, at worst, in {name}")
+        lines += _approximated(self.approximations)
         shares = {name: layer.explained for name, layer in self.converted.items() if layer.explained is not None}
         if shares:
             worst, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
@@ -146,6 +208,21 @@ class ConversionReport:
         for reason, count in Counter(self.skipped.values()).most_common():
             lines.append(f"  skipped {count:4d}  {reason}")
         return "\n".join(lines)
+
+
+def _approximated(found: dict[str, Approximation]) -> list[str]:
+    """Of the layers that a complex stands in for: how far their kernels are off, and how fast they are together."""
+    if not found:
+        return []
+    errors = {name: each.kernel_error for name, each in found.items()}
+    worst, mean = max(errors, key=errors.get), sum(errors.values()) / len(errors)
+    dense, sparse = (
+        sum(getattr(each, part) for each in found.values()) for part in ("dense_seconds", "sparse_seconds")
+    )
+    return [
+        f"  kernels moved     by {mean:.1%} of their norm on average, {errors[worst]:.1%} at worst, in {worst}",
+        f"  speed             {dense / sparse:.3g} times: {_milliseconds(sparse)} instead of {_milliseconds(dense)}",
+    ]
 
 
 def _text(found: Difference) -> str:
@@ -158,6 +235,8 @@ def attach(model: nn.Module, report: ConversionReport) -> None:
     if previous is not None:
         if not report.converted:  # nothing was done: what was proved before still holds
             report = replace(previous, skipped=report.skipped)
+        if previous.approximations and previous.output and report.output:
+            report.output |= previous.output  # what was approximated before still moves it
         report.converted = {**previous.converted, **report.converted}
         report.skipped = {name: why for name, why in report.skipped.items() if name not in report.converted}
         report.atrous |= previous.atrous

@@ -12,7 +12,10 @@ from metric_zoo.converters.source import behaviour
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 
+CONVERTED = (SampledConv2d, SparseKernelComplex2d)
+"""Classes of what a conversion puts in a convolution's place."""
 INITS = ("pretrained", "uniform", "fit")
 
 
@@ -56,6 +59,12 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
     if layer.head is not None:
         layer.head.to_empty(device=conv.weight.device)
     layer.reset_rule()
+    inherit(layer, conv)
+    return layer
+
+
+def inherit(layer: nn.Module, conv: nn.Conv2d) -> None:
+    """Give ``layer`` the mode, the buffers, the hooks and all other attributes of what it replaces."""
     layer.train(conv.training)
     layer._buffers, layer._non_persistent_buffers_set = conv._buffers, conv._non_persistent_buffers_set
     for attribute, value in vars(conv).items():
@@ -64,7 +73,6 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
             setattr(layer, attribute, value)
     # In a tuple, so that it is no submodule: it holds the same parameters and costs nothing. `revert` needs it.
     layer._origin = (conv,)
-    return layer
 
 
 def check_may_start_uniform(name: str, layer: SampledConv2d) -> None:

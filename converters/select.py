@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import nn
 
 from metric_zoo.converters.filters import Filters
 from metric_zoo.converters.fit import unfit_reason
 from metric_zoo.converters.nodes import ConvNode
-from metric_zoo.converters.source import unsupported_reason
-from metric_zoo.converters.where import Where, wanted_kinds
+from metric_zoo.converters.source import behaviour, unsupported_reason
+from metric_zoo.converters.where import Where, check_kind, wanted_kinds
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.registry import get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
 
 MIN_INPUT_SIDE = 8
 """Pixels. Below this a window covers most of the map and there is little to adapt to."""
+
+MIN_SPARSE_KERNEL = 7
+"""Pixels a side. Of a smaller kernel a sparse complex reads as much as is there."""
 
 _EVERYTHING = Filters()
 
@@ -24,7 +31,8 @@ class Decision:
     """The kind a convolution becomes, or None and the reason.
 
     ``outcome`` tells reasons apart: ``"convert"``; ``"unselected"`` by ``where``; ``"unwanted"`` by the policy or for
-    its 1x1 kernel; ``"unsupported"``, a class the converter does not know; ``"settled"``, it is as asked already.
+    its 1x1 kernel; ``"unsupported"``, a class the converter does not know; ``"settled"``, it is as asked already;
+    ``"refused"``, it was tried and lost.
     """
 
     kind: str | None
@@ -38,12 +46,13 @@ def select(
     """Decide on every convolution.
 
     The default policy takes every convolution with a kernel larger than 1x1 that is called, overlaps its windows, sees
-    at least 8 pixels a side and is not the stem. An explicit ``where`` overrides the policy's preferences (stem, small
-    input, patches, not called), not its impossibilities (1x1, unknown subclasses).
+    at least 8 pixels a side and is not the stem; for ``"sparse"`` every depthwise one of 7x7 or more. An explicit
+    ``where`` overrides the policy's preferences (stem, small input, patches, not called, size of a fixed kernel), not
+    its impossibilities (1x1, unknown subclasses).
 
     Args:
         nodes: from `analyse`.
-        to: the kind.
+        to: the kind, or ``"sparse"``.
         where: None; a preset, ``"paper"`` (every 3x3 of ResNet's layers 2 to 4), ``"last"`` (the last stage), ``"all"``
             (small inputs too) or ``"stem+all"``; a regular expression for whole names; a list of convolutions or of
             modules that hold them; ordered rules ``{pattern: kind or None}``, of which the last that matches counts,
@@ -59,33 +68,60 @@ def select(
         ConversionError: if ``where`` is malformed or one of its expressions matches no convolution, or a filter needs
             what is unknown.
     """
-    get_kind(to)
+    check_kind(to, to)
     wanted = wanted_kinds(nodes, to, where)
     filters.check_known(nodes)
-    decide = _decide_to_fit if fit else _decide
+    decide = _decide_fixed if to == SparseKernelComplex2d.kind else _decide_to_fit if fit else _decide
     return {node.name: decide(node, wanted[node.name], where is not None, filters) for node in nodes}
 
 
 def _decide_to_fit(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
-    outside = "not selected" if kind is None else filters.reason(node)
-    if outside:
-        return Decision(None, outside, "unselected")
-    if kind == "standard":
-        return Decision(None, "kind 'standard' keeps the layer as it is", "settled")
+    settled = _settled(node, kind, filters)
+    if settled:
+        return settled
     if getattr(node.module, "kind", None) == kind:
         return Decision(None, f"already {kind}", "settled")
     unfit = unfit_reason(node.module)
     return Decision(None, unfit, "unwanted") if unfit else Decision(kind)
 
 
-def _decide(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
+def _decide_fixed(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
+    settled = _settled(node, kind, filters)
+    if settled:
+        return settled
+    if isinstance(node.module, SampledConv2d):
+        return Decision(None, f"{node.module.kind}: its kernel is not fixed", "unwanted")
+    unsupported = unsupported_reason(node.module)
+    if unsupported:
+        return Decision(None, unsupported, "unsupported")
+    unwanted = why_not_sparse(node.module) or _unwanted_fixed(node, explicit)
+    return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind)
+
+
+def _unwanted_fixed(node: ConvNode, explicit: bool) -> str:
+    if behaviour(node.module).standardization is not None:
+        return "its weight is standardised at every call"
+    if node.calls == 0:
+        return "not called in evaluation"
+    small = min(node.kernel) < MIN_SPARSE_KERNEL and not explicit
+    return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_SPARSE_KERNEL}" if small else ""
+
+
+def _settled(node: ConvNode, kind: str | None, filters: Filters) -> Decision | None:
     if kind is None:
         return Decision(None, "not selected", "unselected")
     outside = filters.reason(node)
     if outside:
         return Decision(None, f"not selected: {outside}", "unselected")
     if kind == "standard":
-        return Decision(None, "kind 'standard' keeps the ordinary convolution", "settled")
+        return Decision(None, "kind 'standard' keeps the layer as it is", "settled")
+    return None
+
+
+def _decide(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
+    settled = _settled(node, kind, filters)
+    if settled:
+        return settled
     if isinstance(node.module, SampledConv2d):
         if node.module.kind == kind:
             return Decision(None, f"already {kind}", "settled")
@@ -111,3 +147,33 @@ def _unwanted(node: ConvNode) -> str:
         return "stem: the first convolution"
     side = min(node.input_shape[-2:])
     return f"input of {side} px, below {MIN_INPUT_SIDE}" if side < MIN_INPUT_SIDE else ""
+
+
+def check_selection(
+    decisions: Mapping[str, Decision],
+    leftovers: Mapping[str, str],
+    where: Where,
+    filters: Filters,
+    strict: bool,
+    model: nn.Module,
+) -> None:
+    """Raise, or warn, where nothing is to be converted.
+
+    Raises:
+        ConversionError: if ``where``, a filter or ``strict`` asked for something; and under ``strict`` for what is
+            unsupported.
+    """
+    unsupported = {n: d.reason for n, d in decisions.items() if d.outcome == "unsupported"} | dict(leftovers)
+    if strict and unsupported:
+        name, reason = next(iter(unsupported.items()))
+        raise ConversionError(f"strict: {name} cannot be converted: {reason}")
+    if any(decision.outcome in ("convert", "settled") for decision in decisions.values()):
+        return
+    tried_first = sorted(decisions.items(), key=lambda item: item[1].outcome != "refused")
+    considered = [f"{name} ({d.reason})" for name, d in tried_first if d.outcome != "unselected"]
+    message = f"nothing to swap in {type(model).__name__}: " + (
+        f"{len(considered)} convolutions were considered, e.g. {considered[0]}" if considered else "none was selected"
+    )
+    if where is not None or strict or filters != Filters():
+        raise ConversionError(f"{message}; change 'where' or what narrows it")
+    warnings.warn(message, stacklevel=4)

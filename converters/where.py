@@ -11,6 +11,7 @@ from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.presets import PRESETS
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.registry import get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 
 Where: TypeAlias = "str | Iterable[str] | Mapping[str, str | None] | Callable[[ConvNode], object] | None"
 
@@ -30,7 +31,7 @@ def wanted_kinds(nodes: list[ConvNode], to: str, where: Where) -> dict[str, str 
         chosen = _matching(names, "re:" + where)
         return {name: to if name in chosen else None for name in names}
     if isinstance(where, Mapping):
-        return _by_rules(names, where)
+        return _by_rules(names, to, where)
     if callable(where):
         return {node.name: _answer(where(node), to, node) for node in nodes}
     if isinstance(where, Iterable):
@@ -42,13 +43,29 @@ def wanted_kinds(nodes: list[ConvNode], to: str, where: Where) -> dict[str, str 
     )
 
 
-def _by_rules(names: list[str], rules: Mapping[str, str | None]) -> dict[str, str | None]:
+def check_kind(kind: str, to: str) -> None:
+    """Raise unless a convolution can become ``kind`` in a conversion to ``to``.
+
+    Raises:
+        ConversionError: for sparse kernels beside other kinds; MetricZooError for an unknown kind.
+    """
+    sparse = SparseKernelComplex2d.kind
+    if sparse in (kind, to) and kind not in (to, "standard"):
+        raise ConversionError(
+            f"where: {kind!r} in a conversion to {to!r}: sparse kernels stand in for fixed ones, which is another "
+            "conversion than to kinds that sample anew; do one after the other"
+        )
+    if kind != sparse:
+        get_kind(kind)
+
+
+def _by_rules(names: list[str], to: str, rules: Mapping[str, str | None]) -> dict[str, str | None]:
     wanted: dict[str, str | None] = dict.fromkeys(names)
     for pattern, kind in rules.items():
         if not isinstance(pattern, str):
             raise ConversionError(f"where: {pattern!r} is a {type(pattern).__name__}, expected a pattern of names")
         if kind is not None:
-            get_kind(kind)
+            check_kind(kind, to)
         wanted.update(dict.fromkeys(_matching(names, pattern), kind))
     return wanted
 
@@ -80,7 +97,7 @@ def _held_by(names: list[str], entry: object) -> set[str]:
 
 def _answer(answer: object, to: str, node: ConvNode) -> str | None:
     if isinstance(answer, str):
-        get_kind(answer)
+        check_kind(answer, to)
         return answer
     if answer is None or answer in (True, False):
         return to if answer else None

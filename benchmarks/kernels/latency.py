@@ -16,9 +16,9 @@ from torch import Tensor
 from metric_zoo.benchmarks.kernels.lowrank import LowRank
 from metric_zoo.benchmarks.kernels.quality import filter_by_transform
 from metric_zoo.benchmarks.kernels.varying import Effect
-from metric_zoo.benchmarks.operators.timing import alternate, quartiles
 from metric_zoo.sparse import FilterBank, SparseKernelComplex
 from metric_zoo.sparse.targets import get_target
+from metric_zoo.timing import alternate, quartiles
 
 SIZES = ((512, 512), (1080, 1920))
 """Height and width, one channel."""

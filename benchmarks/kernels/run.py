@@ -18,12 +18,12 @@ from metric_zoo.benchmarks.kernels.report import to_markdown
 from metric_zoo.benchmarks.kernels.tempering import CHAINS, ITERATIONS, temper
 from metric_zoo.benchmarks.kernels.varying import EFFECTS, Effect, truth
 from metric_zoo.benchmarks.operators.publish import publish
-from metric_zoo.benchmarks.operators.timing import LEAST_REPEATS
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
 from metric_zoo.sparse import FilterBank, SparseKernelComplex
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.targets import TARGETS, get_target
+from metric_zoo.timing import LEAST_REPEATS
 
 NAME = "kernels"
 MARKDOWN = f"{NAME}.md"

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from metric_zoo.benchmarks.data.noisy import embedded
 from metric_zoo.benchmarks.operators.publish import publish
-from metric_zoo.benchmarks.operators.timing import LEAST_REPEATS, alternate, quartiles
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry import ball_samples, geodesic_ball, metric_from_image
 from metric_zoo.text import markdown
+from metric_zoo.timing import LEAST_REPEATS, alternate, quartiles
 
 NAME = "geodesics"
 MARKDOWN = f"{NAME}.md"

@@ -15,9 +15,9 @@ from metric_zoo.benchmarks.operators.cases import Case
 from metric_zoo.benchmarks.operators.check import SHAPES, checks, is_repeatable, tf32
 from metric_zoo.benchmarks.operators.check import cases as cases_of
 from metric_zoo.benchmarks.operators.run import device_named, measure_cases, to_markdown
-from metric_zoo.benchmarks.operators.timing import alternate, quartiles
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
+from metric_zoo.timing import alternate, quartiles
 
 JSON = "gpu.json"
 DTYPES = (torch.float32, torch.bfloat16)

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from metric_zoo import ops
 from metric_zoo.benchmarks.operators.cases import CASES, CONTENDERS, Case, contenders
+from metric_zoo.benchmarks.operators.memory import extra_memory_mib
 from metric_zoo.benchmarks.operators.publish import publish
-from metric_zoo.benchmarks.operators.timing import LEAST_REPEATS, alternate, extra_memory_mib, quartiles
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops.native import library
 from metric_zoo.text import markdown
+from metric_zoo.timing import LEAST_REPEATS, alternate, quartiles
 
 PASSES = ("forward", "forward+backward")
 NAME = "operators"

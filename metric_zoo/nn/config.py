@@ -150,5 +150,22 @@ class DilatedConfig(KindOptions):
 
 
 @dataclass(frozen=True)
+class SparseConfig(KindOptions):
+    """Sizes of `SparseKernelComplex2d`.
+
+    Attributes:
+        samples: reads of each layer.
+        layers: that are applied one after the other.
+    """
+
+    samples: int = 24
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        _check_count("samples", self.samples)
+        _check_count("layers", self.layers)
+
+
+@dataclass(frozen=True)
 class StandardConfig(KindOptions):
     """The ordinary convolution has no options."""

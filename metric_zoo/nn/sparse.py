@@ -7,10 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.precision import at_least_float32
+from metric_zoo.nn.config import SparseConfig
 from metric_zoo.ops.padding import Padding, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
+from metric_zoo.sparse.render import resize
 
 
 class SparseKernelComplex2d(nn.Module):
@@ -27,6 +30,7 @@ class SparseKernelComplex2d(nn.Module):
         bias: as in `torch.nn.Conv2d`.
 
     Attributes:
+        config: its `SparseConfig`.
         offsets: parameter ``(channels, layers, samples, 2)``, (x, y) in pixels.
         weights: parameter ``(channels, layers, samples)``.
 
@@ -37,12 +41,14 @@ class SparseKernelComplex2d(nn.Module):
         MetricZooError: for an even kernel, or a number that is no whole number above 0.
     """
 
+    kind = "sparse"
+
     def __init__(
         self,
         channels: int,
         kernel_size: int | tuple[int, int],
-        samples: int = 12,
-        layers: int = 3,
+        samples: int = 24,
+        layers: int = 4,
         stride: int | tuple[int, int] = 1,
         padding: Padding = 0,
         bias: bool = True,
@@ -54,9 +60,9 @@ class SparseKernelComplex2d(nn.Module):
         self.kernel_size = pair(kernel_size, "kernel_size", 1)
         if self.kernel_size[0] % 2 == 0 or self.kernel_size[1] % 2 == 0:
             raise MetricZooError(f"kernel_size={kernel_size}: an even kernel has no pixel in its middle")
-        for name, value in (("channels", channels), ("samples", samples), ("layers", layers)):
-            if not isinstance(value, int) or value < 1:
-                raise MetricZooError(f"{name}={value!r}: expected a whole number >= 1")
+        if not isinstance(channels, int) or channels < 1:
+            raise MetricZooError(f"channels={channels!r}: expected a whole number >= 1")
+        self.config = SparseConfig(samples, layers)
         self.channels, self.padding, self.stride = channels, padding, pair(stride, "stride", 1)
         resolve_padding(padding, (1, 1), self.kernel_size, self.stride, (1, 1))
         like = {"device": device, "dtype": dtype}
@@ -67,7 +73,7 @@ class SparseKernelComplex2d(nn.Module):
 
     @classmethod
     def from_conv(
-        cls, conv: nn.Conv2d, samples: int = 12, layers: int = 3, steps: int = STEPS, *, seed: int = 0
+        cls, conv: nn.Conv2d, samples: int = 24, layers: int = 4, steps: int = STEPS, *, seed: int = 0
     ) -> SparseKernelComplex2d:
         """Fit every kernel of a depthwise convolution; the bias is copied.
 
@@ -78,22 +84,50 @@ class SparseKernelComplex2d(nn.Module):
         Raises:
             MetricZooError: for another convolution, saying what is in the way.
         """
-        why = why_not_sparse(conv)
+        why = why_not_sparse(conv) or ("its weight has no values" if conv.weight.is_meta else "")
         if why:
             raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
         layer = cls(conv.in_channels, conv.kernel_size, samples, layers, conv.stride, conv.padding,
                     conv.bias is not None, device=conv.weight.device, dtype=conv.weight.dtype)  # fmt: skip
-        target = conv.weight.detach()[:, 0]
-        # A kernel that prune or training has emptied is one of weights 0, and nothing to fit.
-        full = (target != 0).flatten(1).any(1)
-        with torch.no_grad():
-            layer.weights.zero_()
-            if full.any():
-                fits = SparseKernelComplex.fit(target[full], samples, layers, steps=steps, seed=seed, signed=True)
-                layer.offsets[full], layer.weights[full] = fits.offsets.to(target), fits.weights.to(target)
-            if conv.bias is not None:
+        layer.fit(conv.weight, steps, seed=seed)
+        if conv.bias is not None:
+            with torch.no_grad():
                 layer.bias.copy_(conv.bias)
         return layer.train(conv.training)
+
+    @torch.no_grad()
+    def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0) -> None:
+        """Fit every channel's complex to its kernel.
+
+        Args:
+            kernels: ``(channels, 1, M, M)``, a depthwise convolution's weight.
+            steps, seed: as in `SparseKernelComplex.fit`.
+
+        Raises:
+            MetricZooError: as `SparseKernelComplex.fit`.
+        """
+        samples, layers = self.config.samples, self.config.layers
+        target = kernels.detach()[:, 0]
+        # A kernel that prune or training has emptied is one of weights 0, and nothing to fit.
+        full = (target != 0).flatten(1).any(1)
+        self.weights.zero_()
+        if full.any():
+            fits = SparseKernelComplex.fit(target[full], samples, layers, steps=steps, seed=seed, signed=True)
+            self.offsets[full], self.weights[full] = fits.offsets.to(self.offsets), fits.weights.to(self.weights)
+
+    @torch.no_grad()
+    def kernel_error(self, kernels: Tensor) -> float:
+        """``|K - kernels| / |kernels|`` over all channels together, K being the kernels that this layer applies.
+
+        For white noise it is the relative error of the output; photographs are smoother, and lose less.
+
+        Args:
+            kernels: ``(channels, 1, M, M)``, as for `fit`.
+        """
+        complexes = self.complex()
+        size = max(2 * complexes.reach + 1, kernels.shape[-1])
+        wanted = resize(kernels.detach()[:, 0].to(complexes.weights), size)
+        return ((complexes.kernel(size) - wanted).norm() / wanted.norm()).item()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -123,8 +157,19 @@ class SparseKernelComplex2d(nn.Module):
         return output if self.bias is None else output + self.bias[:, None, None]
 
     def complex(self) -> SparseKernelComplex:
-        """The kernels, one for each channel."""
-        return SparseKernelComplex(self.offsets, self.weights)
+        """The kernels, one for each channel, in float32 at least."""
+        return SparseKernelComplex(at_least_float32(self.offsets), at_least_float32(self.weights))
+
+    @torch.no_grad()
+    def keep_as_fitted(self) -> None:
+        """From now on `is_identity` tells whether the complexes have changed."""
+        self._fitted = (self.offsets.clone(), self.weights.clone())
+
+    def is_identity(self) -> bool:
+        """Whether this is what `keep_as_fitted` saw: not trained, nor loaded, since."""
+        kept = getattr(self, "_fitted", (None, None))
+        now = (self.offsets, self.weights)
+        return all(old is not None and torch.equal(old.to(new), new) for old, new in zip(kept, now, strict=True))
 
     def extra_repr(self) -> str:
         """Sizes, and the number of reads beside the dense kernel's."""
@@ -141,7 +186,7 @@ def why_not_sparse(conv: nn.Module) -> str:
     if not isinstance(conv, nn.Conv2d):
         return f"a {type(conv).__name__}, not a convolution"
     if not conv.groups == conv.in_channels == conv.out_channels:
-        return f"not depthwise: {conv.in_channels} channels in {conv.groups} groups to {conv.out_channels}"
+        return "not depthwise"
     height, width = conv.kernel_size
     if height != width or height % 2 == 0:
         return f"a kernel of {height} x {width}, not odd and square"
@@ -149,4 +194,4 @@ def why_not_sparse(conv: nn.Module) -> str:
         return f"dilation {conv.dilation}"
     if conv.padding_mode != "zeros":
         return f"padding_mode={conv.padding_mode!r}"
-    return "its weight has no values" if conv.weight.is_meta else ""
+    return ""

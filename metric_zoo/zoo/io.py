@@ -18,11 +18,14 @@ from torch import nn
 from metric_zoo import __version__
 from metric_zoo.converters.atrous import atrous_layer4, is_atrous
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
-from metric_zoo.converters.rewrite import build_layer, swap
+from metric_zoo.converters.rewrite import CONVERTED, build_layer, swap
+from metric_zoo.converters.sparse import build_sparse
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import replacing
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.config import KindOptions, SparseConfig
 from metric_zoo.nn.registry import get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
 from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.origin import ModelOrigin, find_origin
 
@@ -45,7 +48,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         ConversionError: if the folder cannot be written.
     """
     origin = find_origin(model)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SampledConv2d)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, CONVERTED)}
     described = {name: {"kind": layer.kind, "options": layer.config.to_dict()} for name, layer in layers.items()}
     if origin is not None:
         why = _why_not_rebuilt(model, origin, described)
@@ -172,7 +175,7 @@ def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> di
             raise ConversionError(f"{where}: the architecture has no ordinary convolution {name!r}")
         kind, options = _kind_and_options(name, entry, where)
         try:
-            layer = build_layer(name, conv, kind, options)
+            layer = _build_layer(name, conv, kind, options)
         except MetricZooError as error:
             raise ConversionError(f"{where}: {error}") from None
         replacements[conv] = layer
@@ -183,19 +186,36 @@ def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> di
     return replacements
 
 
+def _build_layer(name: str, conv: nn.Conv2d, kind: str, options: dict[str, Any]) -> nn.Module:
+    if kind != SparseKernelComplex2d.kind:
+        return build_layer(name, conv, kind, options)
+    why = why_not_sparse(conv)
+    if why:
+        raise MetricZooError(f"{name}: a sparse kernel complex cannot take its place: {why}")
+    layer = build_sparse(conv, **options)
+    del layer._origin  # the kernel that it approximates is not in the file
+    return layer
+
+
 def _kind_and_options(name: str, entry: Any, where: object) -> tuple[str, dict[str, Any]]:
     """One layer's entry; options that this version does not know are left out."""
     options = entry.get("options", {}) if isinstance(entry, dict) else None
     if not isinstance(options, dict) or not isinstance(entry.get("kind"), str):
         raise ConversionError(f"{where}: layer {name!r} is {entry!r:.80}, expected its kind and options")
     try:
-        config = get_kind(entry["kind"]).config
-        if get_kind(entry["kind"]).layer is None:
-            raise MetricZooError(f"kind {entry['kind']!r} has no layer of its own")
+        config = _config_of(entry["kind"])
         known = {key: value for key, value in options.items() if key in config.__dataclass_fields__}
         return entry["kind"], config.from_options(entry["kind"], known).to_dict()
     except MetricZooError as error:
         raise ConversionError(f"{where}: layer {name!r}: {error}") from None
+
+
+def _config_of(kind: str) -> type[KindOptions]:
+    if kind == SparseKernelComplex2d.kind:
+        return SparseConfig
+    if get_kind(kind).layer is None:
+        raise MetricZooError(f"kind {kind!r} has no layer of its own")
+    return get_kind(kind).config
 
 
 def _why_not_rebuilt(model: nn.Module, origin: ModelOrigin, layers: dict[str, Any]) -> str:

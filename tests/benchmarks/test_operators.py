@@ -10,7 +10,8 @@ import torch
 from metric_zoo import MetricZooError
 from metric_zoo.benchmarks.operators import geodesics, run
 from metric_zoo.benchmarks.operators.cases import CASES, CONTENDERS, Case, contenders
-from metric_zoo.benchmarks.operators.timing import alternate, extra_memory_mib, quartiles
+from metric_zoo.benchmarks.operators.memory import extra_memory_mib
+from metric_zoo.timing import alternate, quartiles
 
 CPU = torch.device("cpu")
 
