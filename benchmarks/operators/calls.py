@@ -14,8 +14,33 @@ from metric_zoo.ops.padding import output_size, resolve_padding
 KINDS = ("metric", "deformable", "modulated", "shifted", "active")
 
 
+class Compared:
+    """What `leaves` and `run` of a subclass give, with gradients.
+
+    Attributes:
+        seed: of the leaves.
+    """
+
+    seed: int
+
+    def outcome(self, backend: str) -> dict[str, Tensor]:
+        """The output and the gradient of every leaf for a fixed upstream gradient."""
+        with ops.use_backend(backend):
+            return self.outcome_of(self.leaves())
+
+    def outcome_of(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`outcome` for given tensors, on the backend in use."""
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in leaves.items()}
+        output = self.run(**leaves)
+        draw = torch.Generator().manual_seed(self.seed + 1)
+        # Of numbers that every dtype holds exactly.
+        upstream = torch.randint(-8, 9, output.shape, generator=draw).to(output) / 4
+        output.backward(upstream)
+        return {"output": output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
+
+
 @dataclass(frozen=True)
-class Call:
+class Call(Compared):
     """Shapes and options of one call; `leaves` makes its tensors, `run` calls the operator."""
 
     kind: str = "metric"
@@ -77,20 +102,33 @@ class Call:
             return ops.sampled_conv2d(input, weight, field, bias, *window, self.groups)
         return ops.deform_conv2d(input, field, weight, bias, *window, mask)
 
-    def outcome(self, backend: str) -> dict[str, Tensor]:
-        """The output and the gradient of every leaf for a fixed upstream gradient."""
-        with ops.use_backend(backend):
-            return self.outcome_of(self.leaves())
 
-    def outcome_of(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`outcome` for given tensors, on the backend in use."""
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in leaves.items()}
-        output = self.run(**leaves)
-        draw = torch.Generator().manual_seed(self.seed + 1)
-        # Of numbers that every dtype holds exactly.
-        upstream = torch.randint(-8, 9, output.shape, generator=draw).to(output) / 4
-        output.backward(upstream)
-        return {"output": output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
+@dataclass(frozen=True)
+class Blend(Compared):
+    """Of `metric_zoo.ops.blended_conv2d`; places lie within the grid and off its tables."""
+
+    grid: tuple[int, ...] = (4,)
+    samples: int = 5
+    batch: int = 2
+    channels: int = 3
+    size: tuple[int, int] = (9, 8)
+    seed: int = 0
+
+    def leaves(self) -> dict[str, Tensor]:
+        """input, coordinates, offsets and weights, in float32."""
+        draw = torch.Generator().manual_seed(self.seed)
+        place = torch.rand(self.batch, len(self.grid), *self.size, generator=draw) * 0.9 + 0.05
+        cells = [torch.randint(size - 1, place[:, :1].shape, generator=draw) for size in self.grid]
+        return {
+            "input": torch.randn(self.batch, self.channels, *self.size, generator=draw),
+            "coordinates": place + torch.cat(cells, 1),
+            "offsets": 2 * torch.randn(*self.grid, self.samples, 2, generator=draw),
+            "weights": torch.randn(*self.grid, self.samples, generator=draw),
+        }
+
+    def run(self, input, coordinates, offsets, weights) -> Tensor:
+        """The operator on given tensors."""
+        return ops.blended_conv2d(input, coordinates, offsets, weights)
 
 
 def assert_alike(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metric_zoo import ops
-from metric_zoo.benchmarks.operators.calls import KINDS, Call
+from metric_zoo.benchmarks.operators.calls import KINDS, Blend, Call
 
 SHAPES: dict[str, dict[str, Any]] = {
     "dense": {"channels": 48, "out_channels": 40, "size": (17, 13), "channels_last": True},
@@ -25,6 +25,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "one channel": {"channels": 1, "out_channels": 1, "kernel": (7, 7), "padding": ((3, 3), (3, 3)), "size": (40, 40)},
 }
 """Options of `Call` that a kernel may get wrong by itself."""
+BLENDS = {
+    "one axis": Blend(),
+    "two axes": Blend(grid=(3, 4), samples=24, channels=20),
+    "one channel": Blend((9,), 24, 1, 1, (40, 40)),
+}
+BLENDED = "blended"
+"""The kind of `BLENDS`."""
+POSITIONS = ("field", "coordinates", "offsets")
+"""Leaves that say where samples lie."""
 
 # Relative errors ||found - true|| / ||true||: a few roundings of the type whose products are summed in float32.
 TOLERANCES = {"float32": 1e-5, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1.6e-2}
@@ -45,18 +54,24 @@ def cases(device: torch.device) -> list[tuple[str, str, str]]:
     found = [(kind, first, dtype) for dtype in types if dtype in ALL_KINDS for kind in KINDS]
     found += [(kind, shape, dtype) for kind, dtype in zip(WIDE, ALL_KINDS, strict=True) for shape in SHAPES]
     found += [("metric", first, dtype) for dtype in types]
+    found += [(BLENDED, shape, "float32") for shape in BLENDS] + [(BLENDED, next(iter(BLENDS)), "float16")]
     return [case for case in dict.fromkeys(found) if case[2] in types]
 
 
 def checks(device: torch.device, todo: list[tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
     """One result for each of ``todo``: the relative errors of output and gradients, of the backend in use."""
     for kind, shape, dtype in tqdm(todo, desc="checks", unit="check"):
-        errors = relative_errors(Call(kind=kind, **SHAPES[shape]), device, dtype)
+        errors = relative_errors(call_of(kind, shape), device, dtype)
         passed = max(errors.values()) <= TOLERANCES[dtype]  # NaN does not
         yield {"kind": kind, "shape": shape, "dtype": dtype, "errors": errors, "passed": passed}
 
 
-def relative_errors(call: Call, device: torch.device, dtype: str) -> dict[str, float]:
+def call_of(kind: str, shape: str) -> Call | Blend:
+    """The call that a check makes."""
+    return BLENDS[shape] if kind == BLENDED else Call(kind=kind, **SHAPES[shape])
+
+
+def relative_errors(call: Call | Blend, device: torch.device, dtype: str) -> dict[str, float]:
     """Of the output and of every gradient, against the torch backend in float64 on CPU with the same numbers."""
     kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
     leaves = {name: tensor.to(kind) for name, tensor in call.leaves().items()}
@@ -64,7 +79,7 @@ def relative_errors(call: Call, device: torch.device, dtype: str) -> dict[str, f
         found = call.outcome_of({name: tensor.to(device) for name, tensor in leaves.items()})
     with ops.use_backend("torch"):
         true = call.outcome_of({name: tensor.double() for name, tensor in leaves.items()})
-    return {name: _relative(found[name].double().cpu(), true[name], name == "field") for name in true}
+    return {name: _relative(found[name].double().cpu(), true[name], name in POSITIONS) for name in true}
 
 
 def is_repeatable(call: Call, device: torch.device) -> bool:

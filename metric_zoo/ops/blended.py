@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.ops.backend import backend_for
+from metric_zoo.ops.backend import backend_for, kernels_for
 from metric_zoo.ops.dispatch import refuse_forward_mode
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.native import library
@@ -26,9 +29,9 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     with the (multi)linear weights :math:`\alpha_k(p)` of the pixel's coordinates on the grid, and bilinear reads that
     are zero outside the image (DISK, ICLR 2026, spatially varying filtering). All channels are filtered alike.
 
-    The native backend blends while it samples, and stores nothing per pixel; its gradients, and the other backends,
-    go through `sampled_conv2d` with the blended positions as a tensor. Beside a pixel that is infinite, outputs may be
-    NaN; autocast does not change the precision.
+    The native and the triton backend blend while they sample, and store nothing per pixel; their gradients, and the
+    torch backend, go through `sampled_conv2d` with the blended positions as a tensor. Beside a pixel that is infinite,
+    outputs may be NaN; autocast does not change the precision.
 
     Args:
         input: ``(B, C, H, W)``.
@@ -44,7 +47,7 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
         MetricZooError: when shapes or devices do not fit together.
     """
     _check(input, coordinates, offsets, weights)
-    if backend_for(input) != "native":
+    if backend_for(input) == "torch":
         return _composed(input, coordinates, offsets, weights).to(input.dtype)
     refuse_forward_mode(input, coordinates, offsets, weights)
     compute = at_least_float32(input).dtype
@@ -100,13 +103,14 @@ def _blend(alpha: Tensor, table: Tensor) -> Tensor:
     return torch.einsum("bphw,pnc->bnchw", alpha, table.flatten(0, -3).to(alpha))
 
 
-@torch.library.custom_op("metric_zoo::blended_conv2d", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("metric_zoo::blended_conv2d", mutates_args=(), device_types=("cpu", "cuda"))
 def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     _check_fused(input, coordinates, offsets, weights)
     samples, grid = weights.shape[-1], weights.shape[:-1]
     padding, shift = row_window(samples)
-    # A few channels are as well images of one, which the kernel reads faster.
-    few = input.shape[1] < _FEW
+    kernels = kernels_for(input)
+    # A few channels are as well images of one, which the native kernel reads faster.
+    few = kernels is library and input.shape[1] < _FEW
     coordinates = coordinates.repeat_interleave(input.shape[1], 0) if few and coordinates.shape[0] > 1 else coordinates
     planes = input.flatten(0, 1)[:, None] if few else input
     ones = input.new_ones(planes.shape[1], 1, 1, samples)
@@ -114,7 +118,7 @@ def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor)
     x, y = offsets.flatten(0, -3).unbind(-1)
     tables = torch.stack((y, x - shift, weights.flatten(0, -2)), dim=-1)
     down, across = (1, *grid) if len(grid) == 1 else grid
-    output = library.forward_blended(planes, ones, coordinates[:, None, None], tables, (down, across), window)
+    output = kernels.forward_blended(planes, ones, coordinates[:, None, None], tables, (down, across), window)
     return output.view(input.shape).contiguous(memory_format=memory_format(input)) if few else output
 
 
@@ -140,6 +144,15 @@ def _backward(ctx, grad: Tensor):
 
 
 _fused.register_autograd(_backward, setup_context=_keep)
+
+
+def _flops(input, coordinates, offsets, weights, *, out_shape=None, **_) -> int:
+    """Of the sum over samples, as a depthwise convolution counts; reads and blending are not counted."""
+    return 2 * math.prod(input) * weights[-1]
+
+
+if torch.ops.metric_zoo.blended_conv2d not in flop_registry:  # a module that is reloaded registers once
+    register_flop_formula(torch.ops.metric_zoo.blended_conv2d)(_flops)
 
 
 def _check_fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> None:

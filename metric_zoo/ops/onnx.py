@@ -10,6 +10,7 @@ onnxruntime runs it on CPU from version 1.25 on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
-from metric_zoo.ops import fused  # noqa: F401  (registers the operator)
+from metric_zoo.ops import blended, fused  # noqa: F401  (they register the operators)
 
 
 def onnx_translations() -> dict[Callable, Callable]:
@@ -31,7 +32,10 @@ def onnx_translations() -> dict[Callable, Callable]:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MetricZooError("ONNX export needs onnxscript: pip install 'metric-zoo[onnx]'") from error
-    return {torch.ops.metric_zoo.sampled_conv2d.default: _deform_conv}
+    return {
+        torch.ops.metric_zoo.sampled_conv2d.default: _deform_conv,
+        torch.ops.metric_zoo.blended_conv2d.default: _blended_conv,
+    }
 
 
 def _deform_conv(
@@ -105,6 +109,59 @@ def _ball_positions(field: Any, samples: Any, dtype: np.dtype) -> Any:
     norm = op.Add(norm, _constant(samples.eps, dtype))
     radius = op.Reciprocal(op.Max(norm, _constant(MIN_NORM, dtype)))
     return op.Mul(radius, _constant(_per_cell(samples.displacement.numpy()[:, ::-1]), dtype))
+
+
+def _blended_conv(input: Any, coordinates: Any, offsets: Any, weights: Any) -> Any:
+    """``metric_zoo::blended_conv2d``: the weights of the interpolation times the tables, and one DeformConv."""
+    from onnxscript import opset19 as op
+
+    *grid, samples = (int(n) for n in weights.shape)
+    channels, dtype = int(input.shape[1]), input.dtype.numpy()
+    alpha = _multilinear(coordinates, grid, dtype)
+    ((_, _), (before, after)), shift = blended.row_window(samples)
+    ordinary = grid_offsets((1, samples), (1, 1)).numpy() + np.array([[shift, 0.0]])  # (x, y), as the tables are
+    tables = op.Sub(op.Reshape(offsets, _constant([-1, samples, 2], np.int64)), _constant(ordinary, dtype))
+    by_row = op.Gather(tables, _constant([1, 0], np.int64), axis=2)
+    points = math.prod(grid)
+
+    def blend(table: Any, numbers: int) -> Any:
+        flat = op.Reshape(table, _constant([points, numbers], np.int64))
+        one = op.Einsum(alpha, flat, equation="bphw,pn->bnhw")
+        return op.Expand(one, _shape([_side(input, 0), numbers, _side(input, 2), _side(input, 3)]))
+
+    return op.DeformConv(
+        input,
+        _constant(np.ones((channels, 1, 1, samples)), dtype),
+        blend(by_row, 2 * samples),
+        None,
+        blend(weights, samples),
+        group=channels,
+        kernel_shape=[1, samples],
+        offset_group=1,
+        pads=[0, before, 0, after],
+    )
+
+
+def _multilinear(coordinates: Any, grid: Sequence[int], dtype: np.dtype) -> Any:
+    """`metric_zoo.ops.blended.multilinear`, but for slopes: a table counts for what is less than a step away."""
+    from onnxscript import opset19 as op
+
+    alpha = None
+    for axis, size in enumerate(grid):
+        place = op.Clip(
+            op.Slice(coordinates, *(_constant([n], np.int64) for n in (axis, axis + 1, 1))),
+            _constant(0, dtype),
+            _constant(size - 1, dtype),
+        )
+        steps = _constant(np.arange(size).reshape(1, size, 1, 1), dtype)
+        along = op.Relu(op.Sub(_constant(1, dtype), op.Abs(op.Sub(place, steps))))
+        if alpha is None:
+            alpha = along
+            continue
+        both = op.Mul(op.Unsqueeze(alpha, _constant([2], np.int64)), op.Unsqueeze(along, _constant([1], np.int64)))
+        shape = [_side(coordinates, 0), math.prod(grid), _side(coordinates, 2), _side(coordinates, 3)]
+        alpha = op.Reshape(both, _shape(shape))
+    return alpha
 
 
 def _per_cell(table: np.ndarray) -> np.ndarray:

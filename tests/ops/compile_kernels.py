@@ -13,7 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from metric_zoo.benchmarks.operators.calls import Call
+from metric_zoo.ops import blended_conv2d
 from metric_zoo.ops.triton import configs, launch
+from metric_zoo.ops.triton.taps import BLEND
 
 CALLS = (
     (Call(channels=32, out_channels=32, channels_last=True), torch.bfloat16),
@@ -44,6 +46,7 @@ def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> Non
         launch._tuned(kernel, name, 0)  # does triton accept it?
     blocks = configs.candidates(name)[1].kwargs if tune else {}
     kernel.warmup(call.problem, *tuning, grid=(1,), **arguments, **blocks)
+    name = f"{name}_blended" if arguments["RULE"] == BLEND.value else name
     print(f"{name.replace('samples_depthwise', 'samples')}-{driver.active.get_current_target().arch}")
 
 
@@ -59,6 +62,9 @@ def main() -> None:
             torch.use_deterministic_algorithms(True)
             call.outcome_of(leaves)
             torch.use_deterministic_algorithms(False)
+        for grid in ((3,), (3, 4)):
+            place, table = torch.zeros(1, len(grid), 8, 8), torch.zeros(*grid, 5)
+            blended_conv2d(torch.zeros(1, 4, 8, 8), place, torch.zeros(*grid, 5, 2), table)
 
 
 main()

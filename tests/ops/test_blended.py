@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from metric_zoo import MetricZooError, ops
 from metric_zoo.ops.native import library
@@ -50,6 +51,21 @@ def test_native_is_what_torch_computes(case, batch, isa):
         library.limit_isa("avx512")
     torch.testing.assert_close(found, expected, atol=1e-11, rtol=0)
     torch.testing.assert_close(rough, expected.float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("case, batch", [("one axis", 1), ("two tables", 2), ("two axes", 1)])
+def test_triton_is_what_torch_computes(case, batch):
+    """Also where a table that no pixel needs, and a coordinate, are NaN."""
+    input, place, offsets, weights = arguments(case, batch)
+    last = place.new_tensor(weights.shape[:-1]).view(1, -1, 1, 1) - 2
+    place = place.minimum(last)  # whatever the last table of an axis holds
+    place[..., 3, 4] = torch.nan
+    with ops.use_backend("torch"):
+        expected = ops.blended_conv2d(input, place, offsets, weights)
+    offsets[-1], weights[-1] = torch.nan, torch.nan
+    with ops.use_backend("triton"):
+        found = ops.blended_conv2d(*(t.float() for t in (input, place, offsets, weights)))
+    torch.testing.assert_close(found, expected.float(), atol=1e-3, rtol=0, equal_nan=True)
 
 
 @native
@@ -112,6 +128,16 @@ def test_gradients_against_finite_differences(case):
 
 
 @native
+def test_flops_are_those_of_a_depthwise_convolution():
+    image = torch.zeros(2, 3, 14, 17)
+    with FlopCounterMode(display=False) as wanted:
+        torch.nn.functional.conv2d(image, torch.zeros(3, 1, 1, 5), groups=3, padding=(0, 2))
+    with FlopCounterMode(display=False) as found, ops.use_backend("native"):
+        ops.blended_conv2d(image, torch.zeros(1, 1, 14, 17), torch.zeros(4, 5, 2), torch.zeros(4, 5))
+    assert found.get_total_flops() == wanted.get_total_flops() > 0
+
+
+@native
 def test_opcheck():
     given = [t.requires_grad_() for t in arguments("one axis")]
     torch.library.opcheck(torch.ops.metric_zoo.blended_conv2d, given)
@@ -129,6 +155,24 @@ def test_half_precision_is_computed_in_float32():
     found = ops.blended_conv2d(*given)
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=1e-2)
+
+
+@pytest.mark.parametrize("case", ["two tables"])
+def test_triton_has_the_gradients_of_torch(case):
+    def gradients(backend: str, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(0)
+        leaves = [t.to(dtype).requires_grad_() for t in arguments(case)]
+        with ops.use_backend(backend):
+            return torch.autograd.grad(ops.blended_conv2d(*leaves).square().sum(), leaves)
+
+    for name, found, expected in zip(
+        ("input", "coordinates", "offsets", "weights"),
+        gradients("triton", torch.float32),
+        gradients("torch", torch.float64),
+        strict=True,
+    ):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(found.double() / scale, expected / scale, atol=1e-4, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("name", [pytest.param("native", marks=native), "torch"])

@@ -77,3 +77,25 @@ def test_a_converted_network_runs_at_any_batch_and_size(tmp_path):
     for shape in ((2, 3, 24, 24), (1, 3, 31, 18)):
         x = torch.randn(shape)
         np.testing.assert_allclose(run(x), net(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+class Blend(nn.Module):
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return ops.blended_conv2d(*tensors)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("grid, samples", [((4,), 5), ((3, 2), 4)])
+def test_blended_samples_run_in_onnxruntime_at_any_size(grid, samples, batch, tmp_path):
+    def place(height: int, width: int) -> torch.Tensor:
+        scale = torch.tensor(grid).view(1, -1, 1, 1)
+        return torch.rand(batch, len(grid), height, width) * 1.2 * scale - 0.3
+
+    tables = torch.randn(*grid, samples, 2) * 2, torch.randn(*grid, samples)
+    height, width = (torch.export.Dim(name, min=4, max=64) for name in ("height", "width"))
+    sizes = ({2: height, 3: width}, {2: height, 3: width}, None, None)
+    given = (torch.randn(2, 3, 9, 11), place(9, 11), *tables)
+    run = exported(tmp_path / "blend.onnx", Blend(), *given, dynamic_shapes={"tensors": sizes})
+    np.testing.assert_allclose(run(*given), ops.blended_conv2d(*given), rtol=1e-4, atol=1e-5)
+    other = (torch.randn(2, 3, 14, 8), place(14, 8), *tables)
+    np.testing.assert_allclose(run(*other), ops.blended_conv2d(*other), rtol=1e-4, atol=1e-5)

@@ -17,9 +17,9 @@ import torch
 
 from metric_zoo import MetricZooError, ops
 from metric_zoo.benchmarks.operators import gpu
-from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
+from metric_zoo.benchmarks.operators.calls import KINDS, Blend, Call, assert_alike
 from metric_zoo.benchmarks.operators.cases import Case
-from metric_zoo.benchmarks.operators.check import TOLERANCES, is_repeatable, relative_errors
+from metric_zoo.benchmarks.operators.check import BLENDS, TOLERANCES, is_repeatable, relative_errors
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -65,6 +65,12 @@ def test_half_types(shape):
 def test_samplings(sampling):
     errors = relative_errors(Call(sampling=sampling, batch=1), CPU, "float32")
     assert max(errors.values()) <= TOLERANCES["float32"], errors
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_blended_samples_against_float64(dtype):
+    errors = relative_errors(BLENDS["one axis"], CPU, dtype)
+    assert max(errors.values()) <= TOLERANCES[dtype], errors
 
 
 @pytest.mark.parametrize("kind", ["metric", "modulated"])
@@ -173,17 +179,19 @@ def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "metric_zoo.benchmarks.operators.check.SHAPES", {"tiny": {"batch": 1, "size": (3, 3), "channels": 2}}
     )
+    tiny = {"tiny": Blend(samples=2, batch=1, channels=1, size=(3, 3))}
+    monkeypatch.setattr("metric_zoo.benchmarks.operators.check.BLENDS", tiny)
     monkeypatch.setattr(gpu, "SHAPES", {"tiny": {"batch": 1, "size": (3, 3), "channels": 2}})
     monkeypatch.setattr(gpu, "TILED", [(kind, "tiny", dtype) for kind, _, dtype in gpu.TILED])
     monkeypatch.setattr(gpu, "measure_cases", lambda *_: {})
     monkeypatch.setattr(gpu, "to_markdown", lambda _: "table")
     case = Case(1, 1, 1, 3, 3)
-    assert gpu.gpu_check(tmp_path, "cpu", (case,)) == "all 8 checks passed\n\ntable"
+    assert gpu.gpu_check(tmp_path, "cpu", (case,)) == "all 10 checks passed\n\ntable"
     monkeypatch.setitem(TOLERANCES, "float16", 1e-12)
-    with pytest.raises(MetricZooError, match=r"1 of 8 checks failed.*gpu.json"):
+    with pytest.raises(MetricZooError, match=r"2 of 10 checks failed.*gpu.json"):
         gpu.gpu_check(tmp_path / "strict", "cpu", ())
     found = json.loads((tmp_path / "strict" / gpu.JSON).read_text())["checks"]
-    assert [check["passed"] for check in found] == [True] * 5 + [False] + [True] * 2
+    assert [check["passed"] for check in found] == [True] * 5 + [False, True, False] + [True] * 2
 
 
 def test_roofline_is_the_larger_of_products_and_traffic():
@@ -204,6 +212,6 @@ def test_kernels_compile_for_gpus():
     assert done.returncode == 0, done.stderr[-3000:]
     kernels = {
         *("forward_dense", "forward_depthwise", "backward_samples", "backward_input_owned"),
-        *("backward_weight_dense", "backward_weight_depthwise"),
+        *("backward_weight_dense", "backward_weight_depthwise", "forward_depthwise_blended"),
     }
     assert set(done.stdout.split()) == {f"{name}-{capability}" for name in kernels for capability in (80, 90)}

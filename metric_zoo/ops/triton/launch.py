@@ -18,11 +18,11 @@ from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared
 from metric_zoo.ops.triton import INTERPRETED, configs
 from metric_zoo.ops.triton import backward as backward_kernels
 from metric_zoo.ops.triton import forward as forward_kernels
-from metric_zoo.ops.triton.taps import BALL, OFFSET, POSITION, Problem
+from metric_zoo.ops.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem
 from metric_zoo.ops.window import Window
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_RULES = {"offset": OFFSET.value, "position": POSITION.value}
+_RULES = {"offset": OFFSET.value, "position": POSITION.value, "blend": BLEND.value}
 _MAX_INDEX = 2**31
 _KEYS = ("tuning", "RULE", "MASKED", "SHARED", "PRECISION", "NEED_INPUT", "NEED_FIELD", "NEED_MASK")
 """Arguments that the best blocks depend on, beside the dtypes."""
@@ -44,11 +44,37 @@ def forward(
     Raises:
         MetricZooError: for another dtype, or an image or output of 2^31 numbers or more.
     """
+    return _forward(input, weight, bias, field, mask, sampling, window)
+
+
+def forward_blended(
+    input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
+) -> Tensor:
+    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.native.library`, in float32
+    but for the input and the weight.
+
+    Raises:
+        MetricZooError: as `forward`.
+    """
+    return _forward(input, weight, None, field, None, "blend", window, tables.contiguous(), grid)
+
+
+def _forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+    tables: Tensor | None = None,
+    grid: tuple[int, int] = (0, 0),
+) -> Tensor:
     shape = (input.shape[0], weight.shape[0], *window.size)
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format(input))
     if output.numel() == 0:
         return output
-    call = _Call(input, weight, field, mask, sampling, window, output)
+    call = _Call(input, weight, field, mask, sampling, window, output, tables, grid)
     name = "forward_depthwise" if call.depthwise else "forward_dense"
     call.run(
         getattr(forward_kernels, name),
@@ -98,17 +124,22 @@ def backward(
 class _Call:
     """Memory in the layouts that the kernels read."""
 
-    def __init__(self, input, weight, field, mask, sampling, window, like_output) -> None:
+    def __init__(self, input, weight, field, mask, sampling, window, like_output, tables=None, grid=(0, 0)) -> None:
         _check(input, weight, field, like_output)
         self._like_input, self._like_weight, self._like_field = input, weight, field
         self.input = input.contiguous(memory_format=torch.channels_last)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.depthwise = weight.shape[1] == 1
-        self.problem = _problem(input, weight, field, window, is_channels_last(like_output))
+        self.problem = _problem(input, weight, field, window, is_channels_last(like_output), grid)
         self._pixels = like_output[:, 0].numel()
         table, eps = _table(sampling, window.kernel_size, window.dilation, input.device)
         mask = None if mask is None else mask.contiguous()
-        self._sampled = {"field": field.contiguous(), "mask": mask, "table": table, "eps": eps}
+        self._sampled = {
+            "field": field.contiguous(),
+            "mask": mask,
+            "table": table if tables is None else tables,
+            "eps": eps,
+        }
         allows_tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"
         precision = "tf32" if allows_tf32 and input.dtype == torch.float32 else "ieee"
         self._options = {
@@ -259,7 +290,9 @@ def _check(input: Tensor, weight: Tensor, field: Tensor, output: Tensor) -> None
             )
 
 
-def _problem(input: Tensor, weight: Tensor, field: Tensor, window: Window, channels_last: bool) -> Problem:
+def _problem(
+    input: Tensor, weight: Tensor, field: Tensor, window: Window, channels_last: bool, grid: tuple[int, int]
+) -> Problem:
     batch, channels, height, width = input.shape
     out_channels, per_group, *kernel = weight.shape
     per_field = channels // field.shape[1]
@@ -291,6 +324,8 @@ def _problem(input: Tensor, weight: Tensor, field: Tensor, window: Window, chann
         field_component=field_component,
         field_row=field_row,
         field_column=field_column,
+        tables_down=grid[0],
+        tables_across=grid[1],
         out_batch=out_channels * area,
         out_channel=1 if channels_last else area,
         out_pixel=out_channels if channels_last else 1,

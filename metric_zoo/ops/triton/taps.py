@@ -12,7 +12,7 @@ import triton.language as tl
 
 from metric_zoo.geometry.sampling import MIN_NORM
 
-OFFSET, POSITION, BALL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+OFFSET, POSITION, BALL, BLEND = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 # The least value of u^T M u (rounding of an extreme M must not give a root of a negative number) and of F.
 LEAST_SQUARE, LEAST_NORM = tl.constexpr(1.17549435e-38), tl.constexpr(MIN_NORM)
 
@@ -49,6 +49,9 @@ class Problem(NamedTuple):
     field_component: int
     field_row: int
     field_column: int
+    tables_down: int
+    """Of the grid that samples are blended from; 1 for a grid of one axis."""
+    tables_across: int
     out_batch: int
     out_channel: int
     out_pixel: int
@@ -133,6 +136,43 @@ def load_ray(table, cell):
 
 
 @triton.jit
+def place_on_axis(p, field, at, exists, tables):
+    """The table before a pixel's coordinate on one axis, and the part of a step beyond it; NaN stays in the part."""
+    place = tl.load(field + at, mask=exists, other=0.0)
+    place = tl.where(place < 0, 0.0, place)
+    place = tl.where(place > tables - 1, tables - 1.0, place)
+    before = tl.where(place == place, tl.floor(place), 0.0).to(tl.int32)
+    before = tl.where(before > tables - 2, tables - 2, before)
+    return before, place - before
+
+
+@triton.jit
+def load_table(p, table, point, cell, component, weight):
+    """One number of a cell in the table of every pixel, times its weight. A table of weight 0 is not read."""
+    at = (point * p.cells + cell) * 3 + component
+    return weight * tl.load(table + at, mask=weight != 0, other=0.0)
+
+
+@triton.jit
+def blended(p, field, table, at, exists, cell, component):
+    """Row (0), column (1) or factor (2) of one cell's samples, interpolated between the tables around every pixel."""
+    if p.tables_down > 1:
+        down, part_down = place_on_axis(p, field, at, exists, p.tables_down)
+        across, part_across = place_on_axis(p, field, at + p.field_component, exists, p.tables_across)
+        first = down * p.tables_across + across
+        below = first + p.tables_across
+        value = load_table(p, table, first, cell, component, (1 - part_down) * (1 - part_across))
+        value += load_table(p, table, first + 1, cell, component, (1 - part_down) * part_across)
+        value += load_table(p, table, below, cell, component, part_down * (1 - part_across))
+        value += load_table(p, table, below + 1, cell, component, part_down * part_across)
+    else:
+        first, part = place_on_axis(p, field, at, exists, p.tables_across)
+        value = load_table(p, table, first, cell, component, 1 - part)
+        value += load_table(p, table, first + 1, cell, component, part)
+    return value
+
+
+@triton.jit
 def position(p, field, table, eps, at, row, column, exists, cell, RULE: tl.constexpr):
     """Row and column in the image of one cell's samples, one for every pixel of a block."""
     if RULE == BALL:
@@ -140,6 +180,9 @@ def position(p, field, table, eps, at, row, column, exists, cell, RULE: tl.const
         _, _, norm = unit_norm(load_metric(p, field, at, exists), u_x, u_y, eps)
         radius = tl.div_rn(1.0, at_least(LEAST_NORM, norm))
         y, x = y * radius, x * radius
+    elif RULE == BLEND:
+        y = blended(p, field, table, at, exists, cell, 0)
+        x = blended(p, field, table, at, exists, cell, 1)
     else:
         own = at + cell * p.field_cell
         y = tl.load(field + own, mask=exists, other=0.0)
@@ -205,6 +248,8 @@ def sample(
     at = field_offset(p, image, row, column, group)
     y, x = position(p, field, table, eps, at, row, column, exists, cell, RULE)
     value = gather(p, input, image, y, x, exists, channel, valid)
+    if RULE == BLEND:
+        value *= blended(p, field, table, at, exists, cell, 2)[:, None]
     if MASKED:
         at = mask_offset(p, image, row, column, group) + cell * p.out_height * p.out_width
         value *= tl.load(mask + at, mask=exists, other=0.0)[:, None]
