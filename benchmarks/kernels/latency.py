@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from metric_zoo.sparse import FilterBank, SparseKernelComplex
 from metric_zoo.sparse.targets import get_target
 from metric_zoo.timing import alternate, quartiles
 
+Filter = Callable[[np.ndarray], np.ndarray]
+"""Of a picture ``(H, W)``."""
 SIZES = ((512, 512), (1080, 1920))
 """Height and width, one channel."""
 TARGET = "star"
@@ -28,7 +30,7 @@ _PATIENCE = 60.0
 _ROWS = 8
 """Of the picture that a dense kernel per pixel is timed on, from a third on: all would take half a minute."""
 RANKS = (1, 2, 3)
-PER_PIXEL, BLENDED = "dense kernel per pixel", "pictures of the dense basis, blended"
+PER_PIXEL, BLENDED = "dense kernel per pixel", "dense basis, blended"
 _OPENCV = importlib.util.find_spec("cv2") is not None
 
 
@@ -62,7 +64,7 @@ def dense_filters(image: Tensor, kernel: Tensor) -> dict[str, Callable[[], objec
     if _OPENCV:
         found["dense, DFT (OpenCV filter2D)"] = partial(_by_opencv, plain, kernel.numpy())
         found |= {
-            f"low rank {r} (OpenCV sepFilter2D)": partial(_separable, plain, LowRank.fit(kernel, r)) for r in RANKS
+            f"low rank {r} (OpenCV sepFilter2D)": partial(separable, plain, LowRank.fit(kernel, r)) for r in RANKS
         }
     return found
 
@@ -73,7 +75,10 @@ def _by_opencv(plain: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.filter2D(plain, -1, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
-def _separable(plain: np.ndarray, fit: LowRank) -> np.ndarray:
+def separable(plain: np.ndarray, fit: LowRank) -> np.ndarray:
+    """A picture ``(H, W)`` filtered by a sum of separable kernels: by OpenCV where it is installed, else by torch."""
+    if not _OPENCV:
+        return fit.apply(torch.from_numpy(plain)[None, None].to(fit.rows))[0, 0].numpy()
     import cv2
 
     pairs = zip(fit.rows.numpy(), fit.columns.numpy(), strict=True)
@@ -88,7 +93,7 @@ def time_varying(effect: Effect, bank: FilterBank, repeats: int) -> list[dict[st
     """Milliseconds of one filter per pixel at 1920 x 1080: the bank, and what dense kernels on the same grid take.
 
     Those are blended for every pixel and laid over its window, which is timed on some rows and multiplied; or the whole
-    picture is filtered by each, and the pictures are blended, which yields the same."""
+    picture is filtered by each, and the pictures are blended, which yields the same. So are low ranks of them."""
     height, width = SIZES[-1]
     image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0))
     parameters = effect.map_of(height, width)[None].float()
@@ -96,7 +101,11 @@ def time_varying(effect: Effect, bank: FilterBank, repeats: int) -> list[dict[st
     functions: dict[str, Callable[[], object]] = {
         f"{bank.basis.samples}x{bank.basis.layers}": partial(bank.apply, image, parameters, outside="clamp"),
         PER_PIXEL: _dense_per_pixel(image, shares, kernels),
-        BLENDED: partial(blend_pictures, image[0, 0].numpy(), shares.numpy(), kernels.numpy()),
+        BLENDED: partial(blend_pictures, image[0, 0].numpy(), shares.numpy(), dense_basis(kernels)),
+    }
+    functions |= {
+        f"low rank {rank}": partial(blend_pictures, image[0, 0].numpy(), shares.numpy(), low_rank_basis(kernels, rank))
+        for rank in RANKS
     }
     seconds = alternate(functions, repeats, torch.device("cpu"), _PATIENCE)
     scale = {PER_PIXEL: height / _ROWS}
@@ -112,13 +121,23 @@ def basis_kernels(effect: Effect, bank: FilterBank) -> Tensor:
     return torch.stack([effect.kernel_at(*point) for point in points])
 
 
-def blend_pictures(plain: np.ndarray, shares: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-    """A picture ``(H, W)`` filtered by every kernel, the results weighed by ``(filters, H, W)`` and added."""
-    filtered = _by_opencv if _OPENCV else filter_by_transform
+def blend_pictures(plain: np.ndarray, shares: np.ndarray, filters: Sequence[Filter]) -> np.ndarray:
+    """A picture ``(H, W)`` filtered in every way, the results weighed by ``(filters, H, W)`` and added."""
     result = np.zeros_like(plain)
-    for share, kernel in zip(shares, kernels, strict=True):
-        result += share * filtered(plain, kernel)
+    for share, filtered in zip(shares, filters, strict=True):
+        result += share * filtered(plain)
     return result
+
+
+def dense_basis(kernels: Tensor) -> list[Filter]:
+    """Each of ``(filters, M, M)`` by a transform: OpenCV's where it is installed, else scipy's."""
+    filtered = _by_opencv if _OPENCV else filter_by_transform
+    return [partial(filtered, kernel=kernel) for kernel in kernels.numpy()]
+
+
+def low_rank_basis(kernels: Tensor, rank: int) -> list[Filter]:
+    """Each of ``(filters, M, M)`` as a sum of so many separable ones."""
+    return [partial(separable, fit=LowRank.fit(kernel, rank)) for kernel in kernels]
 
 
 def _dense_per_pixel(image: Tensor, shares: Tensor, kernels: Tensor) -> Callable[[], Tensor]:

@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metric_zoo.benchmarks.kernels.latency import RANKS, basis_kernels, blend_pictures, time_filters, time_varying
+from metric_zoo.benchmarks.kernels.latency import (
+    RANKS,
+    Filter,
+    basis_kernels,
+    blend_pictures,
+    dense_basis,
+    low_rank_basis,
+    time_filters,
+    time_varying,
+)
 from metric_zoo.benchmarks.kernels.lowrank import LowRank
 from metric_zoo.benchmarks.kernels.quality import compare, dense_filter, kernel_error, mean_of, pictures, psnr
 from metric_zoo.benchmarks.kernels.report import to_markdown
@@ -76,7 +85,9 @@ def bench_kernels(out: Path, steps: int = STEPS, tempering: int = ITERATIONS, re
         for method in methods(steps, tempering):
             report["results"] += _results(method, names, targets, photographs)
         report["latency"] = time_filters(repeats)
-    report["varying"] = [_varying(name, effects[name], photographs, steps, repeats) for name in effects]
+    report["varying"] = [
+        _varying(name, effect, photographs, steps, tempering, repeats) for name, effect in effects.items()
+    ]
     report["provenance"] = provenance(clock.started).model_dump(mode="json")
     table = to_markdown(report)
     publish(out, NAME, report, table)
@@ -125,19 +136,68 @@ def _results(
     return rows
 
 
-def _varying(name: str, effect: Effect, photographs: Mapping[str, Tensor], steps: int, repeats: int) -> dict[str, Any]:
+def _varying(
+    name: str, effect: Effect, photographs: Mapping[str, Tensor], steps: int, tempering: int, repeats: int
+) -> dict[str, Any]:
     clock = Clock()
-    bank = FilterBank.fit(effect.kernel_at, effect.grid, effect.samples, steps=steps, warm_steps=min(steps, 300))
-    seconds, rows, dense = clock.seconds(), [], []
-    kernels = basis_kernels(effect, bank).double().numpy()
-    for picture in photographs.values():
-        parameters = effect.map_of(*picture.shape)
-        wanted = truth(picture, effect, parameters)
-        found = bank.apply(picture.float()[None, None], parameters[None].float(), outside="clamp")[0, 0]
-        shares = bank.shares(parameters[None], "clamp")[0].numpy()
-        rows.append(psnr(found.double(), wanted))
-        dense.append(psnr(torch.from_numpy(blend_pictures(picture.numpy(), shares, kernels)), wanted))
+    bank = FilterBank.fit(effect.kernel_at, effect.grid, effect.samples, steps=steps, warm_steps=_warm(steps))
+    seconds, kernels = clock.seconds(), basis_kernels(effect, bank)
+    wanted = {title: truth(picture, effect, effect.map_of(*picture.shape)) for title, picture in photographs.items()}
+
+    def score(filtered: Callable[[Tensor, Tensor], Tensor]) -> dict[str, float]:
+        """PSNR by picture, of what filters one with its parameters ``(1, D, H, W)``."""
+        return {
+            title: psnr(filtered(picture, effect.map_of(*picture.shape)[None]).double(), wanted[title])
+            for title, picture in photographs.items()
+        }
+
+    rows, dense = score(partial(_banked, bank)), score(partial(_blended, bank, dense_basis(kernels.double())))
     return {"effect": name, "method": f"{effect.samples}x4", "reads": bank.basis.reads,
             "filters": [len(values) for values in effect.grid], "fit_seconds": seconds,
-            "psnr": sum(rows) / len(rows), "by_picture": dict(zip(photographs, rows, strict=True)),
-            "psnr_of_dense_basis": sum(dense) / len(dense), "latency": time_varying(effect, bank, repeats)}  # fmt: skip
+            "psnr": _mean(rows), "by_picture": rows, "psnr_of_dense_basis": _mean(dense),
+            "peers": _peers(effect, bank, kernels, tempering, score),
+            "latency": time_varying(effect, bank, repeats)}  # fmt: skip
+
+
+def _peers(
+    effect: Effect,
+    bank: FilterBank,
+    kernels: Tensor,
+    tempering: int,
+    score: Callable[[Callable[[Tensor, Tensor], Tensor]], dict[str, float]],
+) -> list[dict[str, Any]]:
+    """The same pictures by low ranks of the basis, and by the bank's layers, found by tempering."""
+    found = [
+        {"method": f"low rank {rank}", "reads": 2 * rank * kernels.shape[-1],
+         "psnr": _mean(score(partial(_blended, bank, low_rank_basis(kernels.double(), rank))))}
+        for rank in RANKS
+    ]  # fmt: skip
+    if tempering:
+        clock = Clock()
+        other = FilterBank.grown(effect.kernel_at, effect.grid, partial(_tempered_from, effect.samples, tempering))
+        found.append({"method": f"{effect.samples}x4, tempering", "reads": other.basis.reads,
+                      "fit_seconds": clock.seconds(), "psnr": _mean(score(partial(_banked, other)))})  # fmt: skip
+    return found
+
+
+def _tempered_from(
+    samples: int, iterations: int, targets: Tensor, start: SparseKernelComplex | None
+) -> SparseKernelComplex:
+    return temper(targets, samples, 4, iterations if start is None else _warm(iterations), progress=True, start=start)
+
+
+def _warm(steps: int) -> int:
+    """Of a fit that begins at a neighbour's."""
+    return max(1, 3 * steps // 10)
+
+
+def _banked(bank: FilterBank, picture: Tensor, parameters: Tensor) -> Tensor:
+    return bank.apply(picture.float()[None, None], parameters.float(), outside="clamp")[0, 0]
+
+
+def _blended(bank: FilterBank, filters: list[Filter], picture: Tensor, parameters: Tensor) -> Tensor:
+    return torch.from_numpy(blend_pictures(picture.numpy(), bank.shares(parameters, "clamp")[0].numpy(), filters))
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    return sum(scores.values()) / len(scores)

@@ -28,8 +28,9 @@ def temper(
     chains: int = CHAINS,
     seed: int = 0,
     progress: bool = False,
+    start: SparseKernelComplex | None = None,
 ) -> SparseKernelComplex:
-    """Fit complexes to kernels ``(T, M, M)`` as `SparseKernelComplex.fit` does, from its sparse start, but by chance.
+    """Fit complexes to kernels ``(T, M, M)`` as `SparseKernelComplex.fit` does, but by chance.
 
     Every chain proposes, at each iteration, to move one sample and to change its weight, by Gaussian steps that are
     smaller for colder chains; it takes the proposal by Metropolis's rule for the relative error of the kernel. Every
@@ -43,10 +44,14 @@ def temper(
         chains: temperatures, spaced geometrically.
         seed: of all chance.
         progress: show a bar.
+        start: T complexes to begin with, as `temper` leaves them; None is the sparse start.
     """
     generator = torch.Generator().manual_seed(seed)
     sums = target.sum((-2, -1))
-    search = _Search(target / sums[:, None, None], samples, layers, chains, seed)
+    wanted = target / sums[:, None, None]
+    search = _Search(
+        wanted, *(_sparse_start(wanted, samples, layers, seed) if start is None else _shares(start)), chains
+    )
     for iteration in tqdm(range(iterations), "tempering", disable=not progress, leave=False):
         search.step(int(torch.randint(layers, (), generator=generator)), generator)
         if iteration % _SWAP_EVERY == 0:
@@ -57,15 +62,23 @@ def temper(
     return SparseKernelComplex(offsets, weights)
 
 
+def _sparse_start(wanted: Tensor, samples: int, layers: int, seed: int) -> tuple[Tensor, Tensor]:
+    offsets = torch.stack([initial_offsets("sparse", kernel, samples, layers, seed) for kernel in wanted])
+    return offsets, wanted.new_full((len(wanted), layers, samples), 1 / samples)
+
+
+def _shares(start: SparseKernelComplex) -> tuple[Tensor, Tensor]:
+    return start.offsets, start.weights / start.weights.sum(-1, keepdim=True)
+
+
 class _Search:
     """The chains of all targets. Kernels are compared by their spectra (Parseval): a proposal changes one
     layer, and costs one transform."""
 
-    def __init__(self, wanted: Tensor, samples: int, layers: int, chains: int, seed: int) -> None:
-        count, side = len(wanted), wanted.shape[-1]
-        start = torch.stack([initial_offsets("sparse", kernel, samples, layers, seed) for kernel in wanted])
-        self.offsets = start.to(wanted)[:, None].repeat(1, chains, 1, 1, 1)
-        self.weights = wanted.new_full((count, chains, layers, samples), 1 / samples)
+    def __init__(self, wanted: Tensor, offsets: Tensor, weights: Tensor, chains: int) -> None:
+        side, layers = wanted.shape[-1], weights.shape[1]
+        self.offsets = offsets.to(wanted)[:, None].repeat(1, chains, 1, 1, 1)
+        self.weights = weights.to(wanted)[:, None].repeat(1, chains, 1, 1)
         self.size = side + 2 * (side // 4)
         self.wanted = _spectrum(resize(wanted, self.size))[:, None]
         self.scale = self._norm(self.wanted)

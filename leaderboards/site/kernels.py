@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from metric_zoo.benchmarks.kernels.report import PUBLISHED, milliseconds
+from metric_zoo.benchmarks.kernels.report import PUBLISHED, milliseconds, varying
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
@@ -74,32 +74,29 @@ def _latency(results: list[dict[str, Any]], setting: str) -> Table:
 
 
 def _varying(results: list[dict[str, Any]], setting: str) -> Table:
-    headings = [Heading("Effect", False), Heading("Method", False), _READS, _PSNR, _PUBLISHED]
-    headings.append(Heading("Dense basis, dB", True, "PSNR of dense kernels on the same grid, blended."))
-    headings += [
-        Heading("1920 x 1080, ms", True),
-        Heading("Dense kernel per pixel, ms", True, "Blended for each pixel and laid over its window."),
-        Heading("Dense basis blended, ms", True, "The picture filtered by each dense kernel, the results weighed."),
-    ]
+    reads = Heading("Reads", True, "Of a pixel; of low ranks, for each filter of the basis.")
+    headings = [Heading("Effect", False), Heading("Method", False), reads, _PSNR, _PUBLISHED, Heading("Fit, s", True)]
+    headings.append(Heading("1920 x 1080, ms", True, "Median, half the quartiles' range."))
     rows = []
-    for row in results:
-        effect, method = printable(row["effect"]), printable(row["method"])
-        cells = [Cell(effect), Cell(method), _number(row["reads"], "d"), _number(row["psnr"], ".1f")]
-        cells += [_published(effect, method), _number(row["psnr_of_dense_basis"], ".1f")]
-        cells += [_milliseconds(entry["milliseconds"]) for entry in row["latency"]]
+    for row in (row for effect in results for row in varying(effect)):
+        effect, method = printable(row.effect), printable(row.method)
+        forms = ((row.reads, "d"), (row.psnr, ".1f"), (row.published, ".1f"), (row.fit_seconds, ".1f"))
+        cells = [Cell(effect), Cell(method), *(_number(*each) for each in forms)]
+        cells.append(Cell("") if row.milliseconds is None else _milliseconds(row.milliseconds))
         rows.append(Row(cells, {"method": method}))
     return Table("Filters that change from pixel to pixel", setting, headings, rows)
 
 
-def _number(value: float, form: str) -> Cell:
+def _number(value: float | None, form: str) -> Cell:
+    if value is None:
+        return Cell("")
     if not math.isfinite(value):
         raise ValueError(f"{value} is no figure")
     return Cell(format(value, form), value)
 
 
 def _published(name: str, method: str) -> Cell:
-    found = PUBLISHED.get((name, method))
-    return Cell("") if found is None else _number(found, ".1f")
+    return _number(PUBLISHED.get((name, method)), ".1f")
 
 
 def _milliseconds(quartiles: list[float]) -> Cell:

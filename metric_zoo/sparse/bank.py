@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,31 +64,59 @@ class FilterBank:
     ) -> FilterBank:
         """Fit a basis, neighbours from one another, so that a sample keeps its part in all of them.
 
-        The complex in the middle of the grid is fitted first, along the first parameter both ways the next ones begin
-        where their neighbours ended, and from these, along the second, all others.
+        The complex in the middle of the grid is fitted first; along the first parameter both ways the next ones begin
+        where their neighbours ended, and from these, along the second, all others. Those that are as many steps from
+        the middle are fitted at once.
 
         Args:
             kernel_at: the kernel ``(M, M)`` for the values of the parameters.
             grid: one or two lists of them.
             samples, layers, init, steps, seed: as in `SparseKernelComplex.fit`, for the first.
             warm_steps: of every fit that begins at a neighbour's; more of them fit better and correspond less.
-            progress: show a bar for every fit.
+            progress: show a bar for every generation of fits.
 
         Raises:
             MetricZooError: as `SparseKernelComplex.fit`, or if the grid is none.
         """
+
+        def fitted(targets: Tensor, start: SparseKernelComplex | None) -> SparseKernelComplex:
+            options = {"samples": samples, "layers": layers, "seed": seed, "progress": progress}
+            if start is None:
+                return SparseKernelComplex.fit(targets, init=init, steps=steps, **options)
+            return SparseKernelComplex.fit(targets, init=start, steps=warm_steps, **options)
+
+        return cls.grown(kernel_at, grid, fitted)
+
+    @classmethod
+    def grown(
+        cls,
+        kernel_at: Callable[..., Tensor],
+        grid: Sequence[Sequence[float]],
+        fit: Callable[[Tensor, SparseKernelComplex | None], SparseKernelComplex],
+    ) -> FilterBank:
+        """A basis by any method of fitting, every complex from its neighbour towards the middle of the grid.
+
+        Args:
+            kernel_at, grid: as in `fit`.
+            fit: gives the complexes for targets ``(T, M, M)`` and as many to begin with, or None for the first; what
+                is as many steps from the middle is fitted at once.
+
+        Raises:
+            MetricZooError: if the grid is none.
+        """
         axes = tuple(torch.tensor(list(values), dtype=torch.float64) for values in grid)
         _check_grid(axes)
         shape = tuple(map(len, axes))
-        options = {"samples": samples, "layers": layers, "seed": seed, "progress": progress}
         found: dict[tuple[int, ...], SparseKernelComplex] = {}
-        for point, before in _order(shape):
-            target = kernel_at(*(values[i].item() for values, i in zip(axes, point, strict=True)))
-            start, count = (init, steps) if before is None else (found[before], warm_steps)
-            found[point] = SparseKernelComplex.fit(target, init=start, steps=count, **options)
-        every = [found[point] for point in itertools.product(*map(range, shape))]
-        basis = (torch.stack([getattr(one, name) for one in every]) for name in ("offsets", "weights"))
-        return cls(SparseKernelComplex(*(tensor.unflatten(0, shape) for tensor in basis)), axes)
+        for points in _generations(shape):
+            values = [[axis[i].item() for axis, i in zip(axes, point, strict=True)] for point in points]
+            targets = torch.stack([kernel_at(*each) for each in values])
+            start = _stacked([found[_towards(point, shape)] for point in points]) if found else None
+            fits = fit(targets, start)
+            found |= {point: fits[index] for index, point in enumerate(points)}
+        every = _stacked([found[point] for point in itertools.product(*map(range, shape))])
+        basis = (tensor.unflatten(0, shape) for tensor in (every.offsets, every.weights))
+        return cls(SparseKernelComplex(*basis), axes)
 
     def at(self, *parameters: float) -> SparseKernelComplex:
         """The filter for these values.
@@ -202,19 +229,22 @@ def _steps(values: Tensor, grid: Tensor, axis: int, outside: str) -> Tensor:
     return cell + (values - grid[cell]) / (grid[cell + 1] - grid[cell])
 
 
-def _order(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
-    """The points of a grid, and beside each the neighbour that comes before it."""
-    middle = tuple(size // 2 for size in shape)
-    order = sorted(
-        itertools.product(*map(range, shape)), key=lambda p: (math.dist(p[1:], middle[1:]), abs(p[0] - middle[0]))
+def _generations(shape: tuple[int, ...]) -> list[list[tuple[int, ...]]]:
+    """The points of a grid by the number of steps from its middle."""
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for point in itertools.product(*map(range, shape)):
+        found.setdefault(sum(abs(i - size // 2) for i, size in zip(point, shape, strict=True)), []).append(point)
+    return [found[steps] for steps in sorted(found)]
+
+
+def _towards(point: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The neighbour that is a step nearer to the middle, along the last parameter in which they differ."""
+    axis = max(axis for axis, size in enumerate(shape) if point[axis] != size // 2)
+    step = 1 if shape[axis] // 2 > point[axis] else -1
+    return (*point[:axis], point[axis] + step, *point[axis + 1 :])
+
+
+def _stacked(complexes: Sequence[SparseKernelComplex]) -> SparseKernelComplex:
+    return SparseKernelComplex(
+        *(torch.stack([getattr(one, name) for one in complexes]) for name in ("offsets", "weights"))
     )
-    return [(point, _towards(point, middle)) for point in order]
-
-
-def _towards(point: tuple[int, ...], middle: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The neighbour that is nearer to the middle, along the last parameter in which they differ."""
-    for axis in reversed(range(len(point))):
-        step = (middle[axis] > point[axis]) - (middle[axis] < point[axis])
-        if step:
-            return (*point[:axis], point[axis] + step, *point[axis + 1 :])
-    return None

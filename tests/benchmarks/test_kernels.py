@@ -15,6 +15,7 @@ from metric_zoo.benchmarks.kernels import latency, quality, run
 from metric_zoo.benchmarks.kernels.latency import dense_filters, time_varying
 from metric_zoo.benchmarks.kernels.lowrank import LowRank
 from metric_zoo.benchmarks.kernels.quality import compare, dense_filter, kernel_error
+from metric_zoo.benchmarks.kernels.report import varying
 from metric_zoo.benchmarks.kernels.run import bench_kernels
 from metric_zoo.benchmarks.kernels.tempering import temper
 from metric_zoo.benchmarks.kernels.varying import EFFECTS, Effect, truth
@@ -60,6 +61,11 @@ def test_tempering_goes_down():
     torch.testing.assert_close(found[1][0].kernel().sum(), torch.tensor(1.0), atol=1e-4, rtol=0)
     again = temper(target, 6, 2, 300)
     assert torch.equal(again.offsets, found[1].offsets)
+    further = temper(target, 6, 2, 20, start=again)
+    assert (
+        quality.kernel_error(further[0].kernel(), target[0])
+        <= quality.kernel_error(again[0].kernel(), target[0]) + 1e-6
+    )
 
 
 def test_figures_against_scikit_image():
@@ -100,9 +106,12 @@ def test_the_dense_peer_of_a_bank_computes_the_same(monkeypatch):
     kernel = (effect.kernel_at(4.0) + effect.kernel_at(12.0)) / 2
     expected = scipy.ndimage.correlate(image[0, 0].numpy(), kernel.numpy(), mode="nearest")
     np.testing.assert_allclose(filtered().numpy(), expected[20:28].ravel(), atol=1e-5)
-    blended = latency.blend_pictures(image[0, 0].numpy(), shares.numpy(), kernels.numpy())
+    blended = latency.blend_pictures(image[0, 0].numpy(), shares.numpy(), latency.dense_basis(kernels))
     np.testing.assert_allclose(blended, expected, atol=1e-5)
-    assert [row["method"] for row in time_varying(effect, bank, 3)] == ["6x2", latency.PER_PIXEL, latency.BLENDED]
+    whole = latency.blend_pictures(image[0, 0].numpy(), shares.numpy(), latency.low_rank_basis(kernels, 49))
+    np.testing.assert_allclose(whole, expected, atol=1e-5)  # all ranks are the kernel itself
+    timed = [row["method"] for row in time_varying(effect, bank, 3)]
+    assert timed == ["6x2", latency.PER_PIXEL, latency.BLENDED, "low rank 1", "low rank 2", "low rank 3"]
 
 
 def test_the_command_writes_both_files(tmp_path, monkeypatch):
@@ -119,6 +128,12 @@ def test_the_command_writes_both_files(tmp_path, monkeypatch):
     assert {"24x4", "12x4", "32x4", "8x6", "24x4, random", "low rank 3", "24x4, tempering"} < methods
     assert {row["method"] for row in report["latency"]} > {"24x4", "dense, direct (torch)", "dense, FFT (scipy)"}
     assert report["varying"][0]["effect"] == "tilt-shift" and set(report["varying"][0]["by_picture"]) == {"chelsea"}
+    rows = {row.method: row for row in varying(report["varying"][0])}
+    assert list(rows) == ["24x4", "low rank 1", "low rank 2", "low rank 3", "24x4, tempering", latency.PER_PIXEL,
+                          latency.BLENDED]  # fmt: skip
+    assert rows["low rank 1"].reads == 98 and rows["low rank 2"].published == 33.22
+    assert rows["low rank 1"].psnr < rows["low rank 2"].psnr < rows[latency.BLENDED].psnr
+    assert rows["24x4, tempering"].milliseconds is None and rows["24x4, tempering"].psnr > 0
 
 
 def test_bad_input(tmp_path):

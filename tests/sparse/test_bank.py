@@ -172,3 +172,18 @@ def test_bad_input(case):
     call, message = BAD[case]
     with pytest.raises(MetricZooError, match=message):
         call()
+
+
+def test_every_complex_grows_from_its_neighbour():
+    """Offsets that count the steps from the middle, along the first axis and then along the second."""
+    sizes = []
+
+    def one_further(targets_: torch.Tensor, start: SparseKernelComplex | None) -> SparseKernelComplex:
+        sizes.append(len(targets_))
+        count = torch.zeros(1, 1, 3, 2) if start is None else start.offsets + 1
+        return SparseKernelComplex(count, torch.ones(count.shape[:-1]))
+
+    bank = FilterBank.grown(lambda a, b: torch.tensor([[float(a * 10 + b)]]), [[0, 1, 2], [0, 1, 2, 3]], one_further)
+    assert sizes == [1, 4, 5, 2]  # the middle is (1, 2)
+    expected = torch.tensor([[3, 2, 1, 2], [2, 1, 0, 1], [3, 2, 1, 2]])
+    assert torch.equal(bank.basis.offsets[..., 0, 0, 0], expected.float())
