@@ -50,7 +50,8 @@ def convert(
     """Replace selected convolutions of any model by another kind, keeping the pretrained function.
 
     The model keeps its class, methods, state-dict keys, hooks, device, dtype and modes; each replaced layer keeps its
-    weights and gains a head. The result is checked on an example input before it is returned.
+    weights and gains a head (but for ``to="sparse"``, where samples replace the kernel). The result is checked on an
+    example input before it is returned.
 
     Args:
         model: any `nn.Module` with `nn.Conv2d` layers.
@@ -73,7 +74,7 @@ def convert(
         inplace: convert this object instead of a copy.
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
             methods, right in training and in evaluation. In it `F.conv2d` calls on a parameter are convolutions too,
-            named after it.
+            named after it, unless they are made by a module without children, which stays one node.
         strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it.
         options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``. ``head`` is
             ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself, but the
@@ -177,9 +178,11 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
     moved = [name for name, layer in layers.items() if not layer.is_identity()]
     if moved:
+        sparse = isinstance(layers[moved[0]], SparseKernelComplex2d)
+        why = "its kernel was not saved with it, or it has changed" if sparse else "a trained sampling rule"
         raise ConversionError(
-            f"{len(moved)} of {len(layers)} layers no longer equal a convolution, {moved[0]!r} the first: "
-            "a trained sampling rule cannot be reverted exactly"
+            f"{len(moved)} of {len(layers)} layers no longer equal a convolution, {moved[0]!r} the first ({why}): "
+            "that cannot be reverted exactly"
         )
     if not inplace:
         model = full_copy(model)

@@ -124,7 +124,8 @@ class ConversionReport:
         model: the model's class.
         converted: name -> `LayerReport`.
         skipped: name -> reason, for every other convolution.
-        output: difference of the whole model's output; None if nothing was compared, or if the output's shapes depend
+        output: difference of the whole model's output (of several approximations one after the other the sum, which it
+            does not exceed); None if nothing was compared, or if the output's shapes depend
             on the data (then the layers' own differences are the proof).
         output_float64: the same in double precision, where float32's rounding alone exceeds the tolerance; else None.
         not_compared: why nothing was compared; None if it was.
@@ -236,7 +237,7 @@ def attach(model: nn.Module, report: ConversionReport) -> None:
         if not report.converted:  # nothing was done: what was proved before still holds
             report = replace(previous, skipped=report.skipped)
         if previous.approximations and previous.output and report.output:
-            report.output |= previous.output  # what was approximated before still moves it
+            report.output += previous.output  # what was approximated before still moves it
         report.converted = {**previous.converted, **report.converted}
         report.skipped = {name: why for name, why in report.skipped.items() if name not in report.converted}
         report.atrous |= previous.atrous

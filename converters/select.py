@@ -103,6 +103,8 @@ def _unwanted_fixed(node: ConvNode, explicit: bool) -> str:
         return "its weight is standardised at every call"
     if node.calls == 0:
         return "not called in evaluation"
+    if not node.module.weight.is_meta and not bool(node.module.weight.isfinite().all()):
+        return "its kernels are not finite"
     small = min(node.kernel) < MIN_SPARSE_KERNEL and not explicit
     return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_SPARSE_KERNEL}" if small else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from metric_zoo.converters.source import behaviour
 from metric_zoo.converters.verify import layer_differences, output_difference, run
 from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, MetricZooError
-from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.config import SparseConfig, check_count, is_number
 from metric_zoo.nn.sparse import SparseKernelComplex2d
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.timing import alternate, quartiles
@@ -35,8 +36,9 @@ class SparseOptions(SparseConfig):
     Attributes:
         steps: of the fit.
         seed: of its start.
-        max_error: a layer whose kernels are further off, relative to their norm, is left as it is.
-        min_speedup: so is one that is not this many times as fast as the convolution, at the declared size.
+        max_error: a layer with a kernel that is further off, relative to its norm, is left as it is.
+        min_speedup: so is one that is not this many times as fast as the convolution, at the declared size. A clock
+            decides: where several processes must agree, convert in one and `save`, or give 0.
     """
 
     steps: int = STEPS
@@ -46,12 +48,15 @@ class SparseOptions(SparseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 3 or self.steps < 1:
-            raise MetricZooError(f"samples={self.samples}, steps={self.steps}: expected 3 or more, and 1 or more")
-        if not self.max_error > 0 or not self.min_speedup >= 0:
-            raise MetricZooError(
-                f"max_error={self.max_error}, min_speedup={self.min_speedup}: expected a number > 0 and one >= 0"
-            )
+        check_count("steps", self.steps)
+        if self.samples < 3:
+            raise MetricZooError(f"samples={self.samples}: expected 3 or more")
+        if not isinstance(self.seed, int):
+            raise MetricZooError(f"seed={self.seed!r}: expected a whole number")
+        for name, least in (("max_error", math.ulp(0)), ("min_speedup", 0)):
+            value = getattr(self, name)
+            if not is_number(value) or not value >= least:
+                raise MetricZooError(f"{name}={value!r}: expected a number {'>= 0' if least == 0 else '> 0'}")
 
 
 def sparsify(
@@ -113,8 +118,8 @@ def build_sparse(conv: nn.Conv2d, samples: int, layers: int) -> SparseKernelComp
     layer = SparseKernelComplex2d(
         conv.in_channels, conv.kernel_size, samples, layers, conv.stride, behaviour(conv).padding, False, **like
     )
-    layer.bias = conv.bias
     layer.requires_grad_(conv.weight.requires_grad)
+    layer.bias = conv.bias
     inherit(layer, conv)
     return layer
 

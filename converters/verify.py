@@ -30,6 +30,10 @@ class Difference:
         """``maximum / scale``."""
         return self.maximum / self.scale if self.scale else self.maximum
 
+    def __add__(self, other: Difference) -> Difference:
+        """At most, of one after the other."""
+        return Difference(self.maximum + other.maximum, _max(self.scale, other.scale))
+
     def __or__(self, other: Difference) -> Difference:
         """Of two tensors together."""
         return Difference(_max(self.maximum, other.maximum), _max(self.scale, other.scale))

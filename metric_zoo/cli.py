@@ -63,7 +63,8 @@ def inspect(
     rows = inspect_convolutions(build_base(ModelOrigin(source, model)), to, where)
     taken = sum(bool(row["selected"]) for row in rows)
     typer.echo(columns([list(COLUMNS), *([str(row[name]) for name in COLUMNS] for row in rows)]))
-    typer.echo(f"\n{taken} of {len(rows)} convolutions would become {to!r}")
+    would = "be tried as" if to == "sparse" else "become"
+    typer.echo(f"\n{taken} of {len(rows)} convolutions would {would} {to!r}")
 
 
 @app.command("filter")
@@ -71,7 +72,9 @@ def filter_(
     image: Annotated[Path, typer.Argument(help="A picture, grey or in colour.")],
     out: Annotated[Path, typer.Option(help="Folder of the filtered pictures and their comparison.")] = Path("filtered"),
     clean: Annotated[Path | None, typer.Option(help="The picture without noise, to compare with.")] = None,
-    noise: Annotated[float, typer.Option(help="Standard deviation of noise to add first; IMAGE is then clean.")] = 0.0,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Standard deviation of noise to add first; IMAGE is then clean.")
+    ] = 0.0,
     kernel_size: Annotated[int, typer.Option(help="Odd; its square is the number of samples.")] = 11,
 ) -> None:
     """Smooth a picture over balls of metrics that its own edges give, straight and geodesic ones."""

@@ -69,12 +69,15 @@ def write_image(image: Tensor, path: Path) -> None:
     """Write ``(1, C, H, W)`` in [0, 1], C 1 or 3, with 8 bits; the whole file or none.
 
     Raises:
-        DataError: if the file's name says no format that PIL writes.
+        DataError: if the file's name says no format that PIL writes, or it cannot be written.
     """
     levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
     form = Image.registered_extensions().get(path.suffix.lower())
     if form is None:
         raise DataError(f"{path} has no ending of a picture, such as .png")
-    with replacing(path) as temporary:
-        Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(temporary, format=form)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(temporary, format=form)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -51,6 +51,8 @@ def explain_models(
     input, shown = prepare(next(iter(models.values())), picture, size, look)
     files, classify = [], all(_tells_classes(model, input) for model in models.values())
     for ending in ("png", "svg"):
+        if classify:  # first, since it may refuse the target
+            draw_cams(models, input, shown, out / f"grad-cam.{ending}", target)
         for name, model in models.items():
             if not any(isinstance(part, SampledConv2d) for part in model.modules()):
                 continue
@@ -60,7 +62,6 @@ def explain_models(
             files += [balls, fields]
         if classify:
             files.append(out / f"grad-cam.{ending}")
-            draw_cams(models, input, shown, files[-1], target)
     return files
 
 

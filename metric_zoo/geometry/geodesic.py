@@ -57,11 +57,14 @@ def geodesic_ball(
 
     Raises:
         MetricZooError: for a metric that is infeasible or not finite (with the first such pixel), an unknown sampling,
-            a radius that is not positive, or no steps.
+            a radius that is not positive and finite, or a count that is no whole number above 0.
     """
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    if not radius > 0 or steps < 1:
-        raise MetricZooError(f"radius={radius}, steps={steps}: expected a radius > 0 and at least 1 step")
+    if not 0 < radius < math.inf:
+        raise MetricZooError(f"radius={radius}: expected a finite one > 0")
+    for name, count in (("kernel_size", size), ("spacing", spacing), ("steps", steps)):
+        if not all(isinstance(n, int) and n >= 1 for n in (count if isinstance(count, tuple) else (count,))):
+            raise MetricZooError(f"{name}={count}: expected whole numbers >= 1")
     metric.check_feasible()
     samples = ball_samples(sampling, size, dilation)
     return geodesic_positions(metric, samples, Rays.of(samples), spacing, radius, steps)

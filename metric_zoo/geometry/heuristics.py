@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,7 +89,11 @@ def _check(image: Tensor, axis: str, anisotropy: float, iota: float, tau: float,
         raise MetricZooError(f"unknown axis {axis!r}; known: {AXES}")
     if drift not in DRIFT_DIRECTIONS:
         raise MetricZooError(f"unknown drift {drift!r}; known: {DRIFT_DIRECTIONS}")
-    if anisotropy < 0 or iota <= 0:
-        raise MetricZooError(f"anisotropy={anisotropy}, iota={iota}: expected anisotropy >= 0 and iota > 0")
+    if not bool(image.isfinite().all()):
+        raise MetricZooError(f"image holds {int((~image.isfinite()).sum())} pixels that are not finite")
+    if not (0 <= anisotropy < math.inf and 0 < iota < math.inf):
+        raise MetricZooError(
+            f"anisotropy={anisotropy}, iota={iota}: expected finite ones, anisotropy >= 0 and iota > 0"
+        )
     if not 0 <= tau < 1:
         raise MetricZooError(f"tau={tau}: expected 0 <= tau < 1, or the metric is not positive")

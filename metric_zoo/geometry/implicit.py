@@ -86,7 +86,8 @@ def _solve(y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.stack((x * x, 2 * x * z, z * z, 2 * x, 2 * z), -1)
     normal = rows.mT @ rows
     # What the samples do not tell (all in one line) is left at 0 instead of anywhere.
-    normal = normal + 1e-6 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * torch.eye(5).to(normal)
+    lift = 1e-6 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + torch.finfo(normal.dtype).tiny
+    normal = normal + lift * torch.eye(5).to(normal)
     solution = torch.linalg.solve(normal, rows.sum(-2))
     return solution[..., :3], solution[..., 3:]
 
@@ -163,10 +164,14 @@ def hull_ball(positions: Tensor) -> np.ndarray:
         ``(V, 2)`` float64, counterclockwise for an x axis to the right and a y axis upwards.
 
     Raises:
-        MetricZooError: if all samples lie in one line.
+        MetricZooError: for positions of another shape or that are not finite, or samples that all lie in one line.
     """
     from scipy.spatial import ConvexHull, QhullError
 
+    if positions.dim() != 2 or positions.shape[1] != 2:
+        raise MetricZooError(f"positions have shape {tuple(positions.shape)}: expected one pixel's samples, (K, 2)")
+    if not bool(positions.isfinite().all()):
+        raise MetricZooError(f"positions hold {int((~positions.isfinite()).sum())} values that are not finite")
     points = positions.detach().double().cpu().numpy()
     try:
         return points[ConvexHull(points).vertices]

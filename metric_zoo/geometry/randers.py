@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.precision import at_least_float32
 
 PACKED_CHANNELS = 5
 """Channels of one packed metric: m11, m12, m22, omega_x, omega_y."""
@@ -127,9 +128,12 @@ class RandersMetric:
         return torch.sqrt(self._drift_square())
 
     def _drift_square(self) -> Tensor:
+        """A sum of squares, not the adjugate's form, whose terms may cancel to less than 0."""
         m11, m12, m22, omega_x, omega_y = self.components
-        quadratic = m22 * omega_x**2 - 2 * m12 * omega_x * omega_y + m11 * omega_y**2
-        return quadratic / (m11 * m22 - m12**2)
+        wide = m11 >= m22
+        pivot, along = torch.where(wide, m11, m22), torch.where(wide, omega_x, omega_y)
+        rest = pivot * torch.where(wide, omega_y, omega_x) - m12 * along
+        return along**2 / pivot + rest / pivot * (rest / (m11 * m22 - m12**2))
 
     def is_feasible(self) -> Tensor:
         """Boolean ``(B, G, H, W)``: M is positive definite and ``|omega|_{M^-1} < 1``; False where a value is NaN."""
@@ -179,18 +183,16 @@ class RandersMetric:
         No ball reaches further than ``least ** -0.5`` without drift, and than ``least ** -1.5`` with one. In closed
         form, whose gradient is finite where the eigenvalues agree or the drift is 0.
         """
-        m11, m12, m22, omega_x, omega_y = self.components
-        middle, difference = (m11 + m22) / 2, (m11 - m22) / 2
-        half = torch.sqrt((difference**2 + m12**2).clamp_min(torch.finfo(m11.dtype).tiny))
-        low, high = (middle - half).clamp_min(least), (middle + half).clamp_min(least)
-        centre, stretch = (low + high) / 2, (high - low) / 2 / half
-        new = (centre + stretch * difference, stretch * m12, centre - stretch * difference)
-        below = middle - half < least
-        matrix = [torch.where(below, a, b) for a, b in zip(new, (m11, m12, m22), strict=True)]
+        dtype = self.packed.dtype
+        m11, m12, m22, omega_x, omega_y = RandersMetric(at_least_float32(self.packed)).components
+        # What is raised is raised to where the determinant still has digits in this dtype.
+        matrix = _raised(m11, m12, m22, least, 8 * torch.finfo(dtype).eps)
         square = RandersMetric.from_components(*matrix, omega_x, omega_y)._drift_square()
         limit = (1 - least) ** 2
         factor = torch.sqrt(limit / square.clamp_min(limit))
-        return RandersMetric.from_components(*matrix, factor * omega_x, factor * omega_y)
+        return RandersMetric(
+            RandersMetric.from_components(*matrix, factor * omega_x, factor * omega_y).packed.to(dtype)
+        )
 
     def dual(self) -> RandersMetric:
         r"""The dual metric :math:`F^*(v) = \sup_{F(u) \le 1} v^T u`, again a Randers metric.
@@ -223,3 +225,30 @@ class RandersMetric:
         angles = torch.arange(n, dtype=self.packed.dtype, device=self.packed.device) * (2 * math.pi / n)
         u = torch.stack((angles.cos(), angles.sin()), dim=1)
         return u.view(n, 2, 1, 1) / self.norm(u).unsqueeze(3)
+
+
+def _raised(m11: Tensor, m12: Tensor, m22: Tensor, least: float, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues below ``least`` become it, or ``share`` of the largest magnitude if that is more; others stay.
+
+    The smaller one is the determinant over the larger: the difference of their mean and half their distance is
+    nothing but rounding where one is much larger. What they lack is added along their eigenvectors.
+    """
+    middle, difference = (m11 + m22) / 2, (m11 - m22) / 2
+    round_ = (difference == 0) & (m12 == 0)  # any two directions are eigenvectors
+    half = torch.hypot(torch.where(round_, torch.ones_like(difference), difference), m12)
+    cosine, sine = difference / half, m12 / half
+    half = torch.where(round_, torch.zeros_like(half), half)
+    larger = torch.where(middle < 0, middle - half, middle + half)  # in magnitude
+    other = (m11 * m22 - m12**2) / torch.where(larger == 0, torch.ones_like(larger), larger)
+    low, high = torch.minimum(larger, other), torch.maximum(larger, other)
+    missing = torch.maximum(least + torch.zeros_like(high), share * larger.abs()) - low
+    raised = (
+        m11 + missing * (1 - cosine) / 2,
+        m12 - missing * sine / 2,
+        m22 + missing * (1 + cosine) / 2,
+    )
+    smallest = (least, 0.0, least)
+    return tuple(
+        torch.where(high < least, torch.full_like(same, floor), torch.where(low < least, new, same))
+        for same, new, floor in zip((m11, m12, m22), raised, smallest, strict=True)
+    )

@@ -12,11 +12,17 @@ from metric_zoo.geometry.sampling import SAMPLINGS
 from metric_zoo.nn.head import HEADS
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """A number, which True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_count(name: str, value: Any) -> None:
+def check_count(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a whole number above 0.
+
+    Raises:
+        MetricZooError: with the name and the value.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise MetricZooError(f"{name}={value!r}: expected a whole number >= 1")
 
@@ -30,7 +36,7 @@ def _check_head(form: Any, size: Any) -> None:
     _check_name("head", form, ("auto", *HEADS))
     if size is None:
         return
-    _check_count("head_kernel_size", size)
+    check_count("head_kernel_size", size)
     if form in ("pointwise", "bottleneck"):
         raise MetricZooError(f"head_kernel_size={size!r}: a {form!r} head has no window, leave it out")
 
@@ -89,14 +95,14 @@ class MetricConfig(KindOptions):
         _check_name("parametrization", self.parametrization, tuple(PARAMETRIZATIONS))
         _check_name("sampling", self.sampling, SAMPLINGS)
         _check_name("drift", self.drift, DRIFTS)
-        if not _is_number(self.eps_omega) or not 0 <= self.eps_omega <= 1:
+        if not is_number(self.eps_omega) or not 0 <= self.eps_omega <= 1:
             raise MetricZooError(f"eps_omega={self.eps_omega!r}: expected a number in [0, 1]")
-        if not _is_number(self.eps_L) or not self.eps_L > 0:
+        if not is_number(self.eps_L) or not self.eps_L > 0:
             raise MetricZooError(f"eps_L={self.eps_L!r}: expected a number > 0")
-        pair = isinstance(self.scale, tuple) and len(self.scale) == 2 and all(map(_is_number, self.scale))
+        pair = isinstance(self.scale, tuple) and len(self.scale) == 2 and all(map(is_number, self.scale))
         if not pair or not 0 < self.scale[0] <= self.scale[1]:
             raise MetricZooError(f"scale={self.scale!r}: expected (min, max) with 0 < min <= max")
-        _check_count("metric_groups", self.metric_groups)
+        check_count("metric_groups", self.metric_groups)
         _check_head(self.head, self.head_kernel_size)
 
 
@@ -116,7 +122,7 @@ class DeformConfig(KindOptions):
     head: str = "full"
 
     def __post_init__(self) -> None:
-        _check_count("offset_groups", self.offset_groups)
+        check_count("offset_groups", self.offset_groups)
         _check_head(self.head, self.head_kernel_size)
 
 
@@ -131,7 +137,7 @@ class ActiveConfig(KindOptions):
     offset_groups: int = 1
 
     def __post_init__(self) -> None:
-        _check_count("offset_groups", self.offset_groups)
+        check_count("offset_groups", self.offset_groups)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class DilatedConfig(KindOptions):
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if not _is_number(self.factor) or not self.factor > 0:
+        if not is_number(self.factor) or not self.factor > 0:
             raise MetricZooError(f"factor={self.factor!r}: expected a number > 0")
 
 
@@ -162,8 +168,8 @@ class SparseConfig(KindOptions):
     layers: int = 4
 
     def __post_init__(self) -> None:
-        _check_count("samples", self.samples)
-        _check_count("layers", self.layers)
+        check_count("samples", self.samples)
+        check_count("layers", self.layers)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from metric_zoo.geometry.geodesic import Rays, geodesic_positions
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.geodesic import STEPS, Rays, geodesic_positions
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.ops.padding import Pads
@@ -22,13 +25,15 @@ class GeodesicConv2d(MetricConv2d):
     (`metric_zoo.geometry.geodesic_ball`) instead of straight lines: they bend where the metric changes, so that a
     ball need not be convex. Where the field is constant both are the same, sample by sample, as long as the metric is
     not bounded: a ball is at most 4 times the Euclidean one, before its drift, or geodesics would be too long to be
-    followed. Positions are stored: a few geodesics a pixel, integrated again by the backward pass.
+    learned. A geodesic takes 8 steps, or one for every quarter of a pixel of the ordinary kernel's reach; where balls
+    are long and the metric is rough, their ends are approximate. Positions are stored: a few geodesics a pixel,
+    integrated again by the backward pass.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``, the size of the ordinary convolution.
 
     Raises:
-        MetricZooError: as `MetricConv2d`.
+        MetricZooError: as `MetricConv2d`; for an ``eps_omega`` below 1/16, or a ``scale`` below 1/32.
 
     Example:
         >>> layer = GeodesicConv2d(8, 16, 3, padding=1)
@@ -40,8 +45,14 @@ class GeodesicConv2d(MetricConv2d):
 
     def __init__(self, *arguments, **options) -> None:
         super().__init__(*arguments, **options)
+        if self.config.eps_omega < LEAST:
+            raise MetricZooError(f"eps_omega={self.config.eps_omega}: geodesic balls need {LEAST} or more")
+        if 2 * self.config.scale[1] <= LEAST and self.config.parametrization.startswith("eigen_scaled"):
+            raise MetricZooError(f"scale={self.config.scale}: eigenvalues up to {LEAST} are raised to it, give more")
         with torch.device("cpu"):  # a table of plain numbers, also of a layer that is built on the meta device
             self._rays = Rays.of(self._samples())
+        # Half a pixel each for balls of twice the Euclidean one.
+        self._steps = max(STEPS, math.ceil(4 * max(self._rays.reach)))
 
     def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
         # Longer geodesics cross more of the field than their steps resolve, and the gradient of where they end grows
@@ -49,7 +60,9 @@ class GeodesicConv2d(MetricConv2d):
         return super()._metric(input, pads).bounded(LEAST)
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        return geodesic_positions(self._metric(input, pads), self._samples(), self._rays, self.stride)
+        return geodesic_positions(
+            self._metric(input, pads), self._samples(), self._rays, self.stride, steps=self._steps
+        )
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
         positions = self._positions(input, pads)

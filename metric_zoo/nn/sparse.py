@@ -10,7 +10,7 @@ from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.nn.config import SparseConfig
 from metric_zoo.ops.padding import Padding, pair, resolve_padding
-from metric_zoo.sparse.complex import SparseKernelComplex
+from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
 from metric_zoo.sparse.render import resize
@@ -36,6 +36,8 @@ class SparseKernelComplex2d(nn.Module):
 
     Shape:
         ``(B, channels, H, W) -> (B, channels, Ho, Wo)``, that of the convolution it stands in for.
+
+    Compiled or exported it keeps the extent that its kernels had when it last ran, or was loaded, as it is.
 
     Raises:
         MetricZooError: for an even kernel, or a number that is no whole number above 0.
@@ -69,6 +71,7 @@ class SparseKernelComplex2d(nn.Module):
         self.offsets = nn.Parameter(torch.empty(channels, layers, samples, 2, **like))
         self.weights = nn.Parameter(torch.empty(channels, layers, samples, **like))
         self.bias = nn.Parameter(torch.zeros(channels, **like)) if bias else None
+        self._reach = max(self.kernel_size) // 2 + layers
         self.reset_parameters()
 
     @classmethod
@@ -114,20 +117,23 @@ class SparseKernelComplex2d(nn.Module):
         if full.any():
             fits = SparseKernelComplex.fit(target[full], samples, layers, steps=steps, seed=seed, signed=True)
             self.offsets[full], self.weights[full] = fits.offsets.to(self.offsets), fits.weights.to(self.weights)
+        self._extent()
 
     @torch.no_grad()
     def kernel_error(self, kernels: Tensor) -> float:
-        """``|K - kernels| / |kernels|`` over all channels together, K being the kernels that this layer applies.
+        """The largest ``|K - kernel| / |kernel|`` of all channels, K being the kernel that this layer applies.
 
-        For white noise it is the relative error of the output; photographs are smoother, and lose less.
+        For white noise it is the relative error of the output; photographs are smoother, and lose less. The worst
+        channel counts, since what follows a depthwise convolution may scale every channel alike (a normalisation).
 
         Args:
-            kernels: ``(channels, 1, M, M)``, as for `fit`.
+            kernels: ``(channels, 1, M, M)``, as for `fit`; an empty one has no error while it is met exactly.
         """
         complexes = self.complex()
         size = max(2 * complexes.reach + 1, kernels.shape[-1])
         wanted = resize(kernels.detach()[:, 0].to(complexes.weights), size)
-        return ((complexes.kernel(size) - wanted).norm() / wanted.norm()).item()
+        missed, norm = (t.flatten(1).norm(dim=1) for t in (complexes.kernel(size) - wanted, wanted))
+        return torch.where(missed == 0, missed, missed / norm).amax().item()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -147,18 +153,33 @@ class SparseKernelComplex2d(nn.Module):
         size = (input.shape[-2], input.shape[-1])
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, (1, 1))
         # A kernel's middle lies half of its size within; what the padding has more or less of is added or cut off.
+        if min(n + sum(pad) - k for n, pad, k in zip(size, pads, self.kernel_size, strict=True)) < 0:
+            raise MetricZooError(f"a kernel of {self.kernel_size} is larger than the padded input: {size}, {pads}")
         (top, bottom), (left, right) = (
             (before - k // 2, after - k // 2) for (before, after), k in zip(pads, self.kernel_size, strict=True)
         )
         more = F.pad(input, (max(left, 0), max(right, 0), max(top, 0), max(bottom, 0)))
-        output = self.complex().apply(more, "zeros")
+        output = read_layers(more, *self._layers(), self._extent(), "zeros")
         output = F.pad(output, (min(left, 0), min(right, 0), min(top, 0), min(bottom, 0)))
         output = output[..., :: self.stride[0], :: self.stride[1]]
         return output if self.bias is None else output + self.bias[:, None, None]
 
     def complex(self) -> SparseKernelComplex:
         """The kernels, one for each channel, in float32 at least."""
-        return SparseKernelComplex(at_least_float32(self.offsets), at_least_float32(self.weights))
+        return SparseKernelComplex(*self._layers())
+
+    def _layers(self) -> tuple[Tensor, Tensor]:
+        return at_least_float32(self.offsets), at_least_float32(self.weights)
+
+    def _extent(self) -> int:
+        """How far the kernels reach; a program that is compiled or exported keeps what was the case before."""
+        if not (self.offsets.is_meta or torch.compiler.is_compiling()):
+            self._reach = reach_of(at_least_float32(self.offsets))
+        return self._reach
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._extent()
 
     @torch.no_grad()
     def keep_as_fitted(self) -> None:

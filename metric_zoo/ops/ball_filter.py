@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,13 +29,13 @@ def ball_filter(
 
     .. math:: out(p) = \frac1K \sum_i x(p + y_i(p))
 
-    over the samples :math:`y_i` of the ball; those outside the image count nothing (Metric Convolutions, ICCV 2025,
-    heuristic filtering).
+    over the samples :math:`y_i` of the ball; those outside the image count nothing, and a pixel whose samples all lie
+    there stays as it is (Metric Convolutions, ICCV 2025, heuristic filtering).
 
     Args:
         image: ``(B, C, H, W)``; all channels are averaged over the same balls.
         metric: ``(B, 5, H, W)`` packed, one for every pixel, feasible; see `metric_zoo.geometry.metric_from_image`.
-        kernel_size: odd; ``kernel_size ** 2`` samples.
+        kernel_size: odd, 3 or more; ``kernel_size ** 2`` samples.
         ball: ``"tangent"`` (straight) or ``"geodesic"`` (see `metric_zoo.geometry.geodesic_ball`).
         sampling: of `metric_zoo.geometry.SAMPLINGS`.
         radius: of the ball.
@@ -42,11 +44,14 @@ def ball_filter(
         ``(B, C, H, W)``.
 
     Raises:
-        MetricZooError: for an even kernel, an unknown ball or sampling, a metric of another size or that is infeasible
-            (with the first such pixel), or pixels that are not finite.
+        MetricZooError: for an even kernel or one below 3, a radius that is not positive and finite, an unknown ball or
+            sampling, a metric of another size or that is infeasible (with the first such pixel), or pixels that are not
+            finite.
     """
     if kernel_size % 2 == 0:
         raise MetricZooError(f"kernel_size={kernel_size}: an even kernel has no pixel in its middle")
+    if kernel_size < 3 or not 0 < radius < math.inf:
+        raise MetricZooError(f"kernel_size={kernel_size}, radius={radius}: expected 3 or more, and a finite one > 0")
     if ball not in BALLS:
         raise MetricZooError(f"unknown ball {ball!r}; known: {BALLS}")
     if not bool(image.isfinite().all()):
@@ -60,4 +65,5 @@ def ball_filter(
     padded = torch.cat((image, torch.ones_like(image[:, :1])), 1)
     weight = image.new_full((padded.shape[1], 1, kernel_size, kernel_size), 1 / kernel_size**2)
     total = sampled_conv2d(padded, weight, positions, padding=kernel_size // 2, groups=padded.shape[1])
-    return total[:, :-1] / total[:, -1:]
+    inside = total[:, -1:]
+    return torch.where(inside > 0, total[:, :-1] / inside.where(inside > 0, torch.ones_like(inside)), image)

@@ -44,7 +44,7 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
         ``(B, C, H, W)`` in the input's dtype.
 
     Raises:
-        MetricZooError: when shapes or devices do not fit together.
+        MetricZooError: when shapes or devices do not fit together; on the triton backend for float64.
     """
     _check(input, coordinates, offsets, weights)
     if backend_for(input) == "torch":

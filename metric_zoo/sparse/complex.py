@@ -131,7 +131,7 @@ class SparseKernelComplex:
     @property
     def reach(self) -> int:
         """Pixels that the kernel extends from its middle at most, of all complexes together."""
-        return int(self.offsets.detach().abs().amax((-2, -1)).ceil().reshape(-1, self.layers).amax(0).sum())
+        return reach_of(self.offsets)
 
     def __getitem__(self, index) -> SparseKernelComplex:
         """Of several complexes one, or some."""
@@ -175,10 +175,7 @@ class SparseKernelComplex:
             raise MetricZooError(
                 f"{tuple(self.weights.shape[:-2])} complexes for {image.shape[1]} channels: expected one or as many"
             )
-        padded = padded_for(image, self.reach, padding_mode)
-        for offsets, weights in zip(self.offsets.unbind(-3), self.weights.unbind(-2), strict=True):
-            padded = _read(padded, offsets, weights)
-        return cropped(padded, self.reach)
+        return read_layers(image, self.offsets, self.weights, self.reach, padding_mode)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file of safetensors, whole or not at all.
@@ -196,6 +193,20 @@ class SparseKernelComplex:
             MetricZooError: if the file cannot be read or holds something else.
         """
         return cls(**load_tensors(path, {"offsets", "weights"}))
+
+
+def reach_of(offsets: Tensor) -> int:
+    """Pixels that layers ``(*, L, N, 2)`` come from the middle at most, one after the other."""
+    layers = offsets.detach().abs().amax((-2, -1)).ceil().reshape(-1, offsets.shape[-3])
+    return int(layers.amax(0).sum().nan_to_num())
+
+
+def read_layers(image: Tensor, offsets: Tensor, weights: Tensor, reach: int, padding_mode: str) -> Tensor:
+    """All layers in turn, ``(B, C, H, W)`` to the same; `SparseKernelComplex.apply` without its checks."""
+    padded = padded_for(image, reach, padding_mode)
+    for own_offsets, own_weights in zip(offsets.unbind(-3), weights.unbind(-2), strict=True):
+        padded = _read(padded, own_offsets, own_weights)
+    return cropped(padded, reach)
 
 
 def padded_for(image: Tensor, reach: int, padding_mode: str) -> Tensor:

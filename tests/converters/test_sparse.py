@@ -4,6 +4,7 @@ filtered error is the kernels' own. No decision that a test asks for depends on 
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -185,13 +186,16 @@ def test_reasons(conv, reason):
         ({"reads": 3}, MetricZooError, "kind 'sparse' has no option 'reads'"),
         ({"samples": 2}, MetricZooError, "samples=2"),
         ({"max_error": 0}, MetricZooError, "max_error=0"),
+        ({"steps": 2.5}, MetricZooError, "steps=2.5"),
+        ({"seed": "a"}, MetricZooError, "seed='a'"),
+        ({"max_error": "x"}, MetricZooError, "max_error='x'"),
         ({"min_speedup": -1.0}, MetricZooError, "min_speedup=-1"),
         ({"init": "uniform"}, ConversionError, "init='uniform' would lose them"),
         ({"where": {"blur": "metric"}}, ConversionError, "'metric' in a conversion to 'sparse'"),
         ({"where": lambda node: "metric"}, ConversionError, "'metric' in a conversion to 'sparse'"),
         ({"where": ["noise"], "max_error": 0.01}, ConversionError, r"noise \(sparse kernels are off by"),
     ],
-    ids=["option", "samples", "error", "speedup", "init", "rules", "callable", "lost"],
+    ids=["option", "samples", "error", "steps", "seed", "text", "speedup", "init", "rules", "callable", "lost"],
 )
 def test_bad_arguments(model, options, error, message):
     with pytest.raises(error, match=message):
@@ -208,3 +212,58 @@ def test_sparse_beside_other_kinds_and_without_values(model):
 def test_a_kind_that_is_unknown_is_still_unknown(model):
     with pytest.raises(MetricZooError, match="unknown kind 'sparce'"):
         select([], "sparce")
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_what_is_frozen_stays_so_and_nothing_else(model, frozen):
+    """Also where the layer is tried and refused."""
+    getattr(model.blur, frozen).requires_grad_(False)
+    other = {"weight": "bias", "bias": "weight"}[frozen]
+    with pytest.raises(ConversionError):
+        mz.convert(model, to="sparse", where=["blur"], inplace=True, **{**QUICK, "min_speedup": 1e9})
+    assert not getattr(model.blur, frozen).requires_grad and getattr(model.blur, other).requires_grad
+    converted = mz.convert(model, to="sparse", where=["blur"], **QUICK)
+    assert converted.blur.weights.requires_grad == (frozen == "bias")
+    assert converted.blur.bias.requires_grad == (frozen == "weight")
+
+
+def test_the_worst_channel_decides(model):
+    """Noise in one small channel of a smooth filter: what follows may scale it up."""
+    with torch.no_grad():
+        model.blur.weight[1] = 0.01 * model.noise.weight[1]
+    with pytest.raises(ConversionError, match=r"blur \(sparse kernels are off by"):
+        mz.convert(model, to="sparse", where=["blur"], **QUICK)
+
+
+def test_empty_kernels_are_exact_and_broken_ones_are_left(model, image):
+    with torch.no_grad():
+        model.blur.weight.zero_()
+        model.noise.weight[0, 0, 3, 3] = torch.inf
+    converted = mz.convert(model, to="sparse", **QUICK)
+    report = mz.conversion_report(converted)
+    assert report.approximations["blur"].kernel_error == 0
+    assert report.skipped["noise"] == "its kernels are not finite"
+
+
+def test_it_compiles_exports_and_has_shapes_without_values(model, image, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    converted = mz.convert(model, to="sparse", **QUICK)
+    expected = converted(image)
+    compiled = torch.compile(converted, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image), expected)
+    torch.testing.assert_close(torch.export.export(converted, (image,)).module()(image), expected)
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(converted, (image,), path, dynamo=True, opset_version=20, verbose=False,
+                          custom_translation_table=mz.ops.onnx_translations())  # fmt: skip
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
+    assert converted.to("meta")(image.to("meta")).shape == expected.shape
+
+
+def test_a_picture_smaller_than_the_kernel():
+    layer = SparseKernelComplex2d(2, 15, 12, 3)
+    with pytest.raises(MetricZooError, match=r"kernel of \(15, 15\) is larger than the padded input: \(7, 7\)"):
+        layer(torch.zeros(1, 2, 7, 7))

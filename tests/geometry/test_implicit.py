@@ -101,3 +101,17 @@ def test_hull_is_the_outer_samples():
 def test_errors(call, message):
     with pytest.raises(MetricZooError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "positions, message",
+    [
+        (torch.zeros(1, 9, 2, 8, 8), r"shape \(1, 9, 2, 8, 8\)"),
+        (torch.zeros(9, 3), r"shape \(9, 3\)"),
+        (torch.full((9, 2), torch.nan), "18 values that are not finite"),
+    ],
+    ids=["field", "three-numbers", "nan"],
+)
+def test_hull_of_something_else(positions, message):
+    with pytest.raises(MetricZooError, match=message):
+        hull_ball(positions)

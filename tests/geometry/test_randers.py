@@ -133,6 +133,46 @@ def test_gradient_of_the_projection_against_finite_differences(components):
     assert torch.autograd.gradcheck(lambda p: RandersMetric(p).projected(0.1).packed, packed)
 
 
+@pytest.mark.parametrize(
+    "components, expected",
+    [
+        ((1e6, 0, -1, 0, 0), (1e6, 0, 1, 0, 0)),
+        ((1e6, 0, 1e-9, 3, 0), (1e6, 0, 1, 3, 0)),
+        ((3e7, 0, 1, 0.5, 0.5), None),
+        ((1e15, 0, 1, 0, 0), None),
+        ((-5, 0, -3, 0, 0), (0.001, 0, 0.001, 0, 0)),
+        ((0, 0, 0, 0, 0), (0.001, 0, 0.001, 0, 0)),
+    ],
+    ids=["negative", "tiny", "feasible", "extreme", "both-negative", "zero"],
+)
+def test_projected_where_one_eigenvalue_is_much_larger(components, expected):
+    """In closed form; what is raised keeps digits (a share of 1e-6 in float32), what is feasible every bit."""
+    packed = torch.tensor(components).float().view(1, 5, 1, 1)
+    found = RandersMetric(packed).projected()
+    found.check_feasible()
+    if expected is None:
+        assert torch.equal(found.packed, packed)
+    else:
+        np.testing.assert_allclose(found.packed.flatten(), expected, rtol=0.06, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_projected_is_feasible_whatever_it_was(scale, dtype):
+    random = torch.randn(1, 5, 300, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
+    RandersMetric(random * scale).projected().check_feasible()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_projected_in_half_precision(dtype):
+    packed = torch.tensor([[600.0, 0, 1, 0, 0], [300.0, 0, 1, 0, 0], [2, 0, -1, 0, 0]], dtype=dtype).T.reshape(
+        1, 5, 1, 3
+    )
+    found = RandersMetric(packed).projected()
+    assert found.packed.dtype == dtype and torch.equal(found.packed[..., :2], packed[..., :2])
+    found.check_feasible()
+
+
 def test_projected_refuses():
     with pytest.raises(MetricZooError, match="1 numbers of the metric are not finite"):
         RandersMetric(torch.tensor([1.0, 0, 1, torch.nan, 0]).view(1, 5, 1, 1)).projected()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from metric_zoo.benchmarks.fields import learn_fields
+from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry import PARAMETRIZATIONS, geodesic_ball
 from metric_zoo.nn import GeodesicConv2d
 
 
@@ -17,16 +22,20 @@ def test_its_balls_are_bounded():
     torch.testing.assert_close(metric.unit_ball(8).norm(dim=3), torch.full((1, 1, 8, 6, 6), 4.0))
 
 
-def test_a_rate_far_too_large_leaves_numbers():
+@pytest.mark.parametrize("rate", [1e4, 1e6])
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_a_rate_far_too_large_leaves_numbers(parametrization, rate):
     """As the search of a rate tries them: one pixel's gradient once threw all metrics out of range."""
     torch.manual_seed(0)
     image, clean = torch.rand(1, 1, 16, 16), torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
-    layer = GeodesicConv2d(1, 1, 5, padding=2, bias=False, sampling="polar", scale=(0.1, 1.5), eps_omega=0.1)
+    layer = GeodesicConv2d(
+        1, 1, 5, padding=2, bias=False, sampling="polar", eps_omega=0.1, parametrization=parametrization
+    )
     with torch.no_grad():
         layer.weight.fill_(1 / 25)
     layer.weight.requires_grad_(False)
     learn_fields(layer, image)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=1e4)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=rate)
     losses = []
     for _ in range(20):
         loss = (layer(image) - clean).square().mean()
@@ -34,5 +43,24 @@ def test_a_rate_far_too_large_leaves_numbers():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert layer.head.field.isfinite().all()
-    assert losses[-1] < losses[0]
+    assert layer.head.field.isfinite().all() and all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize(
+    "options, message", [({"eps_omega": 0.01}, "eps_omega=0.01"), ({"scale": (0.001, 0.02)}, "scale")]
+)
+def test_what_the_bound_would_override_is_refused(options, message):
+    with pytest.raises(MetricZooError, match=message):
+        GeodesicConv2d(1, 1, 3, **options)
+
+
+def test_long_rays_take_more_steps():
+    """Under a kernel of 7, twice as near as in 8 steps to where many more would end."""
+    torch.manual_seed(0)
+    layer = GeodesicConv2d(1, 1, 7, padding=3).double()
+    with torch.no_grad():
+        layer.head.weight.normal_(0, 0.1)
+    image = torch.rand(1, 1, 24, 24, dtype=torch.float64)
+    found = layer.sample_positions(image)
+    exact, few = (geodesic_ball(layer.metric(image), "grid", 7, steps=steps) for steps in (128, 8))
+    assert (found - exact).norm(dim=2).mean() < (few - exact).norm(dim=2).mean() / 2

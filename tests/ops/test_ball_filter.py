@@ -68,3 +68,17 @@ def test_errors(options, message):
     given = {"image": image(), "metric": metric_from_image(image()), **options}
     with pytest.raises(MetricZooError, match=message):
         ball_filter(**given)
+
+
+def test_a_pixel_whose_samples_all_lie_outside_stays_as_it_is():
+    """Balls of 100 pixels' radius on an image of 20; the centre is not sampled."""
+    image = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    wide = RandersMetric(torch.tensor([1e-4, 0, 1e-4, 0, 0]).view(1, 5, 1, 1).expand(1, 5, 20, 20).contiguous())
+    found = ball_filter(image, wide, 3)
+    assert torch.equal(found[..., 0, 0], image[..., 0, 0]) and bool(found.isfinite().all())
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 1}, {"kernel_size": -3}, {"radius": 0.0}, {"radius": torch.nan}])
+def test_sizes_that_are_none(options):
+    with pytest.raises(MetricZooError, match="expected 3 or more"):
+        ball_filter(torch.rand(1, 1, 9, 9), RandersMetric.identity(1, 1, 9, 9), **options)
