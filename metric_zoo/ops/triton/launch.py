@@ -38,38 +38,16 @@ def forward(
     mask: Tensor | None,
     sampling: str,
     window: Window,
+    tables: Tensor | None = None,
+    grid: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """The operator of `metric_zoo.ops.dispatch.sampled` in float32, bfloat16 or float16; field and mask in float32.
+
+    ``tables`` and ``grid`` are those of `forward_blended`, where ``sampling`` is ``"blend"``.
 
     Raises:
         MetricZooError: for another dtype, or an image or output of 2^31 numbers or more.
     """
-    return _forward(input, weight, bias, field, mask, sampling, window)
-
-
-def forward_blended(
-    input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
-) -> Tensor:
-    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.native.library`, in float32
-    but for the input and the weight.
-
-    Raises:
-        MetricZooError: as `forward`.
-    """
-    return _forward(input, weight, None, field, None, "blend", window, tables.contiguous(), grid)
-
-
-def _forward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    field: Tensor,
-    mask: Tensor | None,
-    sampling: str,
-    window: Window,
-    tables: Tensor | None = None,
-    grid: tuple[int, int] = (0, 0),
-) -> Tensor:
     shape = (input.shape[0], weight.shape[0], *window.size)
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format(input))
     if output.numel() == 0:
@@ -87,6 +65,18 @@ def _forward(
         BIASED=bias is not None,
     )
     return output
+
+
+def forward_blended(
+    input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
+) -> Tensor:
+    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.native.library`, in float32
+    but for the input and the weight.
+
+    Raises:
+        MetricZooError: as `forward`.
+    """
+    return forward(input, weight, None, field, None, "blend", window, tables.contiguous(), grid)
 
 
 def backward(
