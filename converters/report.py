@@ -41,7 +41,7 @@ class Approximation:
 
     Attributes:
         dense_seconds, sparse_seconds: of a forward pass at the declared size, medians of both in turn.
-        kernel_error: of its kernels, relative to the norm of the convolution's; None where it was not fitted.
+        kernel_error: of its worst channel's kernel, relative to its norm; None where it was not fitted.
     """
 
     dense_seconds: float
@@ -220,8 +220,9 @@ def _approximated(found: dict[str, Approximation]) -> list[str]:
     dense, sparse = (
         sum(getattr(each, part) for each in found.values()) for part in ("dense_seconds", "sparse_seconds")
     )
+    share = f"{mean:.1%} of its norm on average, by {errors[worst]:.1%} in {worst}"
     return [
-        f"  kernels moved     by {mean:.1%} of their norm on average, {errors[worst]:.1%} at worst, in {worst}",
+        f"  kernels moved     each layer's worst by {share}",
         f"  speed             {dense / sparse:.3g} times: {_milliseconds(sparse)} instead of {_milliseconds(dense)}",
     ]
 
