@@ -234,10 +234,10 @@ def _raised(m11: Tensor, m12: Tensor, m22: Tensor, least: float, share: float) -
     nothing but rounding where one is much larger. What they lack is added along their eigenvectors.
     """
     middle, difference = (m11 + m22) / 2, (m11 - m22) / 2
-    round_ = (difference == 0) & (m12 == 0)  # any two directions are eigenvectors
-    half = torch.hypot(torch.where(round_, torch.ones_like(difference), difference), m12)
+    circular = (difference == 0) & (m12 == 0)  # any two directions are eigenvectors
+    half = torch.hypot(torch.where(circular, torch.ones_like(difference), difference), m12)
     cosine, sine = difference / half, m12 / half
-    half = torch.where(round_, torch.zeros_like(half), half)
+    half = torch.where(circular, torch.zeros_like(half), half)
     larger = torch.where(middle < 0, middle - half, middle + half)  # in magnitude
     other = (m11 * m22 - m12**2) / torch.where(larger == 0, torch.ones_like(larger), larger)
     low, high = torch.minimum(larger, other), torch.maximum(larger, other)

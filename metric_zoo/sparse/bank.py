@@ -76,7 +76,7 @@ class FilterBank:
             progress: show a bar for every generation of fits.
 
         Raises:
-            MetricZooError: as `SparseKernelComplex.fit`, or if the grid is none.
+            MetricZooError: as `SparseKernelComplex.fit`, if the grid is none, or for kernels of several sizes.
         """
 
         def fitted(targets: Tensor, start: SparseKernelComplex | None) -> SparseKernelComplex:
@@ -110,7 +110,7 @@ class FilterBank:
         found: dict[tuple[int, ...], SparseKernelComplex] = {}
         for points in _generations(shape):
             values = [[axis[i].item() for axis, i in zip(axes, point, strict=True)] for point in points]
-            targets = torch.stack([kernel_at(*each) for each in values])
+            targets = _one_size([kernel_at(*each) for each in values])
             start = _stacked([found[_towards(point, shape)] for point in points]) if found else None
             fits = fit(targets, start)
             found |= {point: fits[index] for index, point in enumerate(points)}
@@ -227,6 +227,13 @@ def _steps(values: Tensor, grid: Tensor, axis: int, outside: str) -> Tensor:
     values = within(values, grid[0].item(), grid[-1].item())
     cell = (torch.bucketize(values.detach(), grid, right=True) - 1).clamp(0, len(grid) - 2)
     return cell + (values - grid[cell]) / (grid[cell + 1] - grid[cell])
+
+
+def _one_size(kernels: list[Tensor]) -> Tensor:
+    sizes = {tuple(kernel.shape) for kernel in kernels}
+    if len(sizes) > 1:
+        raise MetricZooError(f"kernel_at gives kernels of {sorted(sizes)}: expected one size")
+    return torch.stack(kernels)
 
 
 def _generations(shape: tuple[int, ...]) -> list[list[tuple[int, ...]]]:

@@ -174,6 +174,11 @@ def test_bad_input(case):
         call()
 
 
+def test_kernels_of_several_sizes_are_refused():
+    with pytest.raises(MetricZooError, match=r"kernels of \[\(7, 7\), \(11, 11\)\]"):
+        FilterBank.fit(lambda size: torch.ones(int(size), int(size)), [[7, 9, 11]], 4, 2, steps=2)
+
+
 def test_every_complex_grows_from_its_neighbour():
     """Offsets that count the steps from the middle, along the first axis and then along the second."""
     sizes = []
