@@ -184,12 +184,16 @@ class RandersMetric:
         form, whose gradient is finite where the eigenvalues agree or the drift is 0.
         """
         dtype = self.packed.dtype
+        eps = torch.finfo(dtype).eps
         m11, m12, m22, omega_x, omega_y = RandersMetric(at_least_float32(self.packed)).components
-        # What is raised is raised to where the determinant still has digits in this dtype.
-        matrix = _raised(m11, m12, m22, least, 8 * torch.finfo(dtype).eps)
+        # What is raised is raised to where this dtype tells a drift's length to within the margin.
+        matrix = _raised(m11, m12, m22, least, min(4 * eps / least, 1 / 16))
         square = RandersMetric.from_components(*matrix, omega_x, omega_y)._drift_square()
+        # A drift that is shortened stays feasible whatever rounding has done to the determinant.
+        m11, m12, m22 = matrix
+        doubt = 1 + 8 * eps * (m11 + m22) ** 2 / (m11 * m22 - m12**2)
         limit = (1 - least) ** 2
-        factor = torch.sqrt(limit / square.clamp_min(limit))
+        factor = torch.sqrt(torch.where(square > limit, limit / (square * doubt).clamp_min(limit), 1.0))
         return RandersMetric(
             RandersMetric.from_components(*matrix, factor * omega_x, factor * omega_y).packed.to(dtype)
         )
