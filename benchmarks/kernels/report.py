@@ -30,9 +30,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     intro = (
         f"# Kernel approximation\n\nKernels of 49 x 49 pixels with the sum 1, approximated without pictures "
         f"({report['steps']} steps of Adam; tempering: {report['chains']} chains of {report['tempering']:,} "
-        f"iterations), then photographs ({', '.join(report['pictures'])}; grey, the border repeated) filtered by "
-        f"both. 'NxL' reads N samples a pixel in each of L layers. float32, threads: {report['threads']}, {cpu}. "
-        f"{versions}.\n"
+        "iterations; both weigh frequencies as natural images do, but for 'Charbonnier alone', the paper's loss), then "
+        f"photographs ({', '.join(report['pictures'])}; grey, the border repeated) filtered by both. 'NxL' reads N "
+        f"samples a pixel in each of L layers. float32, threads: {report['threads']}, {cpu}. {versions}.\n"
     )
     parts = [intro]
     if report["results"]:

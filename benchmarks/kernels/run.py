@@ -96,17 +96,20 @@ def bench_kernels(out: Path, steps: int = STEPS, tempering: int = ITERATIONS, re
 
 def methods(steps: int, tempering: int) -> list[Method]:
     """All that are compared."""
-    fits = [(f"{n}x{m}", n, m, "sparse") for n, m in (*SHAPES, *SAME_READS)]
-    fits += [(f"24x4, {init}", 24, 4, init) for init in ("radial", "random")]
-    found = [Method(name, partial(_fitted, n, m, init, steps), steps) for name, n, m, init in fits]
+    fits = {f"{n}x{m}": (n, m, {}) for n, m in (*SHAPES, *SAME_READS)}
+    fits |= {f"24x4, {init}": (24, 4, {"init": init}) for init in ("radial", "random")}
+    fits["24x4, Charbonnier alone"] = 24, 4, {"loss": "charbonnier"}
+    found = [Method(name, partial(_fitted, n, m, more, steps), steps) for name, (n, m, more) in fits.items()]
     found += [Method(f"low rank {rank}", partial(_lowrank, rank), 1) for rank in RANKS]
     if tempering:
         found.append(Method("24x4, tempering", partial(_tempered, tempering), tempering * CHAINS))
     return found
 
 
-def _fitted(samples: int, layers: int, init: str, steps: int, targets: Tensor) -> list[SparseKernelComplex]:
-    every = SparseKernelComplex.fit(targets, samples, layers, init, steps, progress=True)
+def _fitted(
+    samples: int, layers: int, more: Mapping[str, str], steps: int, targets: Tensor
+) -> list[SparseKernelComplex]:
+    every = SparseKernelComplex.fit(targets, samples, layers, steps=steps, progress=True, **more)
     return [every[index] for index in range(len(targets))]
 
 

@@ -59,6 +59,7 @@ class FilterBank:
         steps: int = STEPS,
         *,
         warm_steps: int = 300,
+        loss: str | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> FilterBank:
@@ -71,7 +72,7 @@ class FilterBank:
         Args:
             kernel_at: the kernel ``(M, M)`` for the values of the parameters.
             grid: one or two lists of them.
-            samples, layers, init, steps, seed: as in `SparseKernelComplex.fit`, for the first.
+            samples, layers, init, steps, loss, seed: as in `SparseKernelComplex.fit`, for the first.
             warm_steps: of every fit that begins at a neighbour's; more of them fit better and correspond less.
             progress: show a bar for every generation of fits.
 
@@ -80,7 +81,7 @@ class FilterBank:
         """
 
         def fitted(targets: Tensor, start: SparseKernelComplex | None) -> SparseKernelComplex:
-            options = {"samples": samples, "layers": layers, "seed": seed, "progress": progress}
+            options = {"samples": samples, "layers": layers, "loss": loss, "seed": seed, "progress": progress}
             if start is None:
                 return SparseKernelComplex.fit(targets, init=init, steps=steps, **options)
             return SparseKernelComplex.fit(targets, init=start, steps=warm_steps, **options)

@@ -18,6 +18,7 @@ from metric_zoo.ops.blended import row_window
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.sparse.fit import STEPS, check_target, optimize
 from metric_zoo.sparse.initialize import initial_offsets
+from metric_zoo.sparse.loss import loss_for
 from metric_zoo.sparse.render import compose, layer_kernels, resize
 
 PADDING_MODES = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect", "circular": "circular"}
@@ -72,13 +73,14 @@ class SparseKernelComplex:
         init: str | SparseKernelComplex = "sparse",
         steps: int = STEPS,
         *,
+        loss: str | None = None,
         seed: int = 0,
         signed: bool = False,
         progress: bool = False,
     ) -> SparseKernelComplex:
         """Fit to one kernel or to many at once, on their device.
 
-        Source: DISK, ICLR 2026, image-free fitting; see `metric_zoo.sparse.fit.optimize`.
+        Source: DISK, ICLR 2026, image-free fitting, with another loss; see `metric_zoo.sparse.fit.optimize`.
 
         Args:
             target: ``(M, M)`` or ``(T, M, M)``, M odd; what `torch.nn.functional.conv2d` would be given.
@@ -86,6 +88,8 @@ class SparseKernelComplex:
             layers: L.
             init: of `INITS`, or a complex to begin with, which then says how many samples and layers there are.
             steps: of Adam.
+            loss: ``"charbonnier"`` is that of the paper; ``"natural"`` counts what shows in photographs, too. None is
+                the first for ``signed`` kernels, and the second for others.
             seed: of the initialisation; the rest is deterministic.
             signed: whether the kernels may have negative values; their sums and centroids are then learned, too.
             progress: show a bar.
@@ -94,16 +98,17 @@ class SparseKernelComplex:
             With offsets ``(L, N, 2)`` or ``(T, L, N, 2)`` in the target's dtype, at least float32.
 
         Raises:
-            MetricZooError: for a target that is empty, negative, not square, of even size or not finite, or fewer than
-                3 samples a layer.
+            MetricZooError: for a target that is empty, negative, not square, of even size or not finite, fewer than
+                3 samples a layer, or an unknown init or loss.
         """
         if target.dim() == 2:
-            one = cls.fit(target[None], samples, layers, _batched(init), steps, seed=seed, signed=signed,
-                          progress=progress)  # fmt: skip
+            one = cls.fit(target[None], samples, layers, _batched(init), steps, loss=loss, seed=seed,
+                          signed=signed, progress=progress)  # fmt: skip
             return one[0]
         check_target(target, signed)
         if steps < 1:
             raise MetricZooError(f"steps={steps}: expected 1 or more")
+        measure = loss_for(loss, signed)
         target = target.to(torch.promote_types(target.dtype, torch.float32))
         if isinstance(init, SparseKernelComplex):
             start = init.offsets.to(target), _unscaled(init.weights).to(target)
@@ -111,7 +116,7 @@ class SparseKernelComplex:
             start = _start(target, samples, layers, init, seed)
         if start[0].shape[0] != len(target):
             raise MetricZooError(f"init holds {start[0].shape[0]} complexes for {len(target)} targets")
-        return cls(*optimize(target, *start, steps, signed=signed, progress=progress))
+        return cls(*optimize(target, *start, measure, steps, signed=signed, progress=progress))
 
     @property
     def layers(self) -> int:

@@ -7,17 +7,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.sparse.loss import Loss
 from metric_zoo.sparse.render import compose, layer_kernels, resize
 
 STEPS = 1000
 _END = 0.1
 """Learning rates fall to this share of themselves, linearly (DISK: from 1e-3 to 1e-4)."""
-_OFFSET_RATE = 1 / 240
-"""Of the target's half extent: 0.1 pixels for a kernel of 49."""
 _WEIGHT_RATE = 0.05
 """Of a sample's initial weight."""
-_CHARBONNIER = 0.1
-"""Epsilon, of the target's largest value."""
 _MARGIN = 12
 """Pixels that all layers together may grow beyond where they began."""
 
@@ -48,24 +45,24 @@ def optimize(
     target: Tensor,
     offsets: Tensor,
     weights: Tensor,
+    measure: Loss,
     steps: int = STEPS,
     *,
     signed: bool = False,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    r"""Fit T complexes to T kernels at once, by Adam on the Charbonnier loss of their impulse responses.
+    """Fit T complexes to T kernels at once, by Adam on what their impulse responses miss (DISK, ICLR 2026).
 
-    .. math:: \sum_u \sqrt{(K_1 * \dots * K_L - K_{target})^2(u) + \varepsilon^2}
-
-    (DISK, ICLR 2026, image-free fitting). Kernels that are not ``signed`` keep their sum and their centroid: every
-    layer's weights are divided by their sum while they are learned, and all samples moved by what the centroid lacks.
-    Without that most of a fit's error is one of brightness and position. Single weights may become negative all the
-    same. The response is computed as the product of the layers' spectra, on a canvas that holds it whole.
+    Kernels that are not ``signed`` keep their sum and their centroid: every layer's weights are divided by their sum
+    while they are learned, and all samples moved by what the centroid lacks. Without that most of a fit's error is one
+    of brightness and position. Single weights may become negative all the same. The response is computed as the
+    product of the layers' spectra, on a canvas that holds it whole.
 
     Args:
         target: ``(T, M, M)``; see `check_target`.
         offsets: ``(T, L, N, 2)``, where to begin.
         weights: ``(T, L, N)``.
+        measure: what is minimised, and how fast.
         steps: of Adam.
         signed: whether the targets may have negative values; their sums are then learned like everything else.
         progress: show a bar.
@@ -75,11 +72,11 @@ def optimize(
     """
     # A trained layer's weight may come from inference mode, have a history, or be fitted under autocast.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.device.type, enabled=False):
-        return _optimize(*(t.detach().clone() for t in (target, offsets, weights)), steps, signed, progress)
+        return _optimize(*(t.detach().clone() for t in (target, offsets, weights)), measure, steps, signed, progress)
 
 
 def _optimize(
-    target: Tensor, offsets: Tensor, weights: Tensor, steps: int, signed: bool, progress: bool
+    target: Tensor, offsets: Tensor, weights: Tensor, measure: Loss, steps: int, signed: bool, progress: bool
 ) -> tuple[Tensor, Tensor]:
     sums = target.abs().sum((-2, -1), keepdim=True)
     scale = sums / target.abs().amax((-2, -1), keepdim=True)
@@ -88,7 +85,7 @@ def _optimize(
     limits = _limits(offsets.detach(), target.shape[-1])
     size = 2 * int(limits.sum(1).max().ceil().item() + offsets.shape[1]) + 1
     wanted = resize(target / sums, size) * scale
-    rates = _OFFSET_RATE * max(1, target.shape[-1] // 2), _WEIGHT_RATE * weights.abs().mean().item()
+    rates = measure.rate * max(1, target.shape[-1] // 2), _WEIGHT_RATE * weights.abs().mean().item()
     weights.requires_grad_()
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip((offsets, weights), rates, strict=True)]
@@ -98,7 +95,7 @@ def _optimize(
         optimizer.zero_grad()
         missed = compose(layer_kernels(*_constrained(offsets, weights, centroid), size)) * scale - wanted
         # Summed over targets, and over the canvas: what is fitted beside a kernel does not change its course.
-        (missed.square() + _CHARBONNIER**2).sqrt().sum().backward()
+        measure.of(missed).backward()
         optimizer.step()
         decay.step()
         with torch.no_grad():
