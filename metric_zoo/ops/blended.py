@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +13,12 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops.backend import backend_for, kernels_for
+from metric_zoo.ops.derivatives import leaves_of, second_derivatives
 from metric_zoo.ops.dispatch import refuse_forward_mode
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.native import library
 from metric_zoo.ops.sampled import sampled_conv2d
-from metric_zoo.ops.window import check_window
+from metric_zoo.ops.window import Window, check_window
 
 _FEW = 8
 """Channels."""
@@ -29,8 +32,9 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     with the (multi)linear weights :math:`\alpha_k(p)` of the pixel's coordinates on the grid, and bilinear reads that
     are zero outside the image (DISK, ICLR 2026, spatially varying filtering). All channels are filtered alike.
 
-    The native and the triton backend blend while they sample, and store nothing per pixel; their gradients, and the
-    torch backend, go through `sampled_conv2d` with the blended positions as a tensor. Beside a pixel that is infinite,
+    The native and the triton backend blend while they sample, and store nothing per pixel, nor does the native one for
+    gradients; those on triton, and the torch backend, go through `sampled_conv2d` with the blended positions as a
+    tensor. Beside a pixel that is infinite,
     outputs may be NaN; autocast does not change the precision.
 
     Args:
@@ -106,20 +110,69 @@ def _blend(alpha: Tensor, table: Tensor) -> Tensor:
 @torch.library.custom_op("metric_zoo::blended_conv2d", mutates_args=(), device_types=("cpu", "cuda"))
 def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     _check_fused(input, coordinates, offsets, weights)
-    samples, grid = weights.shape[-1], weights.shape[:-1]
-    padding, shift = row_window(samples)
     kernels = kernels_for(input)
-    # A few channels are as well images of one, which the native kernel reads faster.
-    few = kernels is library and input.shape[1] < _FEW
-    coordinates = coordinates.repeat_interleave(input.shape[1], 0) if few and coordinates.shape[0] > 1 else coordinates
-    planes = input.flatten(0, 1)[:, None] if few else input
-    ones = input.new_ones(planes.shape[1], 1, 1, samples)
-    window = check_window(planes, ones, None, 1, padding, 1, planes.shape[1])
-    x, y = offsets.flatten(0, -3).unbind(-1)
-    tables = torch.stack((y, x - shift, weights.flatten(0, -2)), dim=-1)
-    down, across = (1, *grid) if len(grid) == 1 else grid
-    output = kernels.forward_blended(planes, ones, coordinates[:, None, None], tables, (down, across), window)
+    call = _Call.of(input, coordinates, offsets, weights, kernels is library)
+    output = kernels.forward_blended(*call)
+    few = call.input.shape != input.shape
     return output.view(input.shape).contiguous(memory_format=memory_format(input)) if few else output
+
+
+@torch.library.custom_op("metric_zoo::blended_conv2d_backward", mutates_args=(), device_types="cpu")
+def _fused_backward(
+    grad: Tensor, input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the native backend."""
+    _check_fused(input, coordinates, offsets, weights)
+    if grad.shape != input.shape or grad.dtype != input.dtype:
+        raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
+    found = _native_gradients(grad, (input, coordinates, offsets, weights), needs)
+    return tuple(input.new_empty(0) if g is None else g for g in found)
+
+
+class _Call(NamedTuple):
+    """What the kernels take: a depthwise convolution of ones, places on the grid, and tables ``(points, N, 3)``."""
+
+    input: Tensor
+    weight: Tensor
+    field: Tensor
+    tables: Tensor
+    grid: tuple[int, int]
+    window: Window
+
+    @classmethod
+    def of(cls, input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor, native: bool) -> _Call:
+        samples, grid = weights.shape[-1], tuple(weights.shape[:-1])
+        padding, shift = row_window(samples)
+        # A few channels are as well images of one, which the native kernel reads faster.
+        few = native and input.shape[1] < _FEW
+        each = input.shape[1] if few and coordinates.shape[0] > 1 else 1
+        planes = input.flatten(0, 1)[:, None] if few else input
+        ones = input.new_ones(planes.shape[1], 1, 1, samples)
+        window = check_window(planes, ones, None, 1, padding, 1, planes.shape[1])
+        x, y = offsets.flatten(0, -3).unbind(-1)
+        tables = torch.stack((y, x - shift, weights.flatten(0, -2)), dim=-1)
+        field = coordinates.repeat_interleave(each, 0)[:, None, None]
+        return cls(planes, ones, field, tables, grid if len(grid) == 2 else (1, *grid), window)
+
+
+def _native_gradients(
+    grad: Tensor, saved: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    input, coordinates, offsets, weights = saved
+    call = _Call.of(*saved, native=True)
+    need_input, need_places, *need_tables = needs
+    planes, places, tables = library.backward_blended(
+        grad.reshape(call.input.shape), *call, (need_input, need_places, any(need_tables))
+    )
+    if planes is not None:
+        planes = planes.view(input.shape).contiguous(memory_format=memory_format(input))
+    if places is not None:  # channels that were taken for images have one place
+        places = places[:, 0, 0].unflatten(0, (coordinates.shape[0], -1)).sum(1)
+    moved = counted = None
+    if tables is not None:
+        y, x, counted = tables.unbind(-1)
+        moved, counted = torch.stack((x, y), dim=-1).view(offsets.shape), counted.contiguous().view(weights.shape)
+    return planes, places, moved if need_tables[0] else None, counted if need_tables[1] else None
 
 
 @_fused.register_fake
@@ -128,22 +181,51 @@ def _(input, coordinates, offsets, weights):
     return torch.empty_like(input, memory_format=memory_format(input))
 
 
+@_fused_backward.register_fake
+def _(grad, input, coordinates, offsets, weights, needs):
+    formats = (memory_format(input), *3 * [torch.contiguous_format])
+    return tuple(
+        torch.empty_like(tensor, memory_format=format) if need else input.new_empty(0)
+        for tensor, format, need in zip((input, coordinates, offsets, weights), formats, needs, strict=True)
+    )
+
+
 def _keep(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad: Tensor):
+    needs = list(ctx.needs_input_grad)
+    if kernels_for(grad) is library:
+        gradients = _fused_backward(grad, *ctx.saved_tensors, needs)
+        return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
+    return _composed_gradients(grad, ctx.saved_tensors, needs)
+
+
+def _composed_gradients(grad: Tensor, saved: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     create_graph = torch.is_grad_enabled()
-    wanted = [i for i, need in enumerate(ctx.needs_input_grad) if need]
+    wanted = [i for i, need in enumerate(needs) if need]
     with torch.enable_grad():
-        saved = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        output = _composed(*saved)
-        found = torch.autograd.grad(output, [saved[i] for i in wanted], grad, create_graph=create_graph)
+        leaves = leaves_of(saved)
+        found = torch.autograd.grad(_composed(*leaves), [leaves[i] for i in wanted], grad, create_graph=create_graph)
     gradients = dict(zip(wanted, found, strict=True))
-    return tuple(gradients.get(i) for i in range(4))
+    return tuple(gradients.get(i) for i in range(len(saved)))
 
 
 _fused.register_autograd(_backward, setup_context=_keep)
+
+
+def _keep_backward(ctx, inputs, output) -> None:
+    *saved, ctx.needs = inputs
+    ctx.save_for_backward(*saved)
+
+
+def _double_backward(ctx, *upstream: Tensor | None):
+    arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
+    return *second_derivatives(_composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[:5]), None
+
+
+_fused_backward.register_autograd(_double_backward, setup_context=_keep_backward)
 
 
 def _flops(input, coordinates, offsets, weights, *, out_shape=None, **_) -> int:
@@ -151,8 +233,17 @@ def _flops(input, coordinates, offsets, weights, *, out_shape=None, **_) -> int:
     return 2 * math.prod(input) * weights[-1]
 
 
-if torch.ops.metric_zoo.blended_conv2d not in flop_registry:  # a module that is reloaded registers once
-    register_flop_formula(torch.ops.metric_zoo.blended_conv2d)(_flops)
+def _flops_backward(grad, input, coordinates, offsets, weights, needs, *, out_shape=None, **_) -> int:
+    """Of the samples' gradients."""
+    return any(needs) * _flops(input, coordinates, offsets, weights)
+
+
+for _packet, _formula in (
+    (torch.ops.metric_zoo.blended_conv2d, _flops),
+    (torch.ops.metric_zoo.blended_conv2d_backward, _flops_backward),
+):
+    if _packet not in flop_registry:  # a module that is reloaded registers once
+        register_flop_formula(_packet)(_formula)
 
 
 def _check_fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> None:

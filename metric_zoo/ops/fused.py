@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
 from metric_zoo.ops.backend import kernels_for
+from metric_zoo.ops.derivatives import second_derivatives
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.window import Window, check_sample_field, check_window
 
@@ -148,31 +149,15 @@ def _keep_backward(ctx, inputs, output) -> None:
 
 
 def _double_backward(ctx, *upstream: Tensor | None):
-    """The derivative of the gradients, through the torch backend; it can be differentiated in turn."""
-    create_graph = torch.is_grad_enabled()
-    saved = ctx.saved_tensors
-    used = [i for i, need in enumerate(ctx.needs) if need and saved[i + 1] is not None and upstream[i] is not None]
-    wanted = [i for i in range(len(saved)) if ctx.needs_input_grad[i]]
-    second: dict[int, Tensor | None] = {}
-    if used and wanted:
-        with torch.enable_grad():
-            # Aliases of what has a graph, so that differentiation stops here and a third derivative finds the way on.
-            leaves = [
-                t if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in saved
-            ]
-            grad, input, weight, field, mask = leaves
-            window = _checked(input, weight, None, field, mask, *ctx.options)
-            output = reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
-            first = torch.autograd.grad(output, [leaves[i + 1] for i in used], grad, create_graph=True)
-            found = torch.autograd.grad(
-                first,
-                [leaves[i] for i in wanted],
-                [upstream[i] for i in used],
-                create_graph=create_graph,
-                allow_unused=True,
-            )
-        second = dict(zip(wanted, found, strict=True))
-    return *(second.get(i) for i in range(len(saved))), *[None] * (len(ctx.options) + 1)
+    """The derivative of the gradients, through the torch backend."""
+
+    def composed(input: Tensor, weight: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
+        window = _checked(input, weight, None, field, mask, *ctx.options)
+        return reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
+
+    arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
+    second = second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[: len(ctx.saved_tensors)])
+    return *second, *[None] * (len(ctx.options) + 1)
 
 
 sampled_conv2d_backward.register_autograd(_double_backward, setup_context=_keep_backward)

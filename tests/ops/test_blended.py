@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from metric_zoo import MetricZooError, ops
@@ -127,6 +128,72 @@ def test_gradients_against_finite_differences(case):
     assert torch.autograd.gradcheck(ops.blended_conv2d, [t.requires_grad_() for t in leaves])
 
 
+def gradients(backend: str, given: tuple[torch.Tensor, ...], upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    leaves = [t.detach().requires_grad_() for t in given]
+    with ops.use_backend(backend):
+        return torch.autograd.grad(ops.blended_conv2d(*leaves), leaves, upstream.to(leaves[0].dtype))
+
+
+@native
+@pytest.mark.parametrize("isa", library.ISAS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_native_has_the_gradients_of_torch(case, batch, isa):
+    """Of a place that serves all images, too; beyond the grid a place has none. The same again, bit for bit."""
+    given = arguments(case, batch)
+    upstream = torch.randn_like(given[0])
+    expected = gradients("torch", given, upstream)
+    try:
+        library.limit_isa(isa)
+        found, again = (gradients("native", given, upstream) for _ in range(2))
+        rough = gradients("native", tuple(t.float() for t in given), upstream)
+    finally:
+        library.limit_isa("avx512")
+    for one, same, single, other in zip(found, again, rough, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+        assert torch.equal(one, same)
+        scale = other.abs().max().item()
+        torch.testing.assert_close(single.double() / scale, other / scale, atol=1e-4, rtol=0)
+    outside = (given[1] < 0) | (given[1] > given[1].new_tensor(CASES[case][0]).view(1, -1, 1, 1) - 1)
+    assert bool(outside.any()) and not bool(found[1][outside].any())
+
+
+@native
+@pytest.mark.parametrize("case", CASES)
+def test_only_what_is_asked_for(case):
+    """One gradient at a time, of a picture that lies channels last."""
+    image, *others = arguments(case)
+    given = (image.contiguous(memory_format=torch.channels_last), *others)
+    upstream = torch.randn_like(image)
+    for index, expected in enumerate(gradients("torch", given, upstream)):
+        leaves = [t.requires_grad_(place == index) for place, t in enumerate(t.detach() for t in given)]
+        with ops.use_backend("native"):
+            (found,) = torch.autograd.grad(ops.blended_conv2d(*leaves), [leaves[index]], upstream)
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["two tables", "two axes, one channel"])
+def test_second_derivatives_against_finite_differences(case):
+    grid, *_ = CASES[case]
+    place = torch.rand(1, len(grid), 2, 3, dtype=torch.float64) * 0.8 + 0.1
+    offsets = torch.randn(*grid, 3, 2, dtype=torch.float64)
+    leaves = (torch.randn(1, 2, 2, 3, dtype=torch.float64), place, offsets, torch.randn(*grid, 3).double())
+    assert torch.autograd.gradgradcheck(ops.blended_conv2d, [t.requires_grad_() for t in leaves])
+
+
+@native
+def test_gradients_store_nothing_per_sample():
+    """All that torch allocates together is less than one number for each sample of a pixel; positions are two."""
+    height, width, samples = 256, 256, 32
+    places = torch.rand(1, 1, height, width, requires_grad=True)
+    offsets, weights = (torch.randn(3, samples, *more).requires_grad_() for more in ((2,), ()))
+    image = torch.randn(1, 1, height, width, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        ops.blended_conv2d(image, places, offsets, weights).sum().backward()
+    taken = sum(event.cpu_memory_usage for event in run.events() if event.cpu_memory_usage > 0)
+    assert taken < 4 * height * width * samples
+
+
 @native
 def test_flops_are_those_of_a_depthwise_convolution():
     image = torch.zeros(2, 3, 14, 17)
@@ -135,18 +202,28 @@ def test_flops_are_those_of_a_depthwise_convolution():
     with FlopCounterMode(display=False) as found, ops.use_backend("native"):
         ops.blended_conv2d(image, torch.zeros(1, 1, 14, 17), torch.zeros(4, 5, 2), torch.zeros(4, 5))
     assert found.get_total_flops() == wanted.get_total_flops() > 0
+    image.requires_grad_()
+    with FlopCounterMode(display=False) as both, ops.use_backend("native"):
+        ops.blended_conv2d(image, torch.zeros(1, 1, 14, 17), torch.zeros(4, 5, 2), torch.zeros(4, 5)).sum().backward()
+    assert both.get_total_flops() == 2 * wanted.get_total_flops()
 
 
 @native
 def test_opcheck():
     given = [t.requires_grad_() for t in arguments("one axis")]
     torch.library.opcheck(torch.ops.metric_zoo.blended_conv2d, given)
+    torch.library.opcheck(
+        torch.ops.metric_zoo.blended_conv2d_backward, (torch.randn_like(given[0]), *given, [True, False, True, True])
+    )
 
 
 def test_compiles_without_a_break():
     given = arguments("two axes")
     compiled = torch.compile(ops.blended_conv2d, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*given), ops.blended_conv2d(*given))
+    leaves = [t.detach().requires_grad_() for t in given]
+    expected, found = (torch.autograd.grad(f(*leaves).square().sum(), leaves) for f in (ops.blended_conv2d, compiled))
+    torch.testing.assert_close(found, expected)
 
 
 def test_half_precision_is_computed_in_float32():
@@ -159,20 +236,12 @@ def test_half_precision_is_computed_in_float32():
 
 @pytest.mark.parametrize("case", ["two tables"])
 def test_triton_has_the_gradients_of_torch(case):
-    def gradients(backend: str, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        torch.manual_seed(0)
-        leaves = [t.to(dtype).requires_grad_() for t in arguments(case)]
-        with ops.use_backend(backend):
-            return torch.autograd.grad(ops.blended_conv2d(*leaves).square().sum(), leaves)
-
-    for name, found, expected in zip(
-        ("input", "coordinates", "offsets", "weights"),
-        gradients("triton", torch.float32),
-        gradients("torch", torch.float64),
-        strict=True,
-    ):
+    given = arguments(case)
+    upstream = torch.randn_like(given[0])
+    rough = gradients("triton", tuple(t.float() for t in given), upstream)
+    for found, expected in zip(rough, gradients("torch", given, upstream), strict=True):
         scale = expected.abs().max().item()
-        torch.testing.assert_close(found.double() / scale, expected / scale, atol=1e-4, rtol=0, msg=name)
+        torch.testing.assert_close(found.double() / scale, expected / scale, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", [pytest.param("native", marks=native), "torch"])

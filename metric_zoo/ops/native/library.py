@@ -19,7 +19,7 @@ from metric_zoo.ops.window import Window
 
 ISAS = ("baseline", "avx2", "avx512")
 _NAME = "libmetric_zoo"
-_INTERFACE = 2
+_INTERFACE = 3
 _OVERRIDE = "METRIC_ZOO_LIBRARY"
 _RULES = {"offset": 0, "position": 1, "blend": 3}
 _BALL = 2
@@ -49,7 +49,10 @@ class _Tensors(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("input", "weight", "bias", "field", "mask", "table")),
         ("table_eps", c_double),
-        *((name, c_void_p) for name in ("output", "grad", "grad_input", "grad_weight", "grad_field", "grad_mask")),
+        *(
+            (name, c_void_p)
+            for name in ("output", "grad", "grad_input", "grad_weight", "grad_field", "grad_mask", "grad_table")
+        ),
     ]
 
 
@@ -233,6 +236,41 @@ def forward_blended(
     call.tensors.output = output.data_ptr()
     call.run("forward")
     return output
+
+
+def backward_blended(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor,
+    tables: Tensor,
+    grid: tuple[int, int],
+    window: Window,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input, field and tables; None where ``needs`` says so.
+
+    Args:
+        grad: of the output.
+        input, weight, field, tables, grid, window: as `forward_blended`.
+
+    Raises:
+        MetricZooError: as `forward`.
+    """
+    _check(input)
+    grad = dense(grad)
+    need_input, need_field, need_tables = needs
+    pixels = torch.zeros_like(input, memory_format=torch.channels_last) if need_input else None
+    grad_field = torch.zeros_like(field, memory_format=torch.contiguous_format) if need_field else None
+    grad_tables = torch.zeros_like(tables, memory_format=torch.contiguous_format) if need_tables else None
+    if grad.numel() == 0:
+        return pixels, grad_field, grad_tables
+    call = _Call(input, weight, None, field, None, "blend", window, grad, tables.contiguous(), grid)
+    call.tensors.grad = grad.data_ptr()
+    for name, gradient in (("grad_input", pixels), ("grad_field", grad_field), ("grad_table", grad_tables)):
+        setattr(call.tensors, name, _pointer(gradient))
+    call.run("backward")
+    return pixels if pixels is None or is_channels_last(input) else _by_channel(pixels), grad_field, grad_tables
 
 
 class _Call:

@@ -183,7 +183,7 @@ void store_mask_gradient(const Problem& p, Tile tile, int64_t group, int64_t lan
 }
 
 template <class T>
-void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field) {
+void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field, T* grad_tables) {
   const Problem& p = call.p;
   const Tensors<T>& t = call.t;
   const int64_t lanes = call.table.lanes;
@@ -202,16 +202,18 @@ void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight
     if (i + 1 < pieces.size() && pieces[i + 1].field == s.field) continue;
     for_tiles(p, block, [&](Tile tile, int64_t first) {
       const SampleGradients<T> gradients = w.gradients_from(first * lanes);
-      if (grad_field) call.k.field_gradient(p, call.table, t.field, s.field, tile, gradients, grad_field);
+      if (p.rule == kBlend)
+        call.k.blend_gradient(p, call.table, t.field, tile, gradients, grad_field, grad_tables);
+      else if (grad_field)
+        call.k.field_gradient(p, call.table, t.field, s.field, tile, gradients, grad_field);
       if (t.grad_mask) store_mask_gradient(p, tile, s.field, lanes, gradients.mask, t.grad_mask);
     });
   }
 }
 
 int64_t field_size(const Problem& p) {
-  const int64_t components = p.rule == kBall ? 5 : 2;
   const auto extent = [](int64_t stride, int64_t size) { return stride ? size : 1; };
-  return extent(p.field_batch, p.batch) * p.fields * extent(p.field_cell, p.cells()) * components *
+  return extent(p.field_batch, p.batch) * p.fields * extent(p.field_cell, p.cells()) * p.components() *
          extent(p.field_row, p.out_height) * extent(p.field_column, p.out_width);
 }
 
@@ -228,6 +230,16 @@ void add_images_aside(const Problem& p, const Runs<T>& runs, T* grad_input) {
   }
 }
 
+// The tables' gradients of all threads, added in order, from (tables, 3, lanes) to the layout of the tables.
+template <class T>
+void unpack_tables(const Problem& p, int64_t lanes, const std::vector<Buffer<T>>& parts, T* out) {
+  const int64_t cells = p.cells();
+  std::fill(out, out + 3 * p.tables() * cells, T(0));
+  for (const Buffer<T>& part : parts)
+    for (int64_t k = 0; k < 3 * p.tables(); ++k)
+      for (int64_t i = 0; i < cells; ++i) out[(k / 3 * cells + i) * 3 + k % 3] += part.get()[k * lanes + i];
+}
+
 }  // namespace
 
 template <class T>
@@ -240,26 +252,28 @@ void backward(const Problem& p, const Tensors<T>& t) {
   const int64_t threads = std::min(p.threads, plan.blocks);
   std::atomic<bool> failed{false};
   Runs<T> runs;
-  std::vector<Buffer<T>> weights, fields;
+  std::vector<Buffer<T>> weights, fields, tables;
   // A depthwise sum always has somewhere to go.
   const bool sums = t.grad_weight || p.depthwise(), own_field = t.grad_field && p.shares_field();
   for (int64_t i = 0; i < threads; ++i) {
     const int64_t begin = plan.blocks * i / threads;
-    Workspace<T> space(p, k, plan, constants.table.lanes, t.mask != nullptr, Pass::kBackward);
+    Workspace<T> space(p, k, plan, constants.table.lanes, masked(p, t), Pass::kBackward);
     runs.push_back(std::make_unique<Run<T>>(begin, plan.blocks * (i + 1) / threads, plan.at(p, begin).begin,
                                             std::move(space), p, t.grad_input != nullptr, failed));
     if (sums) weights.emplace_back(plan.plain_size, true);
     if (own_field) fields.emplace_back(field_size(p), true);
+    if (t.grad_table) tables.emplace_back(3 * p.tables() * constants.table.lanes, true);
   }
 #pragma omp parallel for num_threads(int(threads)) schedule(static, 1)
   for (int64_t i = 0; i < threads; ++i) {
     T *own_weights = sums ? weights[i].get() : nullptr, *own = own_field ? fields[i].get() : t.grad_field;
     for (int64_t index = runs[i]->begin; index < runs[i]->end; ++index)
-      through_block(call, plan.at(p, index), *runs[i], own_weights, own);
+      through_block(call, plan.at(p, index), *runs[i], own_weights, own, t.grad_table ? tables[i].get() : nullptr);
   }
   if (failed) throw std::bad_alloc();
   if (t.grad_input) add_images_aside(p, runs, t.grad_input);
   if (t.grad_weight) unpack_weights(p, plan, weights, t.grad_weight);
+  if (t.grad_table) unpack_tables(p, constants.table.lanes, tables, t.grad_table);
   for (const Buffer<T>& own : fields)
     for (int64_t i = 0; i < own.size(); ++i) t.grad_field[i] += own.get()[i];
 }

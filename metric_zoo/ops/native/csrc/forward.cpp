@@ -79,7 +79,7 @@ void forward(const Problem& p, const Tensors<T>& t) {
   const Buffer<T> packed = pack_weights(p, k, plan, Pass::kForward, t.weight);
   const int64_t lanes = constants.table.lanes, threads = std::min(p.threads, plan.blocks);
   std::vector<Workspace<T>> spaces;
-  for (int64_t i = 0; i < threads; ++i) spaces.emplace_back(p, k, plan, lanes, t.mask != nullptr || p.rule == kBlend, Pass::kForward);
+  for (int64_t i = 0; i < threads; ++i) spaces.emplace_back(p, k, plan, lanes, masked(p, t), Pass::kForward);
   const bool by_pixel = p.out_channel == 1;
 #pragma omp parallel num_threads(int(threads))
   {

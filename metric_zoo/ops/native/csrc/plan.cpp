@@ -192,7 +192,7 @@ static void find_box(const Problem& p, const T* tables, int64_t first, T* box) {
 template <class T>
 Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>& tensors) {
   const int64_t lanes = lanes_of(p, k);
-  const int64_t tables = p.rule == kBlend ? p.tables_down * p.tables_across : 0;
+  const int64_t tables = p.tables();
   memory = Buffer<T>((8 + 3 * tables) * lanes + 4 * tables);
   T* next = memory.get();
   const auto array = [&] { T* a = next; next += lanes; return a; };

@@ -97,6 +97,9 @@ struct Constants {
   Constants(const Problem&, const Kernels<T>&, const Tensors<T>&);
 };
 
+template <class T>
+bool masked(const Problem& p, const Tensors<T>& t) { return t.mask || p.rule == kBlend; }
+
 // What one thread needs for a block.
 template <class T>
 struct Workspace {

@@ -8,8 +8,8 @@ enum Rule : int64_t {
   kOffset = 0,    // y_i = grid_i + field_i
   kPosition = 1,  // y_i = field_i
   kBall = 2,      // y_i = a_i / F(u_i), F the norm that the field holds
-  kBlend = 3,     // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. Forward only, and
-                  // the masks are the weights: `weight` holds ones.
+  kBlend = 3,     // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. The masks
+                  // are the weights: `weight` holds ones.
 };
 
 // out[b,o,p] = bias[o] + sum_{c,i} weight[o,c,i] mask_i(p) input[b,c](centre(p) + y_i(p)), bilinear, zero outside.
@@ -33,6 +33,9 @@ struct Problem {
   int64_t group_outputs() const { return out_channels / groups; }
   // A single channel is a matter of many samples, not of many channels.
   bool depthwise() const { return channels > 1 && groups == channels && out_channels == channels; }
+  // Places on the blend rule's grid have one coordinate or two.
+  int64_t components() const { return rule == kBall ? 5 : rule == kBlend && tables_down == 1 ? 1 : 2; }
+  int64_t tables() const { return rule == kBlend ? tables_down * tables_across : 0; }
   // Whether several pixels or images read one field value, so that its gradient is a sum over threads.
   bool shares_field() const {
     return (field_batch == 0 && batch > 1) || (field_row == 0 && out_height > 1) || (field_column == 0 && out_width > 1);
@@ -67,6 +70,7 @@ struct Tensors {
   T* grad_weight;
   T* grad_field;   // zeros
   T* grad_mask;
+  T* grad_table;   // of the blend rule's tables
 };
 
 }  // namespace metric_zoo

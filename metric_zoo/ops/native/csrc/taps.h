@@ -164,6 +164,7 @@ inline void locate(const Problem& p, const Lines<T>& at, T cy, T cx, int64_t lan
 template <class T>
 struct Place {
   int64_t first;
+  T down, across;  // from the first towards the next, 0 to 1
   const T *t00, *t01, *t10, *t11;
   T w00, w01, w10, w11;
 };
@@ -191,7 +192,7 @@ inline Place<T> place_on_grid(const Problem& p, const Table<T>& t, const T* fiel
   const T fv = v - T(row), fu = u - T(column);
   const T* upper = t.blended + first * size;
   const T* lower = two ? upper + p.tables_across * size : upper;
-  return {first, upper, upper + size, lower, lower + size,
+  return {first, fv, fu, upper, upper + size, lower, lower + size,
           (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu};
 }
 
@@ -271,6 +272,65 @@ inline void ball_gradient(const Problem& p, const Table<T>& t, const T* f, const
   out[2 * s] += d22;
   out[3 * s] += dx;
   out[4 * s] += dy;
+}
+
+// Whether the place that blends follows this coordinate: not beyond the grid.
+template <class T>
+inline T moves(T value, int64_t tables) {
+  return value >= T(0) && value <= T(tables - 1) ? T(1) : T(0);
+}
+
+// The sum over all samples of their gradient, times the difference of two neighbouring tables, on two lines of the grid.
+template <class T>
+inline T slope(int64_t lanes, const SampleGradients<T>& g, int64_t at, const T* from, const T* to, T share,
+               const T* next_from, const T* next_to) {
+  const T* gradients[3] = {g.y + at, g.x + at, g.mask + at};
+  T sum = 0;
+  for (int64_t c = 0; c < 3; ++c, from += lanes, to += lanes, next_from += lanes, next_to += lanes) {
+    const T* gradient = gradients[c];
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < lanes; ++i)
+      sum += gradient[i] * ((1 - share) * (to[i] - from[i]) + share * (next_to[i] - next_from[i]));
+  }
+  return sum;
+}
+
+template <class T>
+inline void add_to_table(int64_t lanes, const SampleGradients<T>& g, int64_t at, T share, T* __restrict out) {
+  const T *__restrict y = g.y + at, *__restrict x = g.x + at, *__restrict mask = g.mask + at;
+#pragma omp simd
+  for (int64_t i = 0; i < lanes; ++i) {
+    out[i] += share * y[i];
+    out[lanes + i] += share * x[i];
+    out[2 * lanes + i] += share * mask[i];
+  }
+}
+
+template <class T>
+void blend_gradient(const Problem& p, const Table<T>& t, const T* field, Tile tile, const SampleGradients<T>& g,
+                    T* grad_field, T* grad_tables) {
+  const bool two = p.tables_down > 1;
+  const int64_t size = 3 * t.lanes;
+  for (int64_t n = 0; n < tile.count; ++n) {
+    const int64_t pixel = tile.begin + n, row = pixel / p.out_width, at = n * t.lanes;
+    const int64_t base = field_base<T>(p, tile.image, 0, row, pixel - row * p.out_width);
+    const T* f = field + base;
+    const Place<T> o = place_on_grid(p, t, f);
+    if (grad_field) {
+      T* across = grad_field + base + (two ? p.field_component : 0);
+      *across += moves(f[two ? p.field_component : 0], p.tables_across) *
+                 slope(t.lanes, g, at, o.t00, o.t01, o.down, o.t10, o.t11);
+      if (two)
+        grad_field[base] += moves(f[0], p.tables_down) * slope(t.lanes, g, at, o.t00, o.t10, o.across, o.t01, o.t11);
+    }
+    if (!grad_tables) continue;
+    T* out = grad_tables + o.first * size;
+    add_to_table(t.lanes, g, at, o.w00, out);
+    add_to_table(t.lanes, g, at, o.w01, out + size);
+    if (!two) continue;
+    add_to_table(t.lanes, g, at, o.w10, out + p.tables_across * size);
+    add_to_table(t.lanes, g, at, o.w11, out + (p.tables_across + 1) * size);
+  }
 }
 
 template <class T>
