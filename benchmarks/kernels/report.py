@@ -143,10 +143,11 @@ def _varying_table(report: dict[str, Any]) -> str:
     note = (
         f"Every pixel has a kernel of its own; the truth is the dense kernel of its parameters, which no basis holds "
         f"(filters of the bases: {bases}). Dense kernel per pixel: those of the basis, blended for each pixel and laid "
-        "over its window by torch, timed on a few rows. Dense basis, blended: the same numbers, from the whole picture "
-        "filtered by every dense kernel (OpenCV's DFT, or scipy's), the pictures weighed pixel by pixel. Low rank: the "
-        "same with sums of separable kernels (OpenCV's, or torch's); reads are those of each. Tempering: the layers "
-        "of the first row, every filter searched from its neighbour's; they take as long."
+        "over its window by torch, in pieces that fit the cache, timed on a few rows. Dense basis, blended: the same "
+        "numbers, from the whole picture filtered by every dense kernel (OpenCV's DFT, or scipy's), the pictures "
+        "weighed pixel by pixel. Low rank: the same with sums of separable kernels (OpenCV's, or torch's); reads are "
+        "those of each. Tempering: the layers of the first row, every filter searched from its neighbour's; they take "
+        "as long."
     )
     return f"## Filters that change from pixel to pixel\n\n{note}\n\n" + markdown(
         headings, rows, [False, False] + [True] * 5

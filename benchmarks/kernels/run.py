@@ -84,7 +84,7 @@ def bench_kernels(out: Path, steps: int = STEPS, tempering: int = ITERATIONS, re
         targets = torch.stack([get_target(name) for name in names])
         for method in methods(steps, tempering):
             report["results"] += _results(method, names, targets, photographs)
-        report["latency"] = time_filters(repeats)
+        report["latency"] = time_filters(repeats, steps)
     report["varying"] = [
         _varying(name, effect, photographs, steps, tempering, repeats) for name, effect in effects.items()
     ]

@@ -100,6 +100,8 @@ class _Search:
         spectrum = self._layer(layer, offsets, weights)
         others = [i for i in range(self.spectra.shape[2]) if i != layer]
         then = self._error(spectrum * self.spectra[:, :, others].prod(2))
+        # What leaves the canvas would come in again on its other side.
+        then[(offsets.abs().amax((-2, -1)) + 1).sum(-1) > self.size // 2] = torch.inf
         taken = torch.rand(then.shape, generator=generator) < ((self.now - then) / self.ladder).exp()
         self.now = torch.where(taken, then, self.now)
         self.offsets[:, :, layer] = torch.where(taken[..., None, None], offsets[:, :, layer], self.offsets[:, :, layer])
