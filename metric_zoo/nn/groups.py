@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 
 
 def parameter_groups(model: nn.Module, lr: float, head_lr_scale: float = 0.1) -> list[dict[str, Any]]:
@@ -40,9 +41,12 @@ def parameter_groups(model: nn.Module, lr: float, head_lr_scale: float = 0.1) ->
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that decide where layers sample: heads, and the tables of active convolutions."""
+    """The parameters that decide where layers sample: heads, the tables of active convolutions, and the offsets of
+    sparse kernel complexes."""
     found = []
     for layer in model.modules():
+        if isinstance(layer, SparseKernelComplex2d):
+            found.append(layer.offsets)
         if isinstance(layer, SampledConv2d):
             own = layer.head.parameters() if layer.head is not None else [getattr(layer, "offset", None)]
             found += [p for p in own if p is not None]

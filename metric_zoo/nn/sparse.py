@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
@@ -81,13 +82,15 @@ class SparseKernelComplex2d(nn.Module):
         """Fit every kernel of a depthwise convolution; the bias is copied.
 
         Args:
-            conv: depthwise, of odd square kernels, without dilation, padded with zeros.
+            conv: a plain `torch.nn.Conv2d`, depthwise, of odd square kernels, without dilation, padded with zeros.
             samples, layers, steps, seed: as in `SparseKernelComplex.fit`.
 
         Raises:
             MetricZooError: for another convolution, saying what is in the way.
         """
-        why = why_not_sparse(conv) or ("its weight has no values" if conv.weight.is_meta else "")
+        cls_of_conv = type(conv).__mro__[1] if is_parametrized(conv) else type(conv)
+        unknown = "" if cls_of_conv is nn.Conv2d else f"a {cls_of_conv.__name__}, which may compute something else"
+        why = why_not_sparse(conv) or unknown or ("its weight has no values" if conv.weight.is_meta else "")
         if why:
             raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
         layer = cls(conv.in_channels, conv.kernel_size, samples, layers, conv.stride, conv.padding,
@@ -100,23 +103,30 @@ class SparseKernelComplex2d(nn.Module):
 
     @torch.no_grad()
     def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0) -> None:
-        """Fit every channel's complex to its kernel.
+        """Fit every channel's complex to its kernel; those without negative values keep their sum and centroid.
 
         Args:
             kernels: ``(channels, 1, M, M)``, a depthwise convolution's weight.
             steps, seed: as in `SparseKernelComplex.fit`.
 
         Raises:
-            MetricZooError: as `SparseKernelComplex.fit`.
+            MetricZooError: as `SparseKernelComplex.fit`; for kernels of another shape.
         """
         samples, layers = self.config.samples, self.config.layers
+        if tuple(kernels.shape) != (self.channels, 1, *self.kernel_size):
+            raise MetricZooError(
+                f"kernels have shape {tuple(kernels.shape)}: expected {(self.channels, 1, *self.kernel_size)}"
+            )
         target = kernels.detach()[:, 0]
         # A kernel that prune or training has emptied is one of weights 0, and nothing to fit.
         full = (target != 0).flatten(1).any(1)
         self.weights.zero_()
-        if full.any():
-            fits = SparseKernelComplex.fit(target[full], samples, layers, steps=steps, seed=seed, signed=True)
-            self.offsets[full], self.weights[full] = fits.offsets.to(self.offsets), fits.weights.to(self.weights)
+        negative = (target < 0).flatten(1).any(1)
+        for signed in (False, True):
+            own = full & (negative == signed)
+            if own.any():
+                fits = SparseKernelComplex.fit(target[own], samples, layers, steps=steps, seed=seed, signed=signed)
+                self.offsets[own], self.weights[own] = fits.offsets.to(self.offsets), fits.weights.to(self.weights)
         self._extent()
 
     @torch.no_grad()
@@ -150,6 +160,8 @@ class SparseKernelComplex2d(nn.Module):
         """``(B, channels, H, W)`` or ``(channels, H, W)`` -> the same with the convolution's output size."""
         if input.dim() == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
+        if input.shape[-3] != self.channels:
+            raise MetricZooError(f"input {tuple(input.shape)}: expected {self.channels} channels")
         size = (input.shape[-2], input.shape[-1])
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, (1, 1))
         # A kernel's middle lies half of its size within; what the padding has more or less of is added or cut off.
@@ -162,7 +174,8 @@ class SparseKernelComplex2d(nn.Module):
         output = read_layers(more, *self._layers(), self._extent(), "zeros")
         output = F.pad(output, (min(left, 0), min(right, 0), min(top, 0), min(bottom, 0)))
         output = output[..., :: self.stride[0], :: self.stride[1]]
-        return output if self.bias is None else output + self.bias[:, None, None]
+        # Under autocast the output's type is not the bias's.
+        return output if self.bias is None else output + self.bias[:, None, None].to(output.dtype)
 
     def complex(self) -> SparseKernelComplex:
         """The kernels, one for each channel, in float32 at least."""

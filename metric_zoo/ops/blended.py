@@ -32,10 +32,10 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     with the (multi)linear weights :math:`\alpha_k(p)` of the pixel's coordinates on the grid, and bilinear reads that
     are zero outside the image (DISK, ICLR 2026, spatially varying filtering). All channels are filtered alike.
 
-    The native and the triton backend blend while they sample, and store nothing per pixel, nor does the native one for
-    gradients; those on triton, and the torch backend, go through `sampled_conv2d` with the blended positions as a
-    tensor. Beside a pixel that is infinite,
-    outputs may be NaN; autocast does not change the precision.
+    The native and the triton backend blend while they sample, and store nothing per sample; so does the native backend
+    for gradients. Those on triton, and the torch backend, go through `sampled_conv2d` with the blended positions as a
+    tensor. Beside a pixel that is infinite, outputs may be NaN, and on the torch backend wherever a table holds NaN;
+    autocast does not change the precision.
 
     Args:
         input: ``(B, C, H, W)``.
@@ -166,8 +166,10 @@ def _native_gradients(
     )
     if planes is not None:
         planes = planes.view(input.shape).contiguous(memory_format=memory_format(input))
-    if places is not None:  # channels that were taken for images have one place
-        places = places[:, 0, 0].unflatten(0, (coordinates.shape[0], -1)).sum(1)
+    if places is not None:
+        places = places[:, 0, 0]
+        if places.shape != coordinates.shape:  # channels that were taken for images share their places
+            places = places.unflatten(0, (coordinates.shape[0], input.shape[1])).sum(1)
     moved = counted = None
     if tables is not None:
         y, x, counted = tables.unbind(-1)

@@ -4,5 +4,6 @@ from metric_zoo.sparse import targets
 from metric_zoo.sparse.bank import FilterBank
 from metric_zoo.sparse.complex import PADDING_MODES, SparseKernelComplex
 from metric_zoo.sparse.initialize import INITS
+from metric_zoo.sparse.loss import LOSSES
 
-__all__ = ["INITS", "PADDING_MODES", "FilterBank", "SparseKernelComplex", "targets"]
+__all__ = ["INITS", "LOSSES", "PADDING_MODES", "FilterBank", "SparseKernelComplex", "targets"]

@@ -19,7 +19,7 @@ from metric_zoo.sparse.fit import STEPS
 OUTSIDE = ("refuse", "clamp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FilterBank:
     r"""A basis of complexes at the points of a grid of one or two parameters, and every filter between them.
 
@@ -61,6 +61,7 @@ class FilterBank:
         warm_steps: int = 300,
         loss: str | None = None,
         seed: int = 0,
+        signed: bool = False,
         progress: bool = False,
     ) -> FilterBank:
         """Fit a basis, neighbours from one another, so that a sample keeps its part in all of them.
@@ -72,7 +73,7 @@ class FilterBank:
         Args:
             kernel_at: the kernel ``(M, M)`` for the values of the parameters.
             grid: one or two lists of them.
-            samples, layers, init, steps, loss, seed: as in `SparseKernelComplex.fit`, for the first.
+            samples, layers, init, steps, loss, seed, signed: as in `SparseKernelComplex.fit`, for the first.
             warm_steps: of every fit that begins at a neighbour's; more of them fit better and correspond less.
             progress: show a bar for every generation of fits.
 
@@ -81,7 +82,8 @@ class FilterBank:
         """
 
         def fitted(targets: Tensor, start: SparseKernelComplex | None) -> SparseKernelComplex:
-            options = {"samples": samples, "layers": layers, "loss": loss, "seed": seed, "progress": progress}
+            options = {"samples": samples, "layers": layers, "loss": loss, "seed": seed, "signed": signed,
+                       "progress": progress}  # fmt: skip
             if start is None:
                 return SparseKernelComplex.fit(targets, init=init, steps=steps, **options)
             return SparseKernelComplex.fit(targets, init=start, steps=warm_steps, **options)
@@ -103,15 +105,17 @@ class FilterBank:
                 is as many steps from the middle is fitted at once.
 
         Raises:
-            MetricZooError: if the grid is none.
+            MetricZooError: if the grid is none, or for kernels of several sizes.
         """
         axes = tuple(torch.tensor(list(values), dtype=torch.float64) for values in grid)
         _check_grid(axes)
         shape = tuple(map(len, axes))
         found: dict[tuple[int, ...], SparseKernelComplex] = {}
+        size: tuple[int, ...] | None = None
         for points in _generations(shape):
             values = [[axis[i].item() for axis, i in zip(axes, point, strict=True)] for point in points]
-            targets = _one_size([kernel_at(*each) for each in values])
+            targets = _one_size([kernel_at(*each) for each in values], size)
+            size = targets.shape[1:]
             start = _stacked([found[_towards(point, shape)] for point in points]) if found else None
             fits = fit(targets, start)
             found |= {point: fits[index] for index, point in enumerate(points)}
@@ -119,12 +123,18 @@ class FilterBank:
         basis = (tensor.unflatten(0, shape) for tensor in (every.offsets, every.weights))
         return cls(SparseKernelComplex(*basis), axes)
 
+    def to(self, *args, **kwargs) -> FilterBank:
+        """The basis on another device, or in another dtype; the arguments of `torch.Tensor.to`."""
+        return FilterBank(self.basis.to(*args, **kwargs), self.grid)
+
     def at(self, *parameters: float) -> SparseKernelComplex:
         """The filter for these values.
 
         Raises:
-            MetricZooError: for values outside the grid.
+            MetricZooError: for values outside the grid, or another number of them.
         """
+        if len(parameters) != len(self.grid):
+            raise MetricZooError(f"{len(parameters)} parameters {parameters}: expected {len(self.grid)}")
         image = torch.tensor(parameters, dtype=torch.float64).view(1, -1, 1, 1)
         alpha = self.shares(image)[0, :, 0, 0].to(self.basis.weights)
         flat = (t.flatten(0, len(self.grid) - 1) for t in (self.basis.offsets, self.basis.weights))
@@ -230,8 +240,8 @@ def _steps(values: Tensor, grid: Tensor, axis: int, outside: str) -> Tensor:
     return cell + (values - grid[cell]) / (grid[cell + 1] - grid[cell])
 
 
-def _one_size(kernels: list[Tensor]) -> Tensor:
-    sizes = {tuple(kernel.shape) for kernel in kernels}
+def _one_size(kernels: list[Tensor], size: tuple[int, ...] | None) -> Tensor:
+    sizes = {tuple(kernel.shape) for kernel in kernels} | ({tuple(size)} if size else set())
     if len(sizes) > 1:
         raise MetricZooError(f"kernel_at gives kernels of {sorted(sizes)}: expected one size")
     return torch.stack(kernels)

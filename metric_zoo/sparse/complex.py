@@ -15,6 +15,7 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
 from metric_zoo.ops.blended import row_window
+from metric_zoo.ops.layout import is_channels_last
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.sparse.fit import STEPS, check_target, optimize
 from metric_zoo.sparse.initialize import initial_offsets
@@ -26,7 +27,7 @@ PADDING_MODES = {"zeros": "constant", "replicate": "replicate", "reflect": "refl
 _TYPES = (torch.float32, torch.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SparseKernelComplex:
     r"""L sparse layers, one after the other, in place of a dense kernel of M x M.
 
@@ -86,7 +87,8 @@ class SparseKernelComplex:
             target: ``(M, M)`` or ``(T, M, M)``, M odd; what `torch.nn.functional.conv2d` would be given.
             samples: N, of each layer.
             layers: L.
-            init: of `INITS`, or a complex to begin with, which then says how many samples and layers there are.
+            init: of `INITS`, or a complex to begin with (or one for each target), which then says how many samples and
+                layers there are.
             steps: of Adam.
             loss: ``"charbonnier"`` is that of the paper; ``"natural"`` counts what shows in photographs, too. None is
                 the first for ``signed`` kernels, and the second for others.
@@ -102,8 +104,8 @@ class SparseKernelComplex:
                 3 samples a layer, or an unknown init or loss.
         """
         if target.dim() == 2:
-            one = cls.fit(target[None], samples, layers, _batched(init), steps, loss=loss, seed=seed,
-                          signed=signed, progress=progress)  # fmt: skip
+            one = cls.fit(target[None], samples, layers, init, steps, loss=loss, seed=seed, signed=signed,
+                          progress=progress)  # fmt: skip
             return one[0]
         check_target(target, signed)
         if steps < 1:
@@ -111,7 +113,7 @@ class SparseKernelComplex:
         measure = loss_for(loss, signed)
         target = target.to(torch.promote_types(target.dtype, torch.float32))
         if isinstance(init, SparseKernelComplex):
-            start = init.offsets.to(target), _unscaled(init.weights).to(target)
+            start = _given(target, init, signed)
         else:
             start = _start(target, samples, layers, init, seed)
         if start[0].shape[0] != len(target):
@@ -208,10 +210,12 @@ def reach_of(offsets: Tensor) -> int:
 
 def read_layers(image: Tensor, offsets: Tensor, weights: Tensor, reach: int, padding_mode: str) -> Tensor:
     """All layers in turn, ``(B, C, H, W)`` to the same; `SparseKernelComplex.apply` without its checks."""
-    padded = padded_for(image, reach, padding_mode)
+    # Channels with kernels of their own are read one by one.
+    padded = padded_for(image if offsets.dim() == 3 else image.contiguous(), reach, padding_mode)
     for own_offsets, own_weights in zip(offsets.unbind(-3), weights.unbind(-2), strict=True):
         padded = _read(padded, own_offsets, own_weights)
-    return cropped(padded, reach)
+    output = cropped(padded, reach)
+    return output.contiguous(memory_format=torch.channels_last) if is_channels_last(image) else output
 
 
 def padded_for(image: Tensor, reach: int, padding_mode: str) -> Tensor:
@@ -286,15 +290,18 @@ def _start(target: Tensor, samples: int, layers: int, init: str, seed: int) -> t
     return offsets.to(target), target.new_full((len(target), layers, samples), 1 / samples)
 
 
-def _batched(init: str | SparseKernelComplex) -> str | SparseKernelComplex:
-    if isinstance(init, str) or init.weights.dim() > 2:
-        return init
-    return SparseKernelComplex(init.offsets[None], init.weights[None])
-
-
-def _unscaled(weights: Tensor) -> Tensor:
-    """With every layer's sum of absolute values 1, from where a fit begins."""
-    return weights / weights.abs().sum(-1, keepdim=True)
+def _given(target: Tensor, init: SparseKernelComplex, signed: bool) -> tuple[Tensor, Tensor]:
+    """Complexes as they are fitted: to kernels whose absolute values have the sum 1; so have, unless signed, those of
+    every layer."""
+    offsets, weights = init.offsets.to(target), init.weights.to(target)
+    if weights.dim() == 2:
+        offsets, weights = (t.expand(len(target), *t.shape) for t in (offsets, weights))
+    if not signed:
+        return offsets, weights / weights.abs().sum(-1, keepdim=True)
+    sums = target.abs().sum((-2, -1))
+    if len(weights) != len(sums):
+        return offsets, weights
+    return offsets, torch.cat((weights[:, :-1], weights[:, -1:] / sums[:, None, None]), dim=1)
 
 
 def _read(image: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

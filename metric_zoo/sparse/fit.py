@@ -27,7 +27,7 @@ def check_target(target: Tensor, signed: bool = False) -> None:
     """
     shape = tuple(target.shape)
     if target.dim() != 3 or shape[1] != shape[2] or 0 in shape:
-        raise MetricZooError(f"target has shape {shape[1:]}: expected a square kernel (M, M)")
+        raise MetricZooError(f"target has shape {shape}: expected square kernels (M, M) or (T, M, M)")
     if shape[1] % 2 == 0:
         raise MetricZooError(f"target has {shape[1]} pixels a side: an even kernel has no pixel in its middle")
     if not target.is_floating_point():
@@ -94,7 +94,8 @@ def _optimize(
     for _ in tqdm(range(steps), "fitting", disable=not progress, leave=False):
         optimizer.zero_grad()
         missed = compose(layer_kernels(*_constrained(offsets, weights, centroid), size)) * scale - wanted
-        # Summed over targets, and over the canvas: what is fitted beside a kernel does not change its course.
+        # Summed over targets, and over the canvas: what is fitted beside a kernel changes its course only by the
+        # frequencies that a larger canvas has.
         measure.of(missed).backward()
         optimizer.step()
         decay.step()

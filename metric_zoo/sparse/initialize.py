@@ -23,7 +23,7 @@ def initial_offsets(init: str, target: Tensor, samples: int, layers: int, seed: 
     generator = torch.Generator().manual_seed(seed)
     extent = half_extent(target)
     if init == "random":
-        return (torch.rand(layers, samples, 2, generator=generator) * 2 - 1) * extent
+        return (torch.rand(layers, samples, 2, generator=generator, device="cpu") * 2 - 1) * extent
     if init == "radial" or layers == 1:
         return radial(samples, layers, extent) if init == "radial" else scattered(target, samples, generator)[0][None]
     points, spacing = scattered(target, samples, generator)
@@ -44,9 +44,9 @@ def radial(samples: int, layers: int, extent: float) -> Tensor:
     r"""Increasing circles (DISK, initialisation IR): layer l on one of radius :math:`l\,\Delta r` with
     :math:`\Delta r = 2R / (L(L+1))`, so that all together reach ``extent``.
     """
-    angles = 2 * math.pi * torch.arange(samples) / samples
+    angles = 2 * math.pi * torch.arange(samples, device="cpu") / samples
     circle = torch.stack((angles.cos(), angles.sin()), dim=-1)
-    radii = 2 * extent / (layers * (layers + 1)) * torch.arange(1, layers + 1)
+    radii = 2 * extent / (layers * (layers + 1)) * torch.arange(1, layers + 1, device="cpu")
     return radii[:, None, None] * circle
 
 
@@ -65,21 +65,23 @@ def scattered(target: Tensor, samples: int, generator: torch.Generator) -> tuple
     rows, columns = torch.nonzero(inside, as_tuple=True)
     points = torch.stack((columns, rows), dim=-1).float() - target.shape[-1] // 2
     wanted = math.sqrt(len(points) / (samples * math.pi))
-    order = torch.randperm(len(points), generator=generator)
+    order = torch.randperm(len(points), generator=generator, device="cpu")
     distance = wanted
     while distance > 0.5:
         taken = _apart(points[order], samples, distance)
         if len(taken) == samples:
             return taken, wanted
         distance *= 0.95
-    # Fewer pixels than samples, or hardly more: some are taken again.
-    again = torch.randint(len(points), (samples,), generator=generator)
-    return points[again], wanted
+    # Fewer pixels than samples, or hardly more: all are taken, and some again, near by, since two samples at one place
+    # would stay there together.
+    again = order.repeat(-(-samples // len(points)))[:samples]
+    apart = torch.rand(samples, 2, generator=generator, device="cpu") - 0.5
+    return points[again] + apart * (torch.arange(samples, device="cpu") >= len(points))[:, None], wanted
 
 
 def _apart(points: Tensor, samples: int, distance: float) -> Tensor:
     """As many as ``samples`` of these points, in their order, none nearer to another than ``distance``."""
-    free = torch.ones(len(points), dtype=torch.bool)
+    free = torch.ones(len(points), dtype=torch.bool, device="cpu")
     taken = []
     for _ in range(samples):
         candidates = torch.nonzero(free)

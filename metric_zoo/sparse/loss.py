@@ -71,7 +71,8 @@ def loss_for(name: str | None, signed: bool) -> Loss:
     Raises:
         MetricZooError: for an unknown name.
     """
-    name = name or ("charbonnier" if signed else "natural")
+    if name is None:
+        name = "charbonnier" if signed else "natural"
     if name not in LOSSES:
         raise MetricZooError(f"unknown loss {name!r}{suggest(str(name), LOSSES)}; known: {tuple(LOSSES)}")
     return LOSSES[name]

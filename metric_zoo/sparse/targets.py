@@ -21,15 +21,25 @@ _FONT = "DejaVu Sans"
 
 
 def gaussian(sigma: float, size: int = SIZE) -> Tensor:
-    """A Gaussian, sampled at the pixels; ``sigma`` in pixels."""
+    """A Gaussian, sampled at the pixels; ``sigma`` in pixels.
+
+    Raises:
+        MetricZooError: for an even size, or a sigma that is not positive.
+    """
     _check_size(size)
+    if not sigma > 0:
+        raise MetricZooError(f"sigma={sigma!r}: expected a positive number of pixels")
     places = torch.arange(size, dtype=torch.float64) - size // 2
     line = (-(places.square()) / (2 * sigma**2)).exp()
     return normalized(line[:, None] * line)
 
 
 def disk(size: int = SIZE, radius: float | None = None) -> Tensor:
-    """A disk; its ``radius`` in pixels, None is half of ``size``."""
+    """A disk; its ``radius`` in pixels, None is half of ``size``.
+
+    Raises:
+        MetricZooError: for an even size, or a radius that is not positive or goes beyond the window.
+    """
     return _silhouette(lambda x, y: x.hypot(y) <= 1, size, radius)
 
 
@@ -175,6 +185,8 @@ def _silhouette(inside: Callable[[Tensor, Tensor], Tensor], size: int, radius: f
     """What is ``inside``, a function of x and y that are 1 at ``radius`` pixels from the middle."""
     _check_size(size)
     radius = size / 2 - 0.5 if radius is None else radius
+    if not 0 < radius <= size / 2:
+        raise MetricZooError(f"radius={radius!r}: expected more than 0, and at most half of the window's {size} pixels")
     places = ((torch.arange(size * _FINE, dtype=torch.float64) + 0.5) / _FINE - size / 2) / radius
     y, x = torch.meshgrid(places, places, indexing="ij")
     return normalized(inside(x, y).double().view(size, _FINE, size, _FINE).mean((1, 3)))

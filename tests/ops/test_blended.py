@@ -172,6 +172,25 @@ def test_only_what_is_asked_for(case):
         torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
+@native
+def test_gradients_of_a_large_picture():
+    """Tables receive from every pixel; here the same from each, so that the sum is known."""
+    height, width, samples = 600, 900, 3
+    leaves = [t.requires_grad_() for t in (torch.zeros(2, samples, 2), torch.ones(2, samples))]
+    place = torch.full((1, 1, height, width), 0.3)
+    ops.blended_conv2d(torch.ones(1, 1, height, width), place, *leaves).sum().backward()
+    expected = torch.tensor([0.7, 0.3])[:, None] * (height * width)
+    torch.testing.assert_close(leaves[1].grad, expected.expand(2, samples), rtol=1e-6, atol=0)
+
+
+@native
+def test_gradients_of_no_pictures():
+    leaves = [t[:0] if t.dim() == 4 else t for t in arguments("one axis", 2)]
+    leaves = [t.detach().requires_grad_() for t in leaves]
+    for gradient, leaf in zip(torch.autograd.grad(ops.blended_conv2d(*leaves).sum(), leaves), leaves, strict=True):
+        assert gradient.shape == leaf.shape and not gradient.any()
+
+
 @pytest.mark.parametrize("case", ["two tables", "two axes, one channel"])
 def test_second_derivatives_against_finite_differences(case):
     grid, *_ = CASES[case]

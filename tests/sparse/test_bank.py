@@ -174,8 +174,27 @@ def test_bad_input(case):
         call()
 
 
+def test_a_bank_of_signed_kernels():
+    bank = FilterBank.fit(
+        lambda sigma: targets.gaussian(sigma, 15) - targets.gaussian(2 * sigma, 15), [[1.5, 2.0, 2.5]], 8, 2,
+        steps=200, warm_steps=100, signed=True,
+    )  # fmt: skip
+    target = targets.gaussian(2.5, 15) - targets.gaussian(5.0, 15)
+    found = bank.at(2.5).kernel(41)
+    assert (found - torch.nn.functional.pad(target, (13,) * 4)).norm() < 0.35 * target.norm()
+
+
+def test_to_another_precision():
+    bank = random_bank(3)
+    assert bank.to(torch.float32).basis.weights.dtype == torch.float32
+    with pytest.raises(MetricZooError, match="2 parameters"):
+        bank.at(0.0, 1.0)
+
+
 def test_kernels_of_several_sizes_are_refused():
-    with pytest.raises(MetricZooError, match=r"kernels of \[\(7, 7\), \(11, 11\)\]"):
+    with pytest.raises(MetricZooError, match="kernels of"):
+        FilterBank.fit(lambda size: targets.disk(int(size)), [[7.0, 9.0]], 3, 1, steps=1)
+    with pytest.raises(MetricZooError, match=r"kernels of \[\(7, 7\), \(9, 9\), \(11, 11\)\]"):
         FilterBank.fit(lambda size: torch.ones(int(size), int(size)), [[7, 9, 11]], 4, 2, steps=2)
 
 

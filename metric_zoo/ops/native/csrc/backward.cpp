@@ -183,7 +183,8 @@ void store_mask_gradient(const Problem& p, Tile tile, int64_t group, int64_t lan
 }
 
 template <class T>
-void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field, T* grad_tables) {
+void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field,
+                   double* grad_tables) {
   const Problem& p = call.p;
   const Tensors<T>& t = call.t;
   const int64_t lanes = call.table.lanes;
@@ -232,12 +233,14 @@ void add_images_aside(const Problem& p, const Runs<T>& runs, T* grad_input) {
 
 // The tables' gradients of all threads, added in order, from (tables, 3, lanes) to the layout of the tables.
 template <class T>
-void unpack_tables(const Problem& p, int64_t lanes, const std::vector<Buffer<T>>& parts, T* out) {
+void unpack_tables(const Problem& p, int64_t lanes, const std::vector<Buffer<double>>& parts, T* out) {
   const int64_t cells = p.cells();
-  std::fill(out, out + 3 * p.tables() * cells, T(0));
-  for (const Buffer<T>& part : parts)
-    for (int64_t k = 0; k < 3 * p.tables(); ++k)
-      for (int64_t i = 0; i < cells; ++i) out[(k / 3 * cells + i) * 3 + k % 3] += part.get()[k * lanes + i];
+  for (int64_t k = 0; k < 3 * p.tables(); ++k)
+    for (int64_t i = 0; i < cells; ++i) {
+      double sum = 0;
+      for (const Buffer<double>& part : parts) sum += part.get()[k * lanes + i];
+      out[(k / 3 * cells + i) * 3 + k % 3] = T(sum);
+    }
 }
 
 }  // namespace
@@ -252,7 +255,8 @@ void backward(const Problem& p, const Tensors<T>& t) {
   const int64_t threads = std::min(p.threads, plan.blocks);
   std::atomic<bool> failed{false};
   Runs<T> runs;
-  std::vector<Buffer<T>> weights, fields, tables;
+  std::vector<Buffer<T>> weights, fields;
+  std::vector<Buffer<double>> tables;
   // A depthwise sum always has somewhere to go.
   const bool sums = t.grad_weight || p.depthwise(), own_field = t.grad_field && p.shares_field();
   for (int64_t i = 0; i < threads; ++i) {

@@ -89,8 +89,9 @@ struct Kernels {
   void (*field_gradient)(const Problem&, const Table<T>&, const T* field, int64_t group, Tile,
                          const SampleGradients<T>&, T* grad_field);
   // Of the blend rule: through the places on the grid, and through the tables, laid out as in Table; null is not wanted.
+  // The latter are sums over a whole image, for which floats are too coarse.
   void (*blend_gradient)(const Problem&, const Table<T>&, const T* field, Tile, const SampleGradients<T>&,
-                         T* grad_field, T* grad_tables);
+                         T* grad_field, double* grad_tables);
   // c (m, n) += a (m, k) b, with b in packed panels of (k, columns).
   void (*multiply)(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* panels, T* c, int64_t ldc);
   // c (m, n) += a^T b, with a (k, m) and b (k, n) in rows; `panel` is a buffer of (k, columns).

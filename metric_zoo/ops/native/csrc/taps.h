@@ -296,7 +296,7 @@ inline T slope(int64_t lanes, const SampleGradients<T>& g, int64_t at, const T* 
 }
 
 template <class T>
-inline void add_to_table(int64_t lanes, const SampleGradients<T>& g, int64_t at, T share, T* __restrict out) {
+inline void add_to_table(int64_t lanes, const SampleGradients<T>& g, int64_t at, double share, double* __restrict out) {
   const T *__restrict y = g.y + at, *__restrict x = g.x + at, *__restrict mask = g.mask + at;
 #pragma omp simd
   for (int64_t i = 0; i < lanes; ++i) {
@@ -308,7 +308,7 @@ inline void add_to_table(int64_t lanes, const SampleGradients<T>& g, int64_t at,
 
 template <class T>
 void blend_gradient(const Problem& p, const Table<T>& t, const T* field, Tile tile, const SampleGradients<T>& g,
-                    T* grad_field, T* grad_tables) {
+                    T* grad_field, double* grad_tables) {
   const bool two = p.tables_down > 1;
   const int64_t size = 3 * t.lanes;
   for (int64_t n = 0; n < tile.count; ++n) {
@@ -324,7 +324,7 @@ void blend_gradient(const Problem& p, const Table<T>& t, const T* field, Tile ti
         grad_field[base] += moves(f[0], p.tables_down) * slope(t.lanes, g, at, o.t00, o.t10, o.across, o.t01, o.t11);
     }
     if (!grad_tables) continue;
-    T* out = grad_tables + o.first * size;
+    double* out = grad_tables + o.first * size;
     add_to_table(t.lanes, g, at, o.w00, out);
     add_to_table(t.lanes, g, at, o.w01, out + size);
     if (!two) continue;
