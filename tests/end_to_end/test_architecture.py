@@ -25,7 +25,7 @@ PUBLIC = {
     "head_regularization list_kinds parameter_groups",
     "mz.ops": "backend ball_filter bilinear_sample blended_conv2d deform_conv2d metric_conv2d onnx_translations "
     "sampled_conv2d shifted_conv2d use_backend",
-    "mz.sparse": "FilterBank INITS PADDING_MODES SparseKernelComplex targets",
+    "mz.sparse": "FilterBank INITS LOSSES PADDING_MODES SparseKernelComplex targets",
     "mz.geometry": "BallSamples DRIFTS ImplicitMetric MatrixOptions PARAMETRIZATIONS RandersMetric SAMPLINGS "
     "ball_samples constrain_drift fit_randers geodesic_ball grid_offsets hull_ball identity_raw metric_from_image "
     "metric_from_raw sobel_gradient",
