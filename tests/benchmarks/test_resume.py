@@ -154,6 +154,7 @@ def test_launches_share_the_runs(write_recipe, tmp_path):
         assert not mine  # it is done
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_stop_and_go_on_as_one_would(write_recipe, tmp_path):
     """A network that does not look at its batch, stopped and resumed on two processes, and undisturbed on one: the same
