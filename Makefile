@@ -33,7 +33,7 @@ gallery: $(VENV)/.installed
 bench-ops: $(VENV)/.installed
 	$(BIN)/metric-zoo ops bench --out docs
 
-# Sparse kernel complexes beside low-rank, tempered and dense filters, about twenty minutes on 2 cores.
+# Sparse kernel complexes beside low-rank, tempered and dense filters, half an hour and more on 2 cores.
 bench-kernels: $(VENV)/.installed
 	$(BIN)/metric-zoo kernels bench --out docs
 
