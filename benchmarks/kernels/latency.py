@@ -151,14 +151,14 @@ def _dense_per_pixel(image: Tensor, shares: Tensor, kernels: Tensor) -> Callable
     """Some rows, in pieces; only the kernels that count anywhere in a piece are blended for it."""
     size, first, width = kernels.shape[-1], image.shape[-2] // 3, image.shape[-1]
     rows = F.pad(image, (size // 2,) * 4, mode="replicate")[0, 0, first : first + _ROWS + size - 1]
-    own, flat = shares[:, first : first + _ROWS].flatten(1).T.to(kernels).contiguous(), kernels.flatten(1)
+    own, flat = shares[:, first : first + _ROWS].permute(1, 2, 0).to(kernels).contiguous(), kernels.flatten(1)
 
     def filtered() -> Tensor:
         windows = rows.unfold(0, size, 1).unfold(1, size, 1)
         found = torch.empty(_ROWS, width)
         for row, start in itertools.product(range(_ROWS), range(0, width, _PIECE)):
             here = slice(start, start + _PIECE)
-            part = own[row * width : (row + 1) * width][here]
+            part = own[row, here]
             used = part.any(0).nonzero()[:, 0]
             found[row, here] = torch.linalg.vecdot(part[:, used] @ flat[used], windows[row, here].flatten(1))
         return found.flatten()

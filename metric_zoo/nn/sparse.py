@@ -160,8 +160,8 @@ class SparseKernelComplex2d(nn.Module):
         """``(B, channels, H, W)`` or ``(channels, H, W)`` -> the same with the convolution's output size."""
         if input.dim() == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
-        if input.shape[-3] != self.channels:
-            raise MetricZooError(f"input {tuple(input.shape)}: expected {self.channels} channels")
+        if input.dim() != 4 or input.shape[1] != self.channels:
+            raise MetricZooError(f"input {tuple(input.shape)}: expected {self.channels} channels of (H, W), or a batch")
         size = (input.shape[-2], input.shape[-1])
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, (1, 1))
         # A kernel's middle lies half of its size within; what the padding has more or less of is added or cut off.

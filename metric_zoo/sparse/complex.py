@@ -116,8 +116,6 @@ class SparseKernelComplex:
             start = _given(target, init, signed)
         else:
             start = _start(target, samples, layers, init, seed)
-        if start[0].shape[0] != len(target):
-            raise MetricZooError(f"init holds {start[0].shape[0]} complexes for {len(target)} targets")
         return cls(*optimize(target, *start, measure, steps, signed=signed, progress=progress))
 
     @property
@@ -292,15 +290,19 @@ def _start(target: Tensor, samples: int, layers: int, init: str, seed: int) -> t
 
 def _given(target: Tensor, init: SparseKernelComplex, signed: bool) -> tuple[Tensor, Tensor]:
     """Complexes as they are fitted: to kernels whose absolute values have the sum 1; so have, unless signed, those of
-    every layer."""
+    every layer.
+
+    Raises:
+        MetricZooError: for several, but not one for each target.
+    """
     offsets, weights = init.offsets.to(target), init.weights.to(target)
     if weights.dim() == 2:
         offsets, weights = (t.expand(len(target), *t.shape) for t in (offsets, weights))
+    if len(weights) != len(target):
+        raise MetricZooError(f"init holds {len(weights)} complexes for {len(target)} targets")
     if not signed:
         return offsets, weights / weights.abs().sum(-1, keepdim=True)
     sums = target.abs().sum((-2, -1))
-    if len(weights) != len(sums):
-        return offsets, weights
     return offsets, torch.cat((weights[:, :-1], weights[:, -1:] / sums[:, None, None]), dim=1)
 
 

@@ -96,6 +96,8 @@ def test_input_and_kernels_of_another_shape():
     layer = random_layer()
     with pytest.raises(MetricZooError, match="expected 4 channels"):
         layer(torch.zeros(1, 3, 20, 20))
+    with pytest.raises(MetricZooError, match="expected 4 channels"):
+        layer(torch.zeros(20, 20))
     with pytest.raises(MetricZooError, match=r"expected \(4, 1, 7, 7\)"):
         layer.fit(torch.ones(4, 1, 9, 9))
 
