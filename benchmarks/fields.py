@@ -44,11 +44,11 @@ def learn_fields(model: nn.Module, image: Tensor) -> nn.Module:
         model: converted.
         image: ``(1, C, H, W)``, of the only size that the model will take from now on.
     """
-    layers = [m for m in model.modules() if isinstance(m, SampledConv2d) and m.head is not None]
+    layers = [m for m in model.modules() if isinstance(m, SampledConv2d) and m.sampler is not None]
 
     def answer(layer: SampledConv2d, arguments: tuple) -> None:
         input, pads = layer._padded(torch.zeros_like(arguments[0]))
-        layer.head = LearnedField(layer.head(input, pads))
+        layer.sampler = LearnedField(layer.sampler(input, pads))
 
     handles = [layer.register_forward_pre_hook(answer) for layer in layers]
     model(image)

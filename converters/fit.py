@@ -68,7 +68,7 @@ def _as_plain(layer: SampledConv2d) -> nn.Conv2d:
     conv = nn.Conv2d(
         *size, dilation=layer.dilation, groups=layer.groups, padding_mode=layer.padding_mode, device="meta"
     )
-    own = {"head", "offset"}
+    own = {"sampler", "offset"}
     for name, value in vars(layer).items():
         if name not in ("_parameters", "_modules", "config", "standardization", "_origin"):
             setattr(conv, name, value)
@@ -131,7 +131,7 @@ def fit_rule(new: MetricConv2d, old: SampledConv2d, input: Tensor) -> float:
         return 1.0
     if not bool(target.isfinite().all()):
         raise ConversionError("the example input's samples are not finite")
-    parameters = list(new.head.parameters())
+    parameters = list(new.sampler.parameters())
     optimizer = torch.optim.LBFGS(parameters, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:

@@ -101,7 +101,7 @@ def describe(
     approximation: Approximation | None = None,
 ) -> LayerReport:
     """The report of ``layer``, which replaces ``conv``."""
-    head = getattr(layer, "head", None)
+    head = getattr(layer, "sampler", None)
     return LayerReport(
         kind=layer.kind,
         options=layer.config.to_dict(),

@@ -56,8 +56,8 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
     for key, value in conv._parameters.items():
         layer.register_parameter(key, value)
     layer.standardization = found.standardization
-    if layer.head is not None:
-        layer.head.to_empty(device=conv.weight.device)
+    if layer.sampler is not None:
+        layer.sampler.to_empty(device=conv.weight.device)
     layer.reset_rule()
     inherit(layer, conv)
     return layer

@@ -208,7 +208,7 @@ def _check_keys(subject: _Subject) -> None:
     keys = set(subject.model.state_dict())
     missing = [key for key in subject.keys if key not in keys]
     assert not missing, f"{len(missing)} keys vanished, {missing[0]} the first"
-    extra = [key for key in keys.difference(subject.keys) if ".head." not in key and not key.endswith(".offset")]
+    extra = [key for key in keys.difference(subject.keys) if ".sampler." not in key and not key.endswith(".offset")]
     assert not extra, f"{extra[0]} appeared"
 
 

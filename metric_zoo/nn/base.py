@@ -13,10 +13,21 @@ from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import Padding, Pads, pair, resolve_padding
+from metric_zoo.ops.padding import NO_PADS, Padding, Pads, pair, resolve_padding
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""
+
+
+def current_key(key: str, layer: str) -> str:
+    """A state dict's key as it is today: `SampledConv2d.sampler` was once called ``head``, like a classifier.
+
+    Args:
+        key: of a state dict.
+        layer: a sampled layer's prefix, with its dot.
+    """
+    former = f"{layer}head."
+    return f"{layer}sampler.{key.removeprefix(former)}" if key.startswith(former) else key
 
 
 class SampledConv2d(nn.Conv2d):
@@ -30,7 +41,7 @@ class SampledConv2d(nn.Conv2d):
 
     kind: ClassVar[str]
     config: KindOptions
-    head: PredictionHead | None
+    sampler: PredictionHead | None
     standardization: WeightStandardization | None = None
 
     def __init__(
@@ -56,10 +67,15 @@ class SampledConv2d(nn.Conv2d):
         resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
         self.padding = pair(padding, "padding", 0) if isinstance(padding, int) else padding
         self.config = config
-        self.head = self._build_head(device, dtype)
+        self.sampler = self._build_head(device, dtype)
         self._check_groups()
         if not self.weight.is_meta:
             self.reset_rule()
+
+    @property
+    def head(self) -> PredictionHead | None:
+        """The former name of ``sampler``; in no state dict."""
+        return self.sampler
 
     # --- what a kind defines -----------------------------------------------------------------------------------
 
@@ -83,8 +99,8 @@ class SampledConv2d(nn.Conv2d):
 
     def reset_rule(self) -> None:
         """Make the sampling rule start on the ordinary grid: here, a head of zeros."""
-        if self.head is not None:
-            self.head.reset_to_zero()
+        if self.sampler is not None:
+            self.sampler.reset_to_zero()
 
     def reset_rule_as_published(self) -> None:
         """Start the sampling rule as the paper's program does; a head of zeros for all kinds but the metric."""
@@ -126,7 +142,7 @@ class SampledConv2d(nn.Conv2d):
         Positions count as equal within a millionth of a pixel: an identity that needs a logarithm (a metric whose
         ``scale`` range is not centred on 1) meets the grid only to rounding.
         """
-        if self.head is not None and self.head.weight.count_nonzero():
+        if self.sampler is not None and self.sampler.weight.count_nonzero():
             return False
         probe = self.weight.new_zeros(1, self.in_channels, *self.kernel_size)
         pads = tuple((d * (k - 1), d * (k - 1)) for k, d in zip(self.kernel_size, self.dilation, strict=True))
@@ -146,7 +162,7 @@ class SampledConv2d(nn.Conv2d):
         if self.padding_mode == "zeros":
             return input, pads
         (top, bottom), (left, right) = pads
-        return F.pad(input, (left, right, top, bottom), mode=self.padding_mode), ((0, 0), (0, 0))
+        return F.pad(input, (left, right, top, bottom), mode=self.padding_mode), NO_PADS
 
     def _build_head(self, device, dtype) -> PredictionHead | None:
         channels = self._head_channels()
@@ -163,6 +179,11 @@ class SampledConv2d(nn.Conv2d):
             adapt = self.groups > 1 and size is None
             form = affordable_head(self.in_channels, channels, own, budget) if adapt else "full"
         return PredictionHead(self.in_channels, channels, own, *grid, form, width, device=device, dtype=dtype)
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments) -> None:
+        for key in [key for key in state_dict if key.startswith(f"{prefix}head.")]:
+            state_dict[current_key(key, prefix)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _check_groups(self) -> None:
         if self.in_channels % self._sample_groups():

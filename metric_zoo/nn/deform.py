@@ -33,7 +33,7 @@ class DeformConv2d(OffsetConv2d):
         return 2 * self._cells()
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        return deformed_grid(self.head(input, pads), self.kernel_size, self.dilation)
+        return deformed_grid(self.sampler(input, pads), self.kernel_size, self.dilation)
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        return deform_conv2d(input, self.head(input, pads), self.kernel(), **self._call_options(pads))
+        return deform_conv2d(input, self.sampler(input, pads), self.kernel(), **self._call_options(pads))

@@ -48,7 +48,7 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
         if isinstance(layer, SparseKernelComplex2d):
             found.append(layer.offsets)
         if isinstance(layer, SampledConv2d):
-            own = layer.head.parameters() if layer.head is not None else [getattr(layer, "offset", None)]
+            own = layer.sampler.parameters() if layer.sampler is not None else [getattr(layer, "offset", None)]
             found += [p for p in own if p is not None]
     return found
 
@@ -63,7 +63,7 @@ def head_regularization(model: nn.Module) -> Tensor:
     Returns:
         A scalar with gradients to the heads; 0 where the model has none.
     """
-    heads = [m.head for m in model.modules() if isinstance(m, SampledConv2d) and m.head is not None]
+    heads = [m.sampler for m in model.modules() if isinstance(m, SampledConv2d) and m.sampler is not None]
     terms = [parameter.abs().mean() for head in heads for parameter in (head.weight, head.bias)]
     return torch.stack(terms).mean() if terms else torch.zeros(())
 

@@ -6,13 +6,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.padding import Pads
+from metric_zoo.ops.padding import NO_PADS, Pads
 
 HEADS = ("full", "separable", "pointwise", "bottleneck")
 """Forms of a head, in order of what they see and cost."""
 
 
-class PredictionHead(nn.Conv2d):
+class WindowConv2d(nn.Conv2d):
+    """A convolution whose padding belongs to each call."""
+
+    def forward(self, input: Tensor, pads: Pads) -> Tensor:
+        """``input (B, C, H, W)``, ``((top, bottom), (left, right))`` -> ``(B, out_channels, Ho, Wo)``."""
+        (top, bottom), (left, right) = pads
+        padding = (top, left)
+        if not top == bottom >= 0 or not left == right >= 0:
+            # Uneven padding, or a head smaller than the padding it is spared: F.pad crops where a side is negative.
+            input, padding = F.pad(input, (left, right, top, bottom)), 0
+        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class PredictionHead(WindowConv2d):
     """Convolutions that read a layer's input on the layer's own output grid; the last one is this module itself.
 
     Stride and dilation are the layer's. The padding belongs to each call, because the layer may resolve it from the
@@ -21,7 +34,7 @@ class PredictionHead(nn.Conv2d):
     Forms: ``full``, one convolution with the whole window (the published one); ``separable``, a depthwise convolution
     with the window, then 1x1; ``pointwise``, 1x1; ``bottleneck``, 1x1 to ``width`` channels, then 1x1. Whatever comes
     before the last convolution is the submodule ``features``, so zeros in ``weight`` and ``bias`` make every form a
-    head of zeros.
+    head of zeros. Every convolution is called: offloading, sharding, pruning and weight norm work by hooks on calls.
 
     Args:
         in_channels, out_channels: as in `torch.nn.Conv2d`.
@@ -58,11 +71,11 @@ class PredictionHead(nn.Conv2d):
         last = first if form in ("full", "pointwise") else plain
         super().__init__(channels, out_channels, window if form == "full" else 1, **last)
         self.form = form
-        self.features: nn.Conv2d | None = None
+        self.features: WindowConv2d | None = None
         if form == "separable":
-            self.features = nn.Conv2d(in_channels, channels, window, groups=in_channels, bias=False, **first)
+            self.features = WindowConv2d(in_channels, channels, window, groups=in_channels, bias=False, **first)
         elif form == "bottleneck":
-            self.features = nn.Conv2d(in_channels, channels, 1, bias=False, **first)
+            self.features = WindowConv2d(in_channels, channels, 1, bias=False, **first)
         # Of an even kernel without a window of its own the sample up and left of the centre is read.
         excess = [d * (own - layer) for d, own, layer in zip(dilation, window, layer_kernel_size, strict=True)]
         self.margin = tuple((total - total // 2, total // 2) for total in excess)
@@ -82,18 +95,8 @@ class PredictionHead(nn.Conv2d):
         """``input (B, C, H, W)``, the layer's ``pads`` -> ``(B, out_channels, Ho, Wo)``."""
         pads = tuple((p + m, q + n) for (p, q), (m, n) in zip(pads, self.margin, strict=True))
         if self.features is None:
-            return _convolve(self, input, pads)
-        return F.conv2d(_convolve(self.features, input, pads), self.weight, self.bias)
-
-
-def _convolve(conv: nn.Conv2d, input: Tensor, pads: Pads) -> Tensor:
-    """The convolution with ``pads`` instead of its own padding."""
-    (top, bottom), (left, right) = pads
-    padding = (top, left)
-    if not top == bottom >= 0 or not left == right >= 0:
-        # Uneven padding, or a head smaller than the padding it is spared: F.pad crops where a side is negative.
-        input, padding = F.pad(input, (left, right, top, bottom)), 0
-    return F.conv2d(input, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+            return super().forward(input, pads)
+        return super().forward(self.features(input, pads), NO_PADS)
 
 
 def head_cost(form: str, in_channels: int, out_channels: int, kernel_size: tuple[int, int], width: int = 1) -> int:

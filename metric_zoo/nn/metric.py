@@ -108,19 +108,19 @@ class MetricConv2d(SampledConv2d):
         except MetricZooError:
             return
         with torch.no_grad():
-            self.head.bias.copy_(torch.tensor(row * self.config.metric_groups))
+            self.sampler.bias.copy_(torch.tensor(row * self.config.metric_groups))
 
     def reset_rule_as_published(self) -> None:
         """The published start: rows of the head at ``1 / (k^2 C_in)``, at 1e-6, or at the framework's default."""
-        self.head.reset_features()
-        self.head.reset_parameters()
-        mean = 1 / self.head.weight[0].numel()
+        self.sampler.reset_features()
+        self.sampler.reset_parameters()
+        mean = 1 / self.sampler.weight[0].numel()
         rows = get_parametrization(self.config.parametrization).paper_rows * self.config.metric_groups
         with torch.no_grad():
             for index, row in enumerate(rows):
                 if row is not None:
-                    self.head.weight[index] = mean if row == "mean" else EPS
-                    self.head.bias[index] = 0
+                    self.sampler.weight[index] = mean if row == "mean" else EPS
+                    self.sampler.bias[index] = 0
 
     def _head_channels(self) -> int:
         return get_parametrization(self.config.parametrization).channels * self.config.metric_groups
@@ -137,7 +137,7 @@ class MetricConv2d(SampledConv2d):
 
     def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
         config = self.config
-        raw = self.head(input, pads)
+        raw = self.sampler(input, pads)
         return metric_from_raw(raw, config.parametrization, config.drift, config.eps_omega, self._matrix_options())
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:

@@ -37,7 +37,7 @@ class ModulatedDeformConv2d(OffsetConv2d):
         return 3 * self._cells()
 
     def _offset_and_mask(self, input: Tensor, pads: Pads) -> tuple[Tensor, Tensor]:
-        offset, logits = self.head(input, pads).split((2 * self._cells(), self._cells()), dim=1)
+        offset, logits = self.sampler(input, pads).split((2 * self._cells(), self._cells()), dim=1)
         return offset, 2 * torch.sigmoid(logits)
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:

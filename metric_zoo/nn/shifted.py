@@ -34,8 +34,8 @@ class ShiftedConv2d(OffsetConv2d):
         return 2 * self.config.offset_groups
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        offset = shift_to_offset(self.head(input, pads), self.kernel_size)
+        offset = shift_to_offset(self.sampler(input, pads), self.kernel_size)
         return deformed_grid(offset, self.kernel_size, self.dilation)
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        return shifted_conv2d(input, self.head(input, pads), self.kernel(), **self._call_options(pads))
+        return shifted_conv2d(input, self.sampler(input, pads), self.kernel(), **self._call_options(pads))

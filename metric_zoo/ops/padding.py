@@ -10,6 +10,8 @@ Pair: TypeAlias = "tuple[int, int]"
 Pads: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
 Padding: TypeAlias = "int | str | tuple[int, int] | Pads"
 
+NO_PADS: Pads = ((0, 0), (0, 0))
+
 
 def pair(value: int | tuple[int, int], name: str, minimum: int) -> Pair:
     """``2 -> (2, 2)``.
@@ -36,7 +38,7 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
         MetricZooError: for anything else.
     """
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return NO_PADS
     if padding == "same":
         height, width = (_same(*axis) for axis in zip(size, kernel_size, stride, dilation, strict=True))
         return height, width

@@ -22,7 +22,7 @@ from metric_zoo.converters.rewrite import CONVERTED, build_layer, swap
 from metric_zoo.converters.sparse import build_sparse
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import replacing
-from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.base import SampledConv2d, current_key
 from metric_zoo.nn.config import KindOptions, SparseConfig
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
@@ -122,12 +122,22 @@ def _check_fits(model: nn.Module, path: Path) -> dict[str, torch.dtype]:
         RuntimeError: naming what does not fit.
     """
     with safetensors.safe_open(path, "pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        stored = {_current_key(model, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name, tensor in stored.items():
         if shapes.get(name) != tuple(tensor.shape):
             raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}, the architecture's is {shapes.get(name)}")
     return {name: tensor.dtype for name, tensor in stored.items()}
+
+
+def _current_key(model: nn.Module, key: str) -> str:
+    """A key of a folder that an earlier version may have written."""
+    layer, former, _ = key.rpartition(".head.")
+    try:
+        sampled = isinstance(model.get_submodule(layer), SampledConv2d) if former else False
+    except AttributeError:
+        return key
+    return current_key(key, f"{layer}.") if sampled else key
 
 
 def _dtype(model: nn.Module) -> str:

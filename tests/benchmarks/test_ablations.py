@@ -16,7 +16,7 @@ from metric_zoo.ops import sampled_conv2d
 def layer(**options) -> MetricConv2d:
     torch.manual_seed(0)
     made = MetricConv2d(4, 6, 3, padding=1, **options)
-    torch.nn.init.normal_(made.head.weight, std=0.3)
+    torch.nn.init.normal_(made.sampler.weight, std=0.3)
     return made
 
 

@@ -138,7 +138,7 @@ def sabotage_output(monkeypatch):
     def convert(model, *args, **kwargs):
         converted = right(model, *args, **kwargs)
         with torch.no_grad():
-            converted.branch.head.bias += 0.5
+            converted.branch.sampler.bias += 0.5
         return converted
 
     monkeypatch.setattr(checks, "convert", convert)

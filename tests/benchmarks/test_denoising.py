@@ -310,7 +310,7 @@ def test_a_tenth_is_held_out():
 def test_a_learned_field_is_a_deformable_convolution_with_these_offsets():
     model = convert(SingleLayer(1, 3), "deformable", where="stem+all", example_input=torch.zeros(1, 1, 8, 9))
     learn_fields(model, torch.rand(1, 1, 8, 9))
-    field = model.conv.head.field
+    field = model.conv.sampler.field
     assert field.shape == (1, 18, 8, 9) and field.requires_grad and not field.detach().any()
     with torch.no_grad():
         field.normal_()

@@ -188,7 +188,7 @@ def test_workers_that_do_nothing_are_no_endless_loop(write_recipe, tmp_path, mon
 
 def test_head_regularization_is_the_formula():
     model = torch.nn.Sequential(nn.ShiftedConv2d(2, 2, 3), nn.MetricConv2d(2, 2, 3), torch.nn.Conv2d(2, 2, 3))
-    heads = [model[0].head, model[1].head]
+    heads = [model[0].sampler, model[1].sampler]
     with torch.no_grad():
         for head in heads:
             head.weight.normal_()

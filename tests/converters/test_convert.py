@@ -105,7 +105,7 @@ def test_shared_modules_hooks_modes_and_flags_survive():
     converted = mz.convert(model, example_input=X, inplace=True)
     seen.clear()
     assert converted.again is converted.layer1[0]
-    assert not converted.layer1[0].weight.requires_grad and converted.layer1[0].head.weight.requires_grad
+    assert not converted.layer1[0].weight.requires_grad and converted.layer1[0].sampler.weight.requires_grad
     assert converted.training and not converted.layer2[0].training and converted.layer1[0].training
     converted(X)
     assert seen == ["MetricConv2d"]
@@ -363,7 +363,7 @@ def test_a_conversion_that_does_nothing_keeps_what_was_proved():
 def test_trained_rules_do_not_revert():
     model = mz.convert(Net(), example_input=X)
     with torch.no_grad():
-        model.layer2[0].head.weight[0, 0, 0, 0] = 0.1
+        model.layer2[0].sampler.weight[0, 0, 0, 0] = 0.1
     with pytest.raises(mz.ConversionError, match="1 of 3 layers no longer equal a convolution, 'layer2.0'"):
         mz.revert(model, inplace=True)
     assert len(converted_names(model)) == 3
@@ -391,7 +391,7 @@ def test_parameter_groups_slow_the_heads():
     model = mz.convert(Net(), to="metric", example_input=X)
     backbone, heads = mz.parameter_groups(model, lr=0.1, head_lr_scale=0.05)
     assert heads["lr"] == pytest.approx(0.005) and backbone["lr"] == 0.1
-    assert {id(p) for p in heads["params"]} == {id(p) for n, p in model.named_parameters() if ".head." in n}
+    assert {id(p) for p in heads["params"]} == {id(p) for n, p in model.named_parameters() if ".sampler." in n}
     assert len(backbone["params"]) + len(heads["params"]) == len(list(model.parameters()))
     assert len(mz.parameter_groups(Net(), lr=0.1)) == 1
     with pytest.raises(mz.MetricZooError, match="lr=0"):

@@ -45,7 +45,7 @@ def test_what_varies_with_the_image_is_predicted():
     old = DeformConv2d(1, 1, 3, padding=1)
     with torch.no_grad():
         for cell, (x, y) in enumerate(GRID):
-            old.head.weight[2 * cell, 0, 1, 1], old.head.weight[2 * cell + 1, 0, 1, 1] = 0.3 * y, 0.3 * x
+            old.sampler.weight[2 * cell, 0, 1, 1], old.sampler.weight[2 * cell + 1, 0, 1, 1] = 0.3 * y, 0.3 * x
     image = torch.rand(1, 1, 24, 24)
     image = nn.functional.avg_pool2d(image, 3, 1, 1) * 2 - 1
     new = MetricConv2d(1, 1, 3, padding=1)
@@ -61,9 +61,9 @@ def deformable(kind: str = "deformable", **options) -> nn.Module:
     model = mz.convert(timm.create_model("resnet10t", num_classes=3), kind, where="layer[34].*conv.*", **options)
     torch.manual_seed(0)
     for layer in model.modules():
-        if getattr(layer, "head", None) is not None:
-            nn.init.normal_(layer.head.weight, std=0.01)
-            nn.init.normal_(layer.head.bias, std=0.2)
+        if getattr(layer, "sampler", None) is not None:
+            nn.init.normal_(layer.sampler.weight, std=0.01)
+            nn.init.normal_(layer.sampler.bias, std=0.2)
     return model
 
 

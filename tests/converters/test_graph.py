@@ -49,9 +49,9 @@ def test_functional_convolutions_become_layers(kind):
     graph(X).square().sum().backward()
     for layer in graph.modules():
         if isinstance(layer, SampledConv2d):
-            assert layer.head.weight.grad is not None and layer.head.weight.grad.isfinite().all()
+            assert layer.sampler.weight.grad is not None and layer.sampler.weight.grad.isfinite().all()
     with torch.no_grad():
-        graph.block_conv2d.head.bias += 0.25
+        graph.block_conv2d.sampler.bias += 0.25
         assert (graph(X) - old).abs().max() > 1e-3 * old.abs().max(), "the layer is not in the graph"
 
 

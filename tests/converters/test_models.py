@@ -46,7 +46,7 @@ def test_converted_layers_are_alive(original):
     with torch.no_grad():
         for layer in converted.modules():
             if isinstance(layer, SampledConv2d):
-                layer.head.bias += 0.25
+                layer.sampler.bias += 0.25
     after = output(converted, image)
     assert any((new - old).abs().max() > 1e-3 * old.abs().max() for new, old in zip(after, before, strict=True))
 

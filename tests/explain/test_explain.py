@@ -34,8 +34,8 @@ def moved(kind: str, model: str = "resnet10t", **options) -> nn.Module:
     torch.manual_seed(0)
     found = mz.convert(timm.create_model(model, num_classes=5), kind, **options)
     for layer in found.modules():
-        if isinstance(layer, mz.nn.SampledConv2d) and layer.head is not None:
-            nn.init.normal_(layer.head.weight, std=0.05)
+        if isinstance(layer, mz.nn.SampledConv2d) and layer.sampler is not None:
+            nn.init.normal_(layer.sampler.weight, std=0.05)
     return found.eval()
 
 
@@ -86,7 +86,7 @@ def test_samples_are_in_the_image_s_pixels():
     """Behind a stride of 2, a shift of one pixel is one of two."""
     layer = mz.nn.ShiftedConv2d(1, 1, 3, padding=1)
     with torch.no_grad():
-        layer.head.bias.copy_(torch.tensor([1.0, 0.5]))  # (dy, dx)
+        layer.sampler.bias.copy_(torch.tensor([1.0, 0.5]))  # (dy, dx)
     model = nn.Sequential(nn.AvgPool2d(2), layer)
     samples = probe(model, torch.rand(1, 1, 16, 16), "1").samples
     assert samples.shape == (1, 9, 2, 8, 8)

@@ -18,7 +18,7 @@ def test_its_balls_are_bounded():
     """At eigenvalues of almost 0 the ball is the Euclidean one four times, by the formula of a ball's radius."""
     layer = GeodesicConv2d(1, 1, 3, padding=1, eps_omega=1.0)
     with torch.no_grad():
-        layer.head.bias[2:4] = -40.0
+        layer.sampler.bias[2:4] = -40.0
     metric = layer.metric(torch.zeros(1, 1, 6, 6))
     torch.testing.assert_close(metric.unit_ball(8).norm(dim=3), torch.full((1, 1, 8, 6, 6), 4.0))
 
@@ -43,7 +43,7 @@ def test_a_rate_far_too_large_leaves_numbers(parametrization, rate):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert layer.head.field.isfinite().all() and all(math.isfinite(loss) for loss in losses)
+    assert layer.sampler.field.isfinite().all() and all(math.isfinite(loss) for loss in losses)
 
 
 @pytest.mark.parametrize(

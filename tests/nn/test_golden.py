@@ -28,8 +28,8 @@ def build(case: dict, arrays: dict) -> nn.SampledConv2d:
     with torch.no_grad():
         layer.weight.copy_(arrays["weight"])
         layer.bias.copy_(arrays["bias"])
-        layer.head.weight.copy_(arrays["head_weight"])
-        layer.head.bias.copy_(arrays["head_bias"])
+        layer.sampler.weight.copy_(arrays["head_weight"])
+        layer.sampler.bias.copy_(arrays["head_bias"])
     return layer
 
 
@@ -48,8 +48,8 @@ def test_output_and_gradients(golden):
     for name, grad in {
         "grad_x": x.grad,
         "grad_weight": layer.weight.grad,
-        "grad_head_weight": layer.head.weight.grad,
-        "grad_head_bias": layer.head.bias.grad,
+        "grad_head_weight": layer.sampler.weight.grad,
+        "grad_head_bias": layer.sampler.bias.grad,
     }.items():
         if name in arrays:
             assert_relative(grad, arrays[name], name)

@@ -84,11 +84,11 @@ def test_every_form_starts_as_the_convolution_and_learns(kind, form):
     assert layer.is_identity()
     torch.testing.assert_close(layer(x), plain, rtol=1e-5, atol=1e-6)
     layer(x).square().sum().backward()
-    assert layer.head.weight.grad.isfinite().all() and layer.head.weight.grad.any()
+    assert layer.sampler.weight.grad.isfinite().all() and layer.sampler.weight.grad.any()
     with torch.no_grad():
-        layer.head.weight.normal_()
+        layer.sampler.weight.normal_()
     layer(x).square().sum().backward()
-    assert all(p.grad.any() for p in layer.head.parameters()), "what comes before the last convolution learns too"
+    assert all(p.grad.any() for p in layer.sampler.parameters()), "what comes before the last convolution learns too"
     assert not layer.is_identity()
 
 
@@ -97,11 +97,11 @@ def test_no_grouped_convolution_gets_a_larger_head_by_default():
     for kind in KINDS:
         converted = mz.convert(model, kind, example_input=torch.rand(1, 3, 24, 24))
         depthwise, dense = converted[1], converted[2]
-        assert sum(p.numel() for p in depthwise.head.parameters()) <= depthwise.weight.numel()
-        assert dense.head.form == "full"
+        assert sum(p.numel() for p in depthwise.sampler.parameters()) <= depthwise.weight.numel()
+        assert dense.sampler.form == "full"
         report = mz.conversion_report(converted)
-        assert report.converted["1"].head == depthwise.head.form and depthwise.head.form in str(report)
-    assert mz.convert(model, "shifted", head="full", example_input=torch.rand(1, 3, 24, 24))[1].head.form == "full"
+        assert report.converted["1"].head == depthwise.sampler.form and depthwise.sampler.form in str(report)
+    assert mz.convert(model, "shifted", head="full", example_input=torch.rand(1, 3, 24, 24))[1].sampler.form == "full"
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,32 @@ def test_no_grouped_convolution_gets_a_larger_head_by_default():
 def test_impossible_heads(options, message):
     with pytest.raises(mz.MetricZooError, match=message):
         mz.nn.MetricConv2d(8, 8, 3, **options)
+
+
+@pytest.mark.parametrize("form", HEADS)
+def test_state_dicts_of_the_former_submodule_name(form):
+    """The submodule was called ``head``: its keys still load, strictly, also deep inside a model."""
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(mz.nn.MetricConv2d(4, 4, 3, head=form)))
+    state = {key: torch.randn_like(value) for key, value in model.state_dict().items()}
+    former = {key.replace(".sampler.", ".head."): value for key, value in state.items()}
+    assert former.keys() != state.keys()
+    model.load_state_dict(former)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=0, atol=0)
+
+
+def test_no_key_holds_what_the_field_calls_a_classifier():
+    """timm's checkpoint filters rewrite "head." anywhere in a key (1.0.31: convnext, swin, davit, ...)."""
+    keys = mz.nn.MetricConv2d(4, 4, 3, head="separable").state_dict()
+    assert not [key for key in keys if any(word in key for word in ("head", "fc", "classifier", "last_linear"))]
+
+
+@pytest.mark.parametrize("form", ["separable", "bottleneck"])
+def test_every_convolution_of_a_head_is_called(form):
+    """Offloading, sharding and pruning act in hooks: a weight that is read without a call is not there."""
+    layer = mz.nn.ShiftedConv2d(4, 4, 3, padding=1, groups=4, head=form)
+    called = []
+    for name, module in layer.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+    layer(torch.randn(1, 4, 6, 6))
+    assert called == ["", "sampler", "sampler.features"]

@@ -73,7 +73,7 @@ def test_every_parameter_learns(kind, options):
 def test_a_fresh_rule_receives_a_gradient(kind):
     layer = LAYERS[kind](4, 8, 3, padding=1)
     layer(torch.randn(2, 4, 11, 10)).square().sum().backward()
-    rule = layer.offset if kind == "active" else layer.head.weight
+    rule = layer.offset if kind == "active" else layer.sampler.weight
     assert rule.grad.isfinite().all() and rule.grad.abs().max() > 0
 
 
@@ -153,7 +153,7 @@ def test_head_of_another_size_reads_the_same_windows(size, options):
     """A head with one weight at its centre predicts the input at each window's centre, whatever its size."""
     layer = nn.ShiftedConv2d(4, 8, **options, head_kernel_size=size)
     with torch.no_grad():
-        layer.head.weight[:, 0, size // 2, size // 2] = 1
+        layer.sampler.weight[:, 0, size // 2, size // 2] = 1
     x = torch.randn(1, 4, 11, 10)
     kernel = torch.zeros(1, 4, *layer.kernel_size)
     kernel[0, 0, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1
@@ -207,9 +207,9 @@ def test_published_start(parametrization):
     rows = {"cholesky": [mean, tiny, mean, tiny, tiny], "ldlt": [tiny, mean, mean, tiny, tiny]}
     if parametrization in rows:
         for index, value in enumerate(rows[parametrization]):
-            assert (layer.head.weight[index] == value).all()
+            assert (layer.sampler.weight[index] == value).all()
     elif parametrization.startswith("eigen_scaled"):
-        assert (layer.head.weight[2:] == tiny).all() and not layer.head.bias[2:].any()
+        assert (layer.sampler.weight[2:] == tiny).all() and not layer.sampler.bias[2:].any()
         radius = layer.metric(torch.rand(1, 4, 6, 6)).unit_ball(8).norm(dim=3)
         torch.testing.assert_close(radius, torch.full_like(radius, 0.8**-0.5), rtol=1e-3, atol=0)
 
@@ -247,7 +247,7 @@ def test_an_empty_batch_is_an_empty_result(kind):
 
 def test_an_exploding_head_gives_numbers():
     layer = nn.MetricConv2d(16, 8, 3, padding=1)
-    torch.nn.init.normal_(layer.head.weight, std=3.0)
+    torch.nn.init.normal_(layer.sampler.weight, std=3.0)
     x = torch.randn(2, 16, 12, 12, requires_grad=True)
     y = layer(x)
     y.sum().backward()

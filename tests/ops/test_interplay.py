@@ -69,7 +69,7 @@ def test_first_and_second_derivatives_are_finite_differences(kind):
 
 def test_third_derivatives_are_the_torch_backends():
     layer = nn.MetricConv2d(2, 2, 3).double()
-    torch.nn.init.normal_(layer.head.weight, std=0.3)
+    torch.nn.init.normal_(layer.sampler.weight, std=0.3)
     x = torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
     found = []
     for name in ("native", "torch"):
@@ -119,7 +119,7 @@ def test_vmap_is_a_loop(kind, batched):
 
 def test_gradients_per_sample():
     layer, images = nn.MetricConv2d(3, 4, 3), torch.randn(5, 3, 7, 7)
-    torch.nn.init.normal_(layer.head.weight, std=0.3)
+    torch.nn.init.normal_(layer.sampler.weight, std=0.3)
     parameters = {name: p.detach() for name, p in layer.named_parameters()}
 
     def loss(parameters, image):
@@ -149,7 +149,7 @@ def test_compiles_without_a_break(kind):
 
 def test_inductor_trains_a_layer():
     layer, x = nn.MetricConv2d(3, 4, 3, padding=1), torch.randn(2, 3, 8, 8)
-    torch.nn.init.normal_(layer.head.weight, std=0.3)
+    torch.nn.init.normal_(layer.sampler.weight, std=0.3)
     layer(x).square().sum().backward()
     expected = {name: p.grad.clone() for name, p in layer.named_parameters()}
     layer.zero_grad()

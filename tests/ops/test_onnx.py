@@ -71,7 +71,7 @@ def test_operators_run_in_onnxruntime(name, tmp_path):
 def test_a_converted_network_runs_at_any_batch_and_size(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)).eval()
     net = mz.convert(net, where=["3"], example_input=torch.randn(1, 3, 24, 24))
-    nn.init.normal_(net[3].head.weight, std=0.3)
+    nn.init.normal_(net[3].sampler.weight, std=0.3)
     free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
     run = exported(tmp_path / "net.onnx", net, torch.randn(2, 3, 24, 24), dynamic_shapes=(free,))
     for shape in ((2, 3, 24, 24), (1, 3, 31, 18)):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -121,6 +122,19 @@ def test_save_and_load(make, tmp_path):
     assert torch.equal(loaded(x), model(x))
     assert type(loaded) is type(model) and kinds_of(loaded) == kinds_of(model)
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_folders_of_the_former_submodule_name_load(tmp_path):
+    """What predicts the sampling was called ``head`` in folders written before."""
+    model = trained(mz.create_model("resnet10t", num_classes=3, head="separable"))
+    mz.save(model, tmp_path)
+    path = tmp_path / "model.safetensors"
+    state = safetensors.torch.load_file(path)
+    former = {name.replace(".sampler.", ".head."): tensor for name, tensor in state.items()}
+    assert former.keys() != state.keys()
+    safetensors.torch.save_file(former, path, {"format": "pt"})
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(mz.load(tmp_path)(x), model(x))
 
 
 def test_a_model_of_ones_own_needs_its_architecture(tmp_path):
