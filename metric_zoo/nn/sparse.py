@@ -102,17 +102,18 @@ class SparseKernelComplex2d(nn.Module):
         return layer.train(conv.training)
 
     @torch.no_grad()
-    def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0) -> None:
+    def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0, progress: bool = False) -> None:
         """Fit every channel's complex to its kernel; those without negative values keep their sum and centroid.
 
         Args:
             kernels: ``(channels, 1, M, M)``, a depthwise convolution's weight.
-            steps, seed: as in `SparseKernelComplex.fit`.
+            steps, seed, progress: as in `SparseKernelComplex.fit`.
 
         Raises:
             MetricZooError: as `SparseKernelComplex.fit`; for kernels of another shape.
         """
         samples, layers = self.config.samples, self.config.layers
+        how = {"steps": steps, "seed": seed, "progress": progress}
         if tuple(kernels.shape) != (self.channels, 1, *self.kernel_size):
             raise MetricZooError(
                 f"kernels have shape {tuple(kernels.shape)}: expected {(self.channels, 1, *self.kernel_size)}"
@@ -125,7 +126,7 @@ class SparseKernelComplex2d(nn.Module):
         for signed in (False, True):
             own = full & (negative == signed)
             if own.any():
-                fits = SparseKernelComplex.fit(target[own], samples, layers, steps=steps, seed=seed, signed=signed)
+                fits = SparseKernelComplex.fit(target[own], samples, layers, signed=signed, **how)
                 self.offsets[own], self.weights[own] = fits.offsets.to(self.offsets), fits.weights.to(self.weights)
         self._extent()
 
