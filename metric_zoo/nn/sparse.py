@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.script import refuse_script
 from metric_zoo.ops.padding import Padding, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
@@ -190,6 +191,8 @@ class SparseKernelComplex2d(nn.Module):
         if not (self.offsets.is_meta or torch.compiler.is_compiling()):
             self._reach = reach_of(at_least_float32(self.offsets))
         return self._reach
+
+    __prepare_scriptable__ = refuse_script
 
     def _load_from_state_dict(self, *arguments) -> None:
         super()._load_from_state_dict(*arguments)
