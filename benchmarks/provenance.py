@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from metric_zoo.benchmarks.record import MAX_TEXT, Provenance
+from metric_zoo.text import utf8
 
 _PACKAGES = ("metric-zoo", "torch", "torchvision", "timm", "accelerate", "numpy")
 
@@ -45,7 +46,7 @@ def provenance(started: str) -> Provenance:
         git_dirty=dirty,
         hardware=hardware(),
         driver=_driver(),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:MAX_TEXT],
+        command=utf8(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))[:MAX_TEXT],
         started=started,
         finished=_now(),
     )

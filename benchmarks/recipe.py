@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from metric_zoo.benchmarks.peer_settings import SETTINGS
 from metric_zoo.benchmarks.record import config_id, first_problem, record_path
 from metric_zoo.errors import RecipeError, suggest
 
@@ -370,7 +371,11 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
     shared |= {"measure": recipe.measure, "processes": processes, "device": device}
     pairs = [(model, kind, seed) for model in recipe.models for seed in recipe.seeds for kind in recipe.kinds]
     peers = [ModelConfig(name=name, source="peer") for name in recipe.peers]
-    pairs += [(peer, ConvolutionConfig(kind=PEER), seed) for peer in peers for seed in recipe.seeds]
+    pairs += [
+        (peer, ConvolutionConfig(kind=PEER, options=SETTINGS.get(peer.name, {})), seed)
+        for peer in peers
+        for seed in recipe.seeds
+    ]
     runs = [Run(model=model, kind=kind, seed=seed, **shared) for model, kind, seed in pairs]
     return list({run.id: run for run in runs}.values())
 

@@ -67,7 +67,7 @@ class _Part(BaseModel):
 class DatasetInfo(_Part):
     """Which data: ``fingerprint`` tells equal names with other data apart.
 
-    It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and sizes in bytes of its files.
+    It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and contents of its files.
     ``unreadable`` images were left out.
     """
 

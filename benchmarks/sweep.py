@@ -21,6 +21,7 @@ from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import MAX_TEXT, Failure, Record, read_record, write_record
 from metric_zoo.errors import MetricZooError
+from metric_zoo.text import utf8
 
 CHECKPOINTS = ".checkpoints"
 """Folder beside the records, one folder in it for every run that is not done."""
@@ -210,7 +211,7 @@ def failed_record(run: Run, clock: Clock, kind: str, message: str) -> Record:
     return Record(
         **identity(run),
         status="failed",
-        failure=Failure(type=kind, message=message[:MAX_TEXT]),
+        failure=Failure(type=kind, message=utf8(message)[:MAX_TEXT]),
         wall_seconds=clock.seconds(),
         provenance=provenance(clock.started),
     )

@@ -167,6 +167,7 @@ def main() -> None:
     """Entry point of the ``metric-zoo`` command."""
     # Deprecations inside the frameworks are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()
     except MetricZooError as error:

@@ -1,12 +1,33 @@
-"""Writing files so that a reader sees the whole file or none."""
+"""Files: only such are read, and they are written so that a reader sees the whole file or none."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_KINDS = {
+    "a folder": stat.S_ISDIR,
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
+
+
+def check_regular(path: Path | str) -> os.stat_result:
+    """The status of a file; whoever opened a pipe or a device might wait for ever.
+
+    Raises:
+        OSError: if it is missing, out of reach, or no file.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for name, is_one in _KINDS.items() if is_one(status.st_mode)), "something else")
+        raise OSError(f"it is {kind}, not a file")
+    return status
 
 
 @contextmanager

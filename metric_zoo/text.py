@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
+def utf8(text: object) -> str:
+    """A text that can be written anywhere: what stands for bytes of a file's name that are not UTF-8 is spelled out."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def told(error: BaseException) -> str:
+    """The first line of what an error says; its class where it says nothing."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return utf8(reason.strip().splitlines()[0] if reason.strip() else type(error).__name__)
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Lines of aligned columns, two blanks apart; every row has the same number of cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
