@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -41,8 +42,8 @@ def search_rate(
     """
     search, held, folder = run.train.search, held_out(splits), checkpoints / FOLDER
     known = folder / f"losses-{splits.info.fingerprint[:16]}.json"
-    kept = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {"losses": {}, "seconds": 0.0}
-    losses, clock = kept["losses"], Clock()
+    kept, clock = _kept(known), Clock()
+    losses = kept["losses"]
     for rate in dict.fromkeys(search.lr):
         name = repr(rate)
         if name in losses:
@@ -61,6 +62,15 @@ def search_rate(
         trainer.forget()
         fresh.free_memory()
     return Search(losses, kept["seconds"])
+
+
+def _kept(known: Path) -> dict[str, Any]:
+    """What was tried before; nothing, where the file is none."""
+    try:
+        kept = json.loads(known.read_text(encoding="utf-8"))
+        return {"losses": dict(kept["losses"]), "seconds": float(kept["seconds"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {"losses": {}, "seconds": 0.0}
 
 
 def _loss(trainer: Trainer, held: Splits) -> float | None:

@@ -169,7 +169,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
-    except MetricZooError as error:
+    except (MetricZooError, OSError) as error:  # a disk or a network, where nobody had more to say of it
         print(f"metric-zoo: {error}", file=sys.stderr)
         sys.exit(2)
 

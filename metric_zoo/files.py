@@ -30,7 +30,7 @@ def read_text(path: Path, most: int) -> str:
     with open(path, "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
+        raise ValueError(f"its bytes are more than {most:,}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
