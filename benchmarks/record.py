@@ -6,6 +6,9 @@ import hashlib
 import json
 import math
 import re
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +24,8 @@ from pydantic import (
 )
 
 from metric_zoo.errors import RecordError
-from metric_zoo.files import replacing
+from metric_zoo.files import read_text, replacing
+from metric_zoo.text import told
 
 SCHEMA_VERSION = 1
 
@@ -29,7 +33,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 # A record may be a stranger's: what is shown has an end, and what names a file is a name.
-Word = Annotated[str, Field(max_length=200)]
+MAX_WORD = 200
+Word = Annotated[str, Field(max_length=MAX_WORD)]
 MAX_TEXT = 4000
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -46,7 +51,12 @@ def _bounded(tree: Any) -> Any:
         level = [item for part in level if isinstance(part, (dict, list)) for item in _items(part)]
     if level:
         raise ValueError("has more than ten levels")
-    if len(json.dumps(tree)) > _MAX_TREE:
+    try:
+        text = json.dumps(tree, allow_nan=False)
+        json.dumps(tree, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"holds what JSON cannot: {error}") from None
+    if len(text) > _MAX_TREE:
         raise ValueError(f"has more than {_MAX_TREE} characters")
     return tree
 
@@ -315,6 +325,54 @@ def write_record(path: Path, record: Record) -> None:
         temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def keep_record(path: Path, record: Record) -> None:
+    """Write the record of a run.
+
+    Raises:
+        RecordError: if that is impossible: no fault of the run.
+    """
+    try:
+        write_record(path, record)
+    except OSError as error:
+        raise RecordError(f"record {path} cannot be written: {told(error)}; then the same command goes on") from None
+
+
+def status_of(path: Path) -> str | None:
+    """Of a record, ``"ok"`` or ``"failed"``; None where none is, or none that can be read, which is said once."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _status(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=2**16)
+def _status(path: Path, changed: int, size: int) -> str | None:
+    try:
+        return read_record(path).status
+    except RecordError as error:
+        print(f"note: {error}; it counts as not there", file=sys.stderr, flush=True)
+        return None
+
+
+def readable(paths: Iterable[Path]) -> list[Record]:
+    """The records of those files that are some; of the others it is said why not."""
+    records = []
+    for path in paths:
+        try:
+            records.append(read_record(path))
+        except RecordError as error:
+            print(f"note: {error}; left out", file=sys.stderr, flush=True)
+    return records
+
+
+def set_aside(path: Path) -> None:
+    """Rename what is no record, so that one can take its place."""
+    kept = path.with_name(f"{path.name}.damaged")
+    path.rename(kept)
+    print(f"note: {path} is {kept.name} now, its run is done again", file=sys.stderr, flush=True)
+
+
 def read_record(path: Path) -> Record:
     """Read and validate one record.
 
@@ -322,9 +380,7 @@ def read_record(path: Path) -> Record:
         RecordError: naming the file and what is wrong with it.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"its {path.stat().st_size:,} bytes are more than {MAX_BYTES:,}")
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        data = json.loads(read_text(path, MAX_BYTES), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as JSON: {error}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None

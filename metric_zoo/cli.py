@@ -170,7 +170,7 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()
-    except MetricZooError as error:
+    except (MetricZooError, OSError) as error:  # a disk or a network, where nobody had more to say of it
         print(f"metric-zoo: {error}", file=sys.stderr)
         sys.exit(2)
 

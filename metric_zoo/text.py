@@ -10,6 +10,11 @@ def utf8(text: object) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def beginning(text: str, most: int) -> str:
+    """At most so many characters of a text, in `utf8`."""
+    return utf8(text[:most])[:most]
+
+
 def told(error: BaseException) -> str:
     """The first line of what an error says; its class where it says nothing."""
     reason = getattr(error, "strerror", None) or str(error)
