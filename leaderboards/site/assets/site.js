@@ -91,8 +91,13 @@ function restore() {
   remember();
 }
 
+// As no_formula of tables.py: behind what cannot be seen a sign, of whatever width, begins a formula.
+const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const unseen = /^[\p{Cc}\p{Cf}\p{Mn}\p{Me}\p{Z}\u115f\u1160\u3164\uffa0]+/u;
+
 function quoted(text) {
-  const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+  const [first = ""] = text.replace(unseen, "");
+  const safe = /^[=+\-@\u2212]/.test(first.normalize("NFKC")) && !number.test(text) ? `'${text}` : text;
   return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
