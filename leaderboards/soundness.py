@@ -111,8 +111,8 @@ def _scores(scores: Scores | Fidelity, size: int) -> Iterator[str]:
 
 
 def _fidelity(scores: Fidelity) -> Iterator[str]:
-    # The logarithm is convex: a mean of PSNRs is no lower than the PSNR of the mean.
-    if scores.mse > 0 and scores.psnr < -10 * math.log10(scores.mse) - 1e-3:
+    # The logarithm is convex: a mean of PSNRs is no lower than the PSNR of the mean; that of an image ends at 150 dB.
+    if scores.psnr < -10 * math.log10(max(scores.mse, 1e-15)) - 1e-3:
         yield f"a PSNR of {scores.psnr:.3f} dB is too low for a mean squared error of {scores.mse:.3g}"
     if scores.published_mse > scores.mse * (1 + 1e-9):
         yield "published_mse is above mse"
