@@ -83,7 +83,7 @@ def conversion(path: Path) -> Board:
         rows = [_architecture(part.to_dict("records"), kinds) for _, part in frame.groupby(["source", "model"])]
         passed = (frame["status"] == "ok").sum()
         eligible = passed + (~frame["status"].isin(["ok", "nothing to swap"])).sum()
-    headings = [Heading("Source", False), Heading("Model", False), Heading("Family", False)]
+    headings = [Heading("Model", False), Heading("Source", False), Heading("Family", False)]
     headings += [Heading(heading, True) for heading, *_ in _NUMBERS.values()]
     headings += [Heading(printable(kind), False) for kind in kinds]
     headings.append(Heading("Output moved", True, "Largest change of an output, as a share of its largest magnitude."))
@@ -95,7 +95,7 @@ def conversion(path: Path) -> Board:
 def _architecture(results: list[dict[str, Any]], kinds: list[str]) -> Row:
     first = max(results, key=lambda result: int(result["swapped"]))
     status = {result["kind"]: str(result["status"]) for result in results}
-    words = {name: printable(str(first[name])) for name in ("source", "model", "family")}
+    words = {name: printable(str(first[name])) for name in ("model", "source", "family")}
     cells = [Cell(word) for word in words.values()]
     for name, (_, scale, form) in _NUMBERS.items():
         value = figure(max(int(result[name]) for result in results))

@@ -6,12 +6,21 @@ const filters = [...controls.querySelectorAll("select")];
 const boxes = [...controls.querySelectorAll("[data-column]")];
 const many = 100;
 
+// The pages' buttons do not scroll away with the table.
+function beside(scroll, paging) {
+  const below = document.createElement("div");
+  below.className = "dt-container";
+  below.append(paging);
+  scroll.after(below);
+}
+
 const boards = [...document.querySelectorAll("table.board")].map((table) => {
   const section = table.closest("section");
   const headings = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
   const paging = table.tBodies[0].rows.length > many;
   const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: paging ? "paging" : null };
   const api = new DataTable(table, { paging, pageLength: many, info: false, order: [], autoWidth: false, layout });
+  if (paging) beside(table.closest(".scroll"), api.table().container().querySelector(".dt-paging"));
   const values = api.rows().nodes().toArray().map((row) => ({ ...section.dataset, ...row.dataset }));
   api.search.fixed("filters", (text, data, index) => filters.every((f) => !f.value || values[index][f.dataset.filter] === f.value));
   return { section, headings, api };
