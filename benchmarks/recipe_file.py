@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from metric_zoo.errors import RecipeError
-from metric_zoo.files import read_text
+from metric_zoo.reading import read_text
 from metric_zoo.text import told
 
 MAX_BYTES = 2**18

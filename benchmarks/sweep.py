@@ -23,6 +23,7 @@ from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import MAX_TEXT, MAX_WORD, Failure, Record, keep_record, set_aside, status_of
 from metric_zoo.errors import MetricZooError, RecordError
+from metric_zoo.text import beginning
 
 CHECKPOINTS = ".checkpoints"
 """Folder beside the records, one folder in it for every run that is not done."""

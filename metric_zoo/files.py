@@ -1,4 +1,4 @@
-"""Files: only such are read, whole and within bounds; written so that a reader sees the whole file or none."""
+"""Files: only such are opened, and they are written so that a reader sees the whole file or none."""
 
 from __future__ import annotations
 
@@ -33,27 +33,6 @@ def check_regular(path: Path | str) -> os.stat_result:
         kind = next((name for name, is_one in _KINDS.items() if is_one(status.st_mode)), "something else")
         raise OSError(f"it is {kind}, not a file")
     return status
-
-
-def read_text(path: Path, most: int) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark.
-
-    Args:
-        path: of a regular file, or a link to one; what never ends (a pipe, a device) is not waited for.
-        most: bytes.
-
-    Raises:
-        OSError: if it cannot be read, or is no file; ValueError if it is too large, or no text in UTF-8.
-    """
-    check_regular(path)
-    with open(path, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"its bytes are more than {most:,}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError("it is not text in UTF-8") from None
 
 
 @contextmanager

@@ -47,4 +47,4 @@ def plain(cell: str) -> str:
     """Markdown's and HTML's special characters escaped, on one line; a URL is no link."""
     for character in "\\|<>`*_[]~#$!&@":
         cell = cell.replace(character, f"\\{character}")
-    return " ".join(cell.replace("://", "\\://").split())
+    return " ".join(cell.replace("://", "\\://").replace("www.", "www\\.").split())
