@@ -10,7 +10,7 @@ from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops import fused, reference
 from metric_zoo.ops.backend import backend_for
-from metric_zoo.ops.window import Window, autocasts
+from metric_zoo.ops.window import Window, cast_dtype
 
 
 def sampled(
@@ -46,7 +46,7 @@ def sampled(
     name = backend_for(input)
     if name == "torch":
         return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
-    out_dtype = torch.get_autocast_dtype(input.device.type) if autocasts(input) else weight.dtype
+    out_dtype = cast_dtype(weight)
     compute = out_dtype if name == "triton" else at_least_float32(input).dtype
     precise = torch.promote_types(compute, torch.float32)
     tensors = [None if t is None else t.to(compute) for t in (input, weight, bias)]

@@ -117,9 +117,15 @@ def _checked(
     window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
     check_sample_field(field, mask, sampling, input, window)
     precise = torch.promote_types(input.dtype, torch.float32)
-    for name, tensor in (("field", field), ("mask", mask)):
-        if tensor is not None and tensor.dtype != precise:
-            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {precise} for an input in {input.dtype}")
+    # Autocast does not reach in here: of the weight and the bias, too, the numbers are read as they lie.
+    for name, tensor, dtype in (
+        ("weight", weight, input.dtype),
+        ("bias", bias, input.dtype),
+        ("field", field, precise),
+        ("mask", mask, precise),
+    ):
+        if tensor is not None and tensor.dtype != dtype:
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {dtype} for an input in {input.dtype}")
     return window
 
 
@@ -153,7 +159,8 @@ def _double_backward(ctx, *upstream: Tensor | None):
 
     def composed(input: Tensor, weight: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
         window = _checked(input, weight, None, field, mask, *ctx.options)
-        return reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
+        with torch.autocast(input.device.type, enabled=False):
+            return reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
 
     arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
     second = second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[: len(ctx.saved_tensors)])

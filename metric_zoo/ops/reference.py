@@ -28,16 +28,16 @@ def sampled_conv2d(
     """The operator of `metric_zoo.ops.dispatch.sampled`, which documents the arguments."""
     positions = sample_positions(field, sampling, window)
     x, y = _absolute(positions, window)
-    batch, cells = input.shape[0], window.cells
-    x, y = (_by_group(c.expand(batch, -1, -1, -1), cells) for c in (x, y))
-    samples = bilinear_sample(_by_group(input, input.shape[1] // field.shape[1]), x, y)
+    batch, cells, fields = input.shape[0], window.cells, field.shape[1]
+    x, y = (_by_group(c.expand(batch, -1, -1, -1), fields) for c in (x, y))
+    samples = bilinear_sample(_by_group(input, fields), x, y)
     if mask is not None:
         samples = samples * mask.flatten(0, 1).unsqueeze(1).to(samples.dtype)
     # (B*G, C/G, K, Ho, Wo) -> (B, C*K, Ho, Wo): channel-major, the order in which a kernel flattens.
     samples = samples.reshape(batch, input.shape[1] * cells, *window.size)
     if not autocasts(input):
         samples = samples.to(weight.dtype)
-    return F.conv2d(samples, weight.flatten(1)[..., None, None], bias, groups=window.groups)
+    return _product(samples, weight.flatten(1), bias, window.groups)
 
 
 def sample_positions(field: Tensor, sampling: str, window: Window) -> Tensor:
@@ -53,9 +53,20 @@ def sample_positions(field: Tensor, sampling: str, window: Window) -> Tensor:
     return moved.flatten(1, 2)
 
 
-def _by_group(field: Tensor, per_group: int) -> Tensor:
+def _by_group(field: Tensor, groups: int) -> Tensor:
     """``(B, G*n, H, W) -> (B*G, n, H, W)``."""
-    return field.reshape(field.shape[0] * (field.shape[1] // per_group), per_group, *field.shape[2:])
+    return field.reshape(field.shape[0] * groups, field.shape[1] // groups, *field.shape[2:])
+
+
+def _product(samples: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """``(B, C*K, Ho, Wo)`` and ``(O, C*K/groups) -> (B, O, Ho, Wo)``."""
+    outputs, depth = weight.shape
+    if outputs and depth:
+        return F.conv2d(samples, weight[..., None, None], bias, groups=groups)
+    # conv2d refuses to make no channels, and makes none of none: their sum is zero.
+    samples = samples.reshape(samples.shape[0], groups, depth, *samples.shape[2:])
+    total = torch.einsum("god,bgdhw->bgohw", weight.reshape(groups, outputs // groups, depth), samples).flatten(1, 2)
+    return total if bias is None else total + bias[:, None, None].to(total.dtype)
 
 
 def _absolute(positions: Tensor, window: Window) -> tuple[Tensor, Tensor]:
