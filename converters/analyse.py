@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from metric_zoo.converters.copies import meta_copy, to_meta
-from metric_zoo.converters.inputs import candidate_inputs, cropped
+from metric_zoo.converters.inputs import Inputs, call, candidate_inputs, cropped, why_not_accepted
 from metric_zoo.converters.modes import evaluation
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.resize import enlarges, images_of
 from metric_zoo.converters.source import find_convolutions
 from metric_zoo.converters.stages import stages_of
 from metric_zoo.converters.topology import Topology, topology_of
@@ -31,12 +32,14 @@ class Analysis:
         nodes: its convolutions in module order; shapes are those at the declared size.
         proofs: arguments on which a conversion can be proved, the cheapest first: a small image, if the model calls
             the same convolutions on it; an image of the declared size, or the caller's input and only that.
+        side: to what a detector may resize the image of a proof, in pixels; None is its own size.
         traced: whether torch.fx saw every convolution that ran; None if it was not asked.
     """
 
     nodes: list[ConvNode]
-    proofs: list[tuple[Any, ...]]
+    proofs: list[Inputs]
     traced: bool | None = None
+    side: int | None = None
 
 
 @dataclass
@@ -53,7 +56,8 @@ def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True
 
     Args:
         model: any module; it is left as it was.
-        example_input: a tensor, a tuple of positional arguments, or None for a random image of the declared size.
+        example_input: a tensor, a tuple of positional arguments, a dict of keywords, or None for a random image of the
+            declared size.
         neighbours: trace the model, for the `ConvNode`'s norm, explicit_pad and receptive_field.
 
     Raises:
@@ -62,11 +66,13 @@ def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True
     convolutions = find_convolutions(model)
     bare = meta_copy(model)
     inputs, calls, dry = _record(model, bare, example_input, convolutions)
-    small = _small_inputs(bare, inputs, calls) if dry and example_input is None else []
+    small, side = [], None
+    if example_input is None and (dry or enlarges(model)):
+        small, side = _small_inputs(*((bare, to_meta(inputs)) if dry else (model, inputs)), inputs, calls)
     topology = topology_of(bare, to_meta(inputs), set(calls)) if neighbours else Topology()
     stages = stages_of(model, _reductions(calls))
     nodes = [_node(name, module, calls.get(name), stages.get(name), topology) for name, module in convolutions.items()]
-    return Analysis(nodes, [*small, inputs], set(calls) <= topology.visible if neighbours else None)
+    return Analysis(nodes, [*small, inputs], set(calls) <= topology.visible if neighbours else None, side)
 
 
 def _node(name: str, module: nn.Module, call: _Call | None, stage: int | None, topology: Topology) -> ConvNode:
@@ -101,9 +107,7 @@ def _reductions(calls: dict[str, _Call]) -> dict[str, float]:
     return {name: side / output for name, output in outputs.items() if output > 1}
 
 
-def _record(
-    model: nn.Module, bare: nn.Module, example_input: Any, names: Any
-) -> tuple[tuple[Any, ...], dict[str, _Call], bool]:
+def _record(model: nn.Module, bare: nn.Module, example_input: Any, names: Any) -> tuple[Inputs, dict[str, _Call], bool]:
     """Find arguments the model accepts: first without arithmetic, on its meta copy, then for real.
 
     Returns:
@@ -116,25 +120,27 @@ def _record(
                 return inputs, _hooked_run(runner, arguments, names), runner is bare
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    given = "the example_input given" if example_input is not None else "any example input tried; pass example_input="
-    raise ConversionError(f"{type(model).__name__} does not run on {given} ({failures[1]})")
+    why = why_not_accepted(model, example_input)
+    raise ConversionError(f"{type(model).__name__} does not run on {why} ({failures[1]})")
 
 
-def _small_inputs(bare: nn.Module, inputs: tuple[Any, ...], calls: dict[str, _Call]) -> list[tuple[Any, ...]]:
-    """A crop of ``inputs`` on which the model calls the same convolutions as often; empty if there is none."""
-    wanted = {name: call.calls for name, call in calls.items()}
+def _small_inputs(
+    runner: nn.Module, arguments: Inputs, inputs: Inputs, calls: dict[str, _Call]
+) -> tuple[list[Inputs], int | None]:
+    """A crop of ``inputs``, with its side, on which the model calls the same convolutions as often; else none."""
+    wanted = {name: each.calls for name, each in calls.items()}
     for side in _PROOF_SIDES:
-        small = cropped(inputs, side)
         try:
-            found = _hooked_run(bare, to_meta(small), calls)
+            with images_of(runner, side):
+                found = _hooked_run(runner, cropped(arguments, side), calls)
         except Exception:
             continue
-        if {name: call.calls for name, call in found.items()} == wanted:
-            return [small]
-    return []
+        if {name: each.calls for name, each in found.items()} == wanted:
+            return [cropped(inputs, side)], side
+    return [], None
 
 
-def _hooked_run(model: nn.Module, inputs: tuple[Any, ...], names: Any) -> dict[str, _Call]:
+def _hooked_run(model: nn.Module, inputs: Inputs, names: Any) -> dict[str, _Call]:
     calls: dict[str, _Call] = {}
     first: list[Tensor] = []  # what the first convolution reads; all branches of a stem read this very tensor
 
@@ -154,7 +160,7 @@ def _hooked_run(model: nn.Module, inputs: tuple[Any, ...], names: Any) -> dict[s
     try:
         with evaluation(model):
             # The call of a GraphModule prints what failed, and failing is part of the search.
-            (model.forward if isinstance(model, fx.GraphModule) else model)(*inputs)
+            call(model.forward if isinstance(model, fx.GraphModule) else model, inputs)
     finally:
         for handle in handles:
             handle.remove()

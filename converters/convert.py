@@ -16,13 +16,23 @@ from metric_zoo.converters.copies import full_copy
 from metric_zoo.converters.filters import Filters, Range
 from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_layers, plain_view
 from metric_zoo.converters.graph import functional_leftovers, to_graph
+from metric_zoo.converters.inputs import Inputs
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.progress import progress
 from metric_zoo.converters.refuse import check_model
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
+from metric_zoo.converters.resize import images_of
 from metric_zoo.converters.rewrite import CONVERTED, INITS, build_layer, check_lossless, check_may_start_uniform, swap
 from metric_zoo.converters.select import Decision, check_selection, select
 from metric_zoo.converters.sparse import sparsify
-from metric_zoo.converters.verify import Difference, check_unchanged, layer_differences, output_difference, run
+from metric_zoo.converters.verify import (
+    Difference,
+    check_unchanged,
+    layer_differences,
+    nothing_compared,
+    output_difference,
+    run,
+)
 from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.base import SampledConv2d
@@ -51,7 +61,7 @@ def convert(
 
     The model keeps its class, methods, state-dict keys, hooks, device, dtype and modes; each replaced layer keeps its
     weights and gains a head (but for ``to="sparse"``, where samples replace the kernel). The result is checked on an
-    example input before it is returned.
+    example input before it is returned. What takes more than two seconds shows a bar on stderr.
 
     Args:
         model: any `nn.Module` with `nn.Conv2d` layers.
@@ -65,8 +75,8 @@ def convert(
             that is kept is that of this network.
         stages, resolution, receptive_field: narrow the selection; see `metric_zoo.converters.filters.Filters`. Stages
             count as ResNet's layers: ``stages=[2, 3, 4]`` is ``layer2`` to ``layer4``, or what has their resolution.
-        example_input: a tensor ``(B, C, H, W)`` or a tuple of arguments; None is a random image of the declared size.
-            The model's own forward hooks see it too.
+        example_input: a tensor ``(B, C, H, W)``, a tuple of positional arguments or a dict of keywords; None is a
+            random image of the declared size. The model's own forward hooks see it too.
         init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels;
             ``"fit"`` takes layers that are sampled already (deformable, shifted, active), keeps their kernels, and
             finds the metrics whose balls their samples cover best on ``example_input``, which must be real images: the
@@ -104,7 +114,8 @@ def convert(
         model = full_copy(model)
     subject = to_graph(model) if output == "graph" else model
     leftovers = functional_leftovers(subject) if isinstance(subject, fx.GraphModule) else {}
-    with atrous_layer4(subject, wanted=isinstance(where, str) and where == "paper"):
+    paper = isinstance(where, str) and where == "paper"
+    with progress(subject, "converting"), atrous_layer4(subject, wanted=paper):
         if to == SparseKernelComplex2d.kind:
             return sparsify(subject, where, filters, leftovers, example_input, strict, options)
         return _convert(subject, to, where, filters, leftovers, example_input, init, strict, options)
@@ -131,10 +142,13 @@ def _convert(
     report.skipped = {name: d.reason for name, d in decisions.items() if d.kind is None}
     report.skipped |= dict(leftovers)
     explained = _fit(analysis, layers, model) if init == "fit" else {}
-    with _swapped(analysis, layers, model, init) as compared:
+    with images_of(model, analysis.side), _swapped(analysis, layers, model, init) as compared:
         report.not_compared = _why_not_compared(model, layers, init)
         if report.not_compared is None:
-            report.output, report.output_float64 = _prove(model, layers, compared)
+            found, exact = _prove(model, layers, compared)
+            report.not_compared = nothing_compared(found)
+            if report.not_compared is None:
+                report.output, report.output_float64 = found, exact
         if init == "uniform":
             for layer in layers.values():
                 layer.reset_uniform()
@@ -279,7 +293,7 @@ def _check_settled(nodes: list[ConvNode], decisions: Mapping[str, Decision], opt
 class _Compared:
     """The input of the proof, the original's outputs, and the difference of each replacement from what it replaces."""
 
-    inputs: tuple[Any, ...] = ()
+    inputs: Inputs = ()
     before: list[Tensor] = field(default_factory=list)
     layers: dict[str, Difference] = field(default_factory=dict)
 
@@ -349,12 +363,12 @@ def _prove(
     return found, exact
 
 
-def difference_in_float64(model: nn.Module, inputs: tuple[Any, ...], layers: Iterable[str]) -> Difference | None:
+def difference_in_float64(model: nn.Module, inputs: Inputs, layers: Iterable[str]) -> Difference | None:
     """How far the converted ``layers`` move the output of a double-precision copy, where rounding vanishes.
 
     Args:
         model: converted.
-        inputs: positional arguments that it accepts.
+        inputs: arguments that it accepts.
         layers: names of converted layers that still equal a convolution.
 
     Returns:

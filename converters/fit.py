@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from metric_zoo.converters.inputs import Inputs, call
 from metric_zoo.converters.modes import evaluation
+from metric_zoo.converters.progress import PATIENCE
 from metric_zoo.converters.rewrite import build_layer
 from metric_zoo.errors import ConversionError
 from metric_zoo.geometry.sampling import grid_offsets
@@ -81,7 +84,7 @@ def plain_view(layer: nn.Conv2d) -> nn.Conv2d:
     return _as_plain(layer) if isinstance(layer, SampledConv2d) else layer
 
 
-def fit_layers(model: nn.Module, pairs: Mapping[SampledConv2d, MetricConv2d], inputs: tuple[Any, ...]) -> list[float]:
+def fit_layers(model: nn.Module, pairs: Mapping[SampledConv2d, MetricConv2d], inputs: Inputs) -> list[float]:
     """Fit every new layer's head to the samples of the old one, on what reaches it in the model.
 
     Returns:
@@ -100,13 +103,14 @@ def fit_layers(model: nn.Module, pairs: Mapping[SampledConv2d, MetricConv2d], in
     handles = [old.register_forward_pre_hook(keep) for old in pairs]
     try:
         with evaluation(model):
-            model(*inputs)
+            call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
     if len(seen) < len(pairs):
         raise ConversionError(f"{len(pairs) - len(seen)} of {len(pairs)} layers are not called on the example input")
-    return [fit_rule(new, old, seen[old]) for old, new in pairs.items()]
+    waiting = tqdm(pairs.items(), "fitting", unit="layer", delay=PATIENCE, leave=False)
+    return [fit_rule(new, old, seen[old]) for old, new in waiting]
 
 
 def fit_rule(new: MetricConv2d, old: SampledConv2d, input: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,7 @@ def check_model(model: Any) -> None:
         ConversionError: for something that is no module, a lone convolution, a model that is wrapped (its wrapper has
             recorded the parameters it had), scripted or not initialised yet.
     """
+    check_not_scripted()
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
     if isinstance(model, nn.Conv2d):
@@ -33,6 +35,23 @@ def check_model(model: Any) -> None:
         reason = _reason(module)
         if reason:
             raise ConversionError(f"{name or 'the model'} is {reason}")
+
+
+def check_not_scripted(scriptable: bool | None = None) -> None:
+    """Raise where a model is to be built for TorchScript, which cannot compile converted layers.
+
+    Args:
+        scriptable: timm's option; None is what `timm.layers.set_scriptable` says, if timm is there.
+
+    Raises:
+        ConversionError: with what can be done instead.
+    """
+    layers = sys.modules.get("timm.layers")
+    if scriptable or (scriptable is None and layers is not None and layers.is_scriptable()):
+        raise ConversionError(
+            "scriptable=True: torch.jit.script cannot compile converted layers; use torch.jit.trace, torch.export or "
+            "torch.compile, and leave scriptable out"
+        )
 
 
 def _reason(module: nn.Module) -> str:

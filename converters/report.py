@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from metric_zoo.converters.attributes import drop, keep
-from metric_zoo.converters.verify import Difference
+from metric_zoo.converters.verify import Difference, nothing_compared
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.sparse import SparseKernelComplex2d
@@ -75,8 +75,8 @@ class LayerReport:
     `metric_zoo.nn.head.HEADS`, empty without a head) and parameters, and its difference on the example input.
 
     ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
-    was not meant to keep the function. ``explained`` is for ``init="fit"``: see `metric_zoo.converters.fit.fit_rule`;
-    ``approximation`` is for ``to="sparse"``.
+    was not meant to keep the function, and one of no ``compared`` values where none was finite. ``explained`` is for
+    ``init="fit"``: see `metric_zoo.converters.fit.fit_rule`; ``approximation`` is for ``to="sparse"``.
     """
 
     kind: str
@@ -125,10 +125,10 @@ class ConversionReport:
         converted: name -> `LayerReport`.
         skipped: name -> reason, for every other convolution.
         output: difference of the whole model's output (of several approximations one after the other the sum, which it
-            does not exceed); None if nothing was compared, or if the output's shapes depend
-            on the data (then the layers' own differences are the proof).
+            does not exceed); None if nothing was compared: its shapes depend on the data (then the layers' own
+            differences are the proof), it is empty, or it has no finite value.
         output_float64: the same in double precision, where float32's rounding alone exceeds the tolerance; else None.
-        not_compared: why nothing was compared; None if it was.
+        not_compared: why the outputs were not compared; None if they were.
         atrous: whether ResNet's layer 4 now runs at stride 1, with dilation 2 (the paper's preset).
     """
 
@@ -143,7 +143,7 @@ class ConversionReport:
     @property
     def worst_layer(self) -> tuple[str, Difference] | None:
         """The converted layer whose output moved most, relative to its scale; None if none was compared."""
-        compared = {name: v.difference for name, v in self.converted.items() if v.difference is not None}
+        compared = {name: v.difference for name, v in self.converted.items() if not _nothing_in(v)}
         return max(compared.items(), key=lambda item: item[1].relative, default=None)
 
     @property
@@ -169,7 +169,7 @@ class ConversionReport:
                 "output": size(layer.output_shape),
                 "head": layer.head,
                 "head_parameters": layer.head_parameters,
-                "difference": layer.difference.maximum if layer.difference else None,
+                "difference": None if _nothing_in(layer) else layer.difference.maximum,
                 "kernel_error": layer.approximation.kernel_error if layer.approximation else None,
                 "speedup": layer.approximation.speedup if layer.approximation else None,
                 "reason": "",
@@ -199,6 +199,7 @@ class ConversionReport:
         if self.worst_layer is not None:
             name, found = self.worst_layer
             lines.append(f"  layers {verdict}  {_text(found)}, at worst, in {name}")
+        lines += _empty_layers(self.converted)
         lines += _approximated(self.approximations)
         shares = {name: layer.explained for name, layer in self.converted.items() if layer.explained is not None}
         if shares:
@@ -227,8 +228,24 @@ def _approximated(found: dict[str, Approximation]) -> list[str]:
     ]
 
 
+def _nothing_in(layer: LayerReport) -> bool:
+    return layer.difference is None or not layer.difference.compared
+
+
+def _empty_layers(layers: dict[str, LayerReport]) -> list[str]:
+    """Of the layers that ran on the example input, and showed nothing."""
+    found = {name: nothing_compared(v.difference) for name, v in layers.items() if v.difference and _nothing_in(v)}
+    if not found:
+        return []
+    first, why = next(iter(found.items()))
+    return [f"  layers not compared: {len(found)} of {len(layers)}, {first} the first: {why}"]
+
+
 def _text(found: Difference) -> str:
-    return f"max |difference| {found.maximum:.2e} at scale {found.scale:.2e}"
+    text = f"max |difference| {found.maximum:.2e} at scale {found.scale:.2e}"
+    if found.compared < found.values:
+        text += f" ({found.values - found.compared:,} of {found.values:,} values are not finite)"
+    return text if found.scale else f"{text} (all values are zero, which proves little)"
 
 
 def attach(model: nn.Module, report: ConversionReport) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.atrous import is_atrous
 from metric_zoo.converters.filters import Filters
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.progress import PATIENCE
 from metric_zoo.converters.report import Approximation, ConversionReport, attach, describe
 from metric_zoo.converters.rewrite import inherit, swap
 from metric_zoo.converters.select import Decision, check_selection, select
 from metric_zoo.converters.source import behaviour
-from metric_zoo.converters.verify import layer_differences, output_difference, run
+from metric_zoo.converters.verify import layer_differences, nothing_compared, output_difference, run
 from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.nn.config import SparseConfig, check_count, is_number
@@ -80,9 +82,8 @@ def sparsify(
     decisions = select(analysis.nodes, SparseKernelComplex2d.kind, where, filters)
     layers: dict[str, SparseKernelComplex2d] = {}
     found: dict[str, Approximation] = {}
-    for node in analysis.nodes:
-        if decisions[node.name].kind is None:
-            continue
+    chosen = [node for node in analysis.nodes if decisions[node.name].kind is not None]
+    for node in tqdm(chosen, "sparse kernels", unit="layer", delay=PATIENCE, leave=False):
         layer, figures = approximate(node, settings)
         lost = figures.loses(settings.max_error, settings.min_speedup)
         if lost:
@@ -107,7 +108,7 @@ def approximate(node: ConvNode, settings: SparseOptions) -> tuple[SparseKernelCo
     slow = _timed(layer, node)
     if slow.loses(config.max_error, config.min_speedup):
         return layer, slow
-    layer.fit(conv.weight, config.steps, seed=config.seed)
+    layer.fit(conv.weight, config.steps, seed=config.seed, progress=True)
     layer.keep_as_fitted()
     return layer, replace(_timed(layer, node), kernel_error=layer.kernel_error(conv.weight))
 
@@ -138,7 +139,7 @@ def _swapped(
     model: nn.Module,
     analysis: Analysis,
     layers: Mapping[str, SparseKernelComplex2d],
-    found: Mapping[str, Approximation],
+    figures: Mapping[str, Approximation],
 ) -> ConversionReport:
     """Swap, unless the model then does not run; what that does to the outputs is in the report."""
     report = ConversionReport(type(model).__name__, atrous=is_atrous(model))
@@ -150,10 +151,12 @@ def _swapped(
     before, moved = layer_differences(model, inputs, pairs)
     swap(model, pairs)
     try:
-        report.output = output_difference(run(model, inputs), before)
+        found = output_difference(run(model, inputs), before)
     except BaseException:
         swap(model, {layer: conv for conv, layer in pairs.items()})
         raise
+    report.not_compared = nothing_compared(found)
+    report.output = found if report.not_compared is None else None
     report.converted = {
         name: describe(
             layer,
@@ -161,7 +164,7 @@ def _swapped(
             nodes[name].input_shape,
             nodes[name].output_shape,
             moved.get(nodes[name].module),
-            approximation=found[name],
+            approximation=figures[name],
         )
         for name, layer in layers.items()
     }

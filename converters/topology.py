@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from metric_zoo.converters.copies import meta_copy
+from metric_zoo.converters.inputs import Inputs, call
 from metric_zoo.converters.modes import evaluation
 from metric_zoo.converters.receptive import receptive_fields
 from metric_zoo.converters.trace import trace, trace_concrete
@@ -37,7 +38,7 @@ class Topology:
     fields: dict[str, int] = field(default_factory=dict)
 
 
-def topology_of(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> Topology:
+def topology_of(bare: nn.Module, inputs: Inputs, called: set[str]) -> Topology:
     """The topology of the convolutions that a trace shows, all of them where ``called <= visible``.
 
     Args:
@@ -57,7 +58,7 @@ def topology_of(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> T
     return _of_parts(bare, inputs, called)
 
 
-def _of_parts(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> Topology:
+def _of_parts(bare: nn.Module, inputs: Inputs, called: set[str]) -> Topology:
     """Trace the largest modules that can be traced by themselves."""
     arguments = _arguments(bare, inputs)
     whole = Topology()
@@ -78,13 +79,14 @@ def _of_parts(bare: nn.Module, inputs: tuple[Any, ...], called: set[str]) -> Top
     return whole
 
 
-def _arguments(bare: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
-    """The positional arguments that every module gets first."""
-    found: dict[str, tuple[Any, ...]] = {}
+def _arguments(bare: nn.Module, inputs: Inputs) -> dict[str, Inputs]:
+    """The arguments that every module gets first."""
+    found: dict[str, Inputs] = {}
 
     def record(name: str, module: nn.Module):
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.setdefault(name, inspect.signature(module.forward).bind(*args, **kwargs).args)
+            bound = inspect.signature(module.forward).bind(*args, **kwargs)
+            found.setdefault(name, dict(bound.arguments) if bound.kwargs else bound.args)
 
         return hook
 
@@ -92,7 +94,7 @@ def _arguments(bare: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any,
     handles = [m.register_forward_pre_hook(record(name, m), with_kwargs=True) for name, m in named]
     try:
         with evaluation(bare):
-            bare(*inputs)
+            call(bare, inputs)
     except Exception:  # a model that needs values, not shapes: what ran until then is known
         pass
     finally:
@@ -101,13 +103,21 @@ def _arguments(bare: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any,
     return found
 
 
-def _runs(graph: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
+def _runs(graph: fx.GraphModule, inputs: Inputs) -> bool:
     try:
         with torch.no_grad():
-            fx.Interpreter(graph).run(*inputs)  # unlike a call, it prints nothing when it fails
+            fx.Interpreter(graph).run(*_in_order(graph, inputs))  # unlike a call, it prints nothing when it fails
     except Exception:
         return False
     return True
+
+
+def _in_order(graph: fx.GraphModule, inputs: Inputs) -> tuple[Any, ...]:
+    """Arguments as an interpreter takes them: keywords and defaults where the graph has its placeholders."""
+    if not isinstance(inputs, dict):
+        return inputs
+    places = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    return tuple(inputs[place.target] if place.target in inputs else place.args[0] for place in places)
 
 
 def _read(graph: fx.GraphModule, prefix: str = "") -> Topology:

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.experimental.meta_tracer import MetaTracer
 
+from metric_zoo.converters.inputs import Inputs
+
 _MAX_RETRIES = 25
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -54,7 +56,7 @@ def trace(model: nn.Module) -> fx.GraphModule | None:
     return _retry(model, lambda tracer: tracer.trace(model), LeafRetryTracer)
 
 
-def trace_concrete(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule | None:
+def trace_concrete(model: nn.Module, inputs: Inputs) -> fx.GraphModule | None:
     """Trace ``model`` for inputs of these shapes: good for reading, not for running on others.
 
     Args:
@@ -63,10 +65,11 @@ def trace_concrete(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule 
     """
     defaults = {name: p.default for name, p in inspect.signature(model.forward).parameters.items()}
     names = [name for name, default in defaults.items() if default is inspect.Parameter.empty]
-    if len(names) > len(inputs) or not all(isinstance(value, Tensor) for value in inputs):
+    given = inputs if isinstance(inputs, dict) else dict(zip(names, inputs, strict=False))
+    if not given.keys() >= set(names) or not all(isinstance(given[name], Tensor) for name in names):
         return None
     optional = {name: default for name, default in defaults.items() if name not in names}
-    shapes = dict(zip(names, inputs, strict=False))
+    shapes = {name: given[name] for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that it cannot follow
         return _retry(model, lambda tracer: tracer.trace(model, shapes, concrete_args=optional), _ConcreteTracer)

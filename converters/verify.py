@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from metric_zoo.converters.inputs import Inputs, call
 from metric_zoo.converters.modes import evaluation
 from metric_zoo.errors import ConversionError
 
@@ -20,10 +20,19 @@ RELATIVE_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a tensor is from what it was: ``maximum`` |new - old|, and ``scale``, the largest |old|."""
+    """How far a tensor is from what it was.
+
+    Attributes:
+        maximum: |new - old|, of the values that were finite.
+        scale: the largest |old| of them.
+        compared: how many they are; 0 proves nothing.
+        values: how many there are in all.
+    """
 
     maximum: float
     scale: float
+    compared: int = 1
+    values: int = 1
 
     @property
     def relative(self) -> float:
@@ -32,20 +41,36 @@ class Difference:
 
     def __add__(self, other: Difference) -> Difference:
         """At most, of one after the other."""
-        return Difference(self.maximum + other.maximum, _max(self.scale, other.scale))
+        maximum, scale = self.maximum + other.maximum, _max(self.scale, other.scale)
+        return Difference(maximum, scale, min(self.compared, other.compared), max(self.values, other.values))
 
     def __or__(self, other: Difference) -> Difference:
         """Of two tensors together."""
-        return Difference(_max(self.maximum, other.maximum), _max(self.scale, other.scale))
+        maximum, scale = _max(self.maximum, other.maximum), _max(self.scale, other.scale)
+        return Difference(maximum, scale, self.compared + other.compared, self.values + other.values)
+
+
+_NOTHING = Difference(0.0, 0.0, compared=0, values=0)
+
+
+def nothing_compared(found: Difference | None) -> str | None:
+    """Why a comparison proves nothing; None where values were compared."""
+    if found is None:
+        return "there is no tensor, or its shape depends on the data"
+    if not found.values:
+        return "the output is empty"
+    return None if found.compared else f"none of {found.values:,} values is finite"
 
 
 def difference(new: Tensor, old: Tensor) -> Difference:
     """Compare two tensors of one shape; equal infinities or NaN count as equal."""
     if not old.numel():
-        return Difference(0.0, 0.0)
+        return _NOTHING
     same = (new == old) | (new.isnan() & old.isnan())
     gap = torch.where(same, torch.zeros_like(old), (new - old).abs())
-    return Difference(gap.max().item(), old.nan_to_num().abs().max().item())
+    finite = old.isfinite()
+    scale = torch.where(finite, old, torch.zeros_like(old)).abs().max().item()
+    return Difference(gap.max().item(), scale, int(finite.sum()), old.numel())
 
 
 def _max(a: float, b: float) -> float:
@@ -54,7 +79,7 @@ def _max(a: float, b: float) -> float:
 
 
 def layer_differences(
-    model: nn.Module, inputs: tuple[Any, ...], replacements: Mapping[nn.Conv2d, nn.Module]
+    model: nn.Module, inputs: Inputs, replacements: Mapping[nn.Conv2d, nn.Module]
 ) -> tuple[list[Tensor], dict[nn.Conv2d, Difference]]:
     """Run the original once; compare every convolution with its replacement on the inputs it sees.
 
@@ -68,7 +93,7 @@ def layer_differences(
 
     def compare(conv: nn.Conv2d, arguments: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         new = _quiet(replacements[conv], *arguments, *named.values())
-        found[conv] = found.get(conv, Difference(0.0, 0.0)) | difference(new, output)
+        found[conv] = found.get(conv, _NOTHING) | difference(new, output)
 
     handles = [conv.register_forward_hook(compare, prepend=True, with_kwargs=True) for conv in replacements]
     try:
@@ -88,13 +113,13 @@ def _quiet(layer: nn.Module, input: Tensor) -> Tensor:
         layer.training = mode
 
 
-def run(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Output tensors in evaluation mode, at full float32 precision, from copies of the inputs and one random state."""
     inputs = torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with evaluation(model), _full_precision(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
-        outputs = torch.utils._pytree.tree_leaves(model(*inputs))
+        outputs = torch.utils._pytree.tree_leaves(call(model, inputs))
     return [t.detach() for t in outputs if isinstance(t, Tensor) and t.is_floating_point()]
 
 
@@ -102,7 +127,7 @@ def output_difference(new: list[Tensor], old: list[Tensor]) -> Difference | None
     """Compare two runs; None without tensors, or if their shapes depend on the data (a detector's boxes) and differ."""
     if not old or [t.shape for t in new] != [t.shape for t in old]:
         return None
-    result = Difference(0.0, 0.0)
+    result = _NOTHING
     for pair in zip(new, old, strict=True):
         result = result | difference(*pair)
     return result

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 # ruff: noqa: F401
 if TYPE_CHECKING:
-    from metric_zoo import geometry, nn, ops, sparse
+    from metric_zoo import explain, geometry, nn, ops, sparse
     from metric_zoo.converters import ConversionReport, ConvNode, conversion_report, convert, revert
     from metric_zoo.errors import ConversionError, DataError, MetricZooError, RecipeError, RecordError
     from metric_zoo.nn.groups import parameter_groups
@@ -23,7 +23,7 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-_MODULES = ("geometry", "nn", "ops", "sparse")
+_MODULES = ("explain", "geometry", "nn", "ops", "sparse")
 _NAMES = {
     "ConversionReport": "converters",
     "ConvNode": "converters",

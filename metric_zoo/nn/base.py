@@ -12,6 +12,7 @@ from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
+from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
 from metric_zoo.ops.padding import NO_PADS, Padding, Pads, pair, resolve_padding
 
@@ -179,6 +180,8 @@ class SampledConv2d(nn.Conv2d):
             adapt = self.groups > 1 and size is None
             form = affordable_head(self.in_channels, channels, own, budget) if adapt else "full"
         return PredictionHead(self.in_channels, channels, own, *grid, form, width, device=device, dtype=dtype)
+
+    __prepare_scriptable__ = refuse_script
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments) -> None:
         for key in [key for key in state_dict if key.startswith(f"{prefix}head.")]:

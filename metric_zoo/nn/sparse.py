@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.script import refuse_script
 from metric_zoo.ops.padding import Padding, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
@@ -102,17 +103,18 @@ class SparseKernelComplex2d(nn.Module):
         return layer.train(conv.training)
 
     @torch.no_grad()
-    def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0) -> None:
+    def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0, progress: bool = False) -> None:
         """Fit every channel's complex to its kernel; those without negative values keep their sum and centroid.
 
         Args:
             kernels: ``(channels, 1, M, M)``, a depthwise convolution's weight.
-            steps, seed: as in `SparseKernelComplex.fit`.
+            steps, seed, progress: as in `SparseKernelComplex.fit`.
 
         Raises:
             MetricZooError: as `SparseKernelComplex.fit`; for kernels of another shape.
         """
         samples, layers = self.config.samples, self.config.layers
+        how = {"steps": steps, "seed": seed, "progress": progress}
         if tuple(kernels.shape) != (self.channels, 1, *self.kernel_size):
             raise MetricZooError(
                 f"kernels have shape {tuple(kernels.shape)}: expected {(self.channels, 1, *self.kernel_size)}"
@@ -125,7 +127,7 @@ class SparseKernelComplex2d(nn.Module):
         for signed in (False, True):
             own = full & (negative == signed)
             if own.any():
-                fits = SparseKernelComplex.fit(target[own], samples, layers, steps=steps, seed=seed, signed=signed)
+                fits = SparseKernelComplex.fit(target[own], samples, layers, signed=signed, **how)
                 self.offsets[own], self.weights[own] = fits.offsets.to(self.offsets), fits.weights.to(self.weights)
         self._extent()
 
@@ -189,6 +191,8 @@ class SparseKernelComplex2d(nn.Module):
         if not (self.offsets.is_meta or torch.compiler.is_compiling()):
             self._reach = reach_of(at_least_float32(self.offsets))
         return self._reach
+
+    __prepare_scriptable__ = refuse_script
 
     def _load_from_state_dict(self, *arguments) -> None:
         super()._load_from_state_dict(*arguments)

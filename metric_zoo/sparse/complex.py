@@ -94,7 +94,7 @@ class SparseKernelComplex:
                 the first for ``signed`` kernels, and the second for others.
             seed: of the initialisation; the rest is deterministic.
             signed: whether the kernels may have negative values; their sums and centroids are then learned, too.
-            progress: show a bar.
+            progress: show a bar, after two seconds.
 
         Returns:
             With offsets ``(L, N, 2)`` or ``(T, L, N, 2)`` in the target's dtype, at least float32.

@@ -65,7 +65,7 @@ def optimize(
         measure: what is minimised, and how fast.
         steps: of Adam.
         signed: whether the targets may have negative values; their sums are then learned like everything else.
-        progress: show a bar.
+        progress: show a bar, after two seconds.
 
     Returns:
         Offsets and weights as given, fitted; the weights of all layers but the last sum to 1 unless ``signed``.
@@ -91,7 +91,7 @@ def _optimize(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip((offsets, weights), rates, strict=True)]
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _END, steps)
-    for _ in tqdm(range(steps), "fitting", disable=not progress, leave=False):
+    for _ in tqdm(range(steps), "fitting", disable=not progress, delay=2, leave=False):
         optimizer.zero_grad()
         missed = compose(layer_kernels(*_constrained(offsets, weights, centroid), size)) * scale - wanted
         # Summed over targets, and over the canvas: what is fitted beside a kernel changes its course only by the

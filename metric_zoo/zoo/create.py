@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
 
 from metric_zoo.converters import convert
+from metric_zoo.converters.refuse import check_not_scripted
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.registry import KINDS, get_kind
 from metric_zoo.zoo.origin import ModelOrigin, remember_origin
 
 SOURCES = ("timm", "torchvision")
+_NAME = re.compile(r"\w+(\.[\w-]+)?")
 
 _CONVERT_OPTIONS = ("where", "stages", "resolution", "receptive_field", "example_input", "init", "output", "strict")
 
@@ -34,9 +37,12 @@ def create_model(
             and of the model's constructor (``num_classes``, ``in_chans``, ...).
 
     Raises:
-        ConversionError: for an unknown source or name, or as `convert`.
+        ConversionError: for an unknown source or name, for ``scriptable=True`` (TorchScript cannot compile converted
+            layers), or as `convert`.
     """
     conversion, model_options = split_options(to, options)
+    if to != "standard" or conversion:
+        check_not_scripted(options.get("scriptable"))
     model = build_base(ModelOrigin(source, name, model_options), pretrained)
     if to == "standard" and not conversion:
         return model
@@ -61,8 +67,36 @@ def build_base(origin: ModelOrigin, pretrained: bool | str = False) -> nn.Module
             f"neither {origin.source}'s {origin.name} nor the conversion has an option {unknown!r}"
             f"{suggest(unknown, known)} ({error})"
         ) from None
-    remember_origin(model, origin)
+    remember_origin(model, replace(origin, options={**implied_options(origin, pretrained), **origin.options}))
     return model
+
+
+def implied_options(origin: ModelOrigin, weights: Any) -> dict[str, Any]:
+    """What torchvision's weights ask of the network beside its name: their classes, and an auxiliary head."""
+    if origin.source != "torchvision" or not weights:
+        return {}
+    from torchvision.models import get_model_builder, get_model_weights
+
+    found = get_model_weights(origin.name)
+    name = "DEFAULT" if weights is True else getattr(weights, "name", str(weights)).rpartition(".")[2]
+    categories = found[name].meta.get("categories")
+    implied = {"num_classes": len(categories)} if categories else {}
+    if "aux_loss" in inspect.signature(get_model_builder(origin.name)).parameters:
+        implied["aux_loss"] = True
+    return implied
+
+
+def check_name(source: Any, name: Any) -> None:
+    """Raise unless a registry has this very name, of an unconverted architecture; a tag must be one of its own.
+
+    Raises:
+        ConversionError: for another source or name, a path, or the address of a hub.
+    """
+    if not isinstance(source, str) or not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConversionError(f"source={source!r:.40} has no model {name!r:.80}")
+    builder(source, name)
+    if is_registered_name(name.partition(".")[0]):
+        raise ConversionError(f"{name!r} is converted already, expected the name of the original")
 
 
 def builder(source: str, name: str) -> Callable[..., nn.Module]:
@@ -79,8 +113,12 @@ def builder(source: str, name: str) -> Callable[..., nn.Module]:
 def _timm_builder(name: str) -> Callable[..., nn.Module]:
     import timm
 
+    architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
-        raise ConversionError(f"timm has no model {name!r}{suggest(name.split('.')[0], timm.list_models())}")
+        raise ConversionError(f"timm has no model {name!r}{suggest(architecture, timm.list_models())}")
+    known = [each.partition(".")[2] for each in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and known and tag not in known:
+        raise ConversionError(f"timm's {architecture} has no tag {tag!r}{suggest(tag, known)}; it has {known}")
     return lambda pretrained, **options: timm.create_model(name, pretrained=bool(pretrained), **options)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import stat
 import warnings
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from metric_zoo import __version__
 from metric_zoo.converters.atrous import atrous_layer4, is_atrous
@@ -26,78 +29,144 @@ from metric_zoo.nn.base import SampledConv2d, current_key
 from metric_zoo.nn.config import KindOptions, SparseConfig
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
-from metric_zoo.zoo.create import build_base
-from metric_zoo.zoo.origin import ModelOrigin, find_origin
+from metric_zoo.zoo.create import build_base, check_name
+from metric_zoo.zoo.options import check_options, check_preprocessing
+from metric_zoo.zoo.origin import ModelOrigin, find_origin, preprocessing_of, settings_of
+from metric_zoo.zoo.shards import gather, mesh_of, together, writes
+from metric_zoo.zoo.unwrap import Bare, class_of, strip, unwrap
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_LARGEST_CONFIG = 2**24
+"""Bytes; a network of 10,000 converted layers takes 3 million."""
+_LARGEST_LAYER_OPTION = 2**12
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Write a converted model to ``folder`` (made if missing).
 
-    The architecture is remembered from `create_model` or the registries, or read off a timm model, and checked by
-    building it again. Where that gives another network (it was changed after it was built, or its pretrained weights
-    imply other options) a warning says so, and `load` must be given the architecture.
+    The architecture is remembered from `create_model` or the registries, or read off a timm model, with its options and
+    preprocessing, and checked by building it again. Where that gives another network (it was changed after it was
+    built) a warning says so, and `load` must be given the architecture.
+
+    What is saved is the model inside of DataParallel, DistributedDataParallel, `torch.compile`, averaged models and
+    activation checkpointing, also where a part of the model is wrapped. Of a model that `fully_shard` has spread over
+    processes, all must call this; the shards are gathered, and one process writes.
 
     Args:
         model: converted or not.
-        folder: receives ``config.json`` and ``model.safetensors``; each file appears whole or not at all.
+        folder: receives ``config.json`` and ``model.safetensors``; both appear whole, or the folder stays as it was.
 
     Raises:
-        ConversionError: if the folder cannot be written.
+        ConversionError: if the folder cannot be written, or for a model that no folder holds (without values,
+            quantized, with adapters, or with a parametrization on a converted layer). Nothing is written then.
     """
-    origin = find_origin(model)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, CONVERTED)}
+    bare = unwrap(model)
+    layers = {name: layer for name, layer in bare.modules.items() if isinstance(layer, CONVERTED)}
     described = {name: {"kind": layer.kind, "options": layer.config.to_dict()} for name, layer in layers.items()}
+    preprocessing = _writable(preprocessing_of(bare.root))
+    origin = find_origin(bare.root)
     if origin is not None:
-        why = _why_not_rebuilt(model, origin, described)
-        if why:
+        try:
+            origin = _settled(bare, origin, described, preprocessing)
+        except _NotRebuilt as why:
             warnings.warn(f"{why}; only mz.load(folder, model=...) will read this folder", stacklevel=2)
             origin = None
     config = {
         "format_version": FORMAT_VERSION,
         "metric_zoo_version": __version__,
         "model": asdict(origin) if origin else None,
-        "dtype": _dtype(model),
-        "atrous": is_atrous(model),
+        "preprocessing": preprocessing,
+        "dtype": _dtype(bare.root),
+        "atrous": is_atrous(bare.root),
         "layers": described,
     }
-    folder = Path(folder)
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ConversionError("a model on the meta device has no values to save")
+    mesh = mesh_of(bare.state)
+    state = gather(bare.state, mesh)
+    with together(mesh):
+        if writes(mesh):
+            _write(Path(folder), config, state)
+
+
+class _State(nn.Module):
+    """What `safetensors.torch.save_model`, which knows shared tensors, asks a model for."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._state = state
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self._state)
+
+
+def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Both files, or none: they take their places after both have been written.
+
+    Raises:
+        ConversionError: if they cannot be written.
+    """
+    text = json.dumps(config, indent=2) + "\n"
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / WEIGHTS) as path:
-            safetensors.torch.save_model(model, str(path))
-        with replacing(folder / CONFIG) as path:
-            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConversionError(f"{folder} cannot be written as a model's folder: {error.strerror or error}") from None
+        with replacing(folder / CONFIG) as description, replacing(folder / WEIGHTS) as weights:
+            description.write_text(text, encoding="utf-8")
+            safetensors.torch.save_model(_State(state), str(weights))
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        why = getattr(error, "strerror", None) or _one_line(error)
+        raise ConversionError(f"{folder} cannot be written as a model's folder: {why}") from None
 
 
 def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
-    """Read a model that `save` wrote.
+    """Read a model that `save` wrote. The folder may come from a stranger.
+
+    A name of timm's or torchvision's registry and options that shape a network are all that a folder may ask for:
+    nothing is opened, fetched or unpickled, and sizes are compared with the file before the network is built.
 
     Args:
-        folder: with ``config.json`` and ``model.safetensors``. Unknown keys of the configuration are ignored.
+        folder: with ``config.json`` and ``model.safetensors``. Unknown keys of the configuration, and other files, are
+            ignored.
         model: the unconverted architecture, where the folder does not name one; it is converted in place.
 
     Returns:
-        The model in evaluation mode, in the dtype it was saved in, on the CPU (or ``model``'s device).
+        The model in evaluation mode, in the dtype it was saved in, on the CPU (or ``model``'s device). A timm model has
+        the preprocessing it was saved with.
 
     Raises:
-        ConversionError: if a file is missing, damaged, of a newer format, or does not fit the architecture. A
-            ``model`` given keeps its convolutions then.
+        ConversionError: if a file is missing, damaged, of a newer format, asks for what it may not, or does not fit the
+            architecture. A ``model`` given stays as it was then.
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
     if model is None:
         if config["model"] is None:
             raise ConversionError(f"{folder} does not name its architecture: pass it, mz.load(folder, model=...)")
-        model = _build(config["model"], folder)
-    with atrous_layer4(model, wanted=bool(config.get("atrous"))):
-        return _load(model, config, folder)
+        model = _build(config, folder)
+    else:
+        _check_given(model)
+    with atrous_layer4(model, wanted=config["atrous"]):
+        model = _load(model, config, folder)
+    _tell_preprocessing(model, config["preprocessing"])
+    return model
+
+
+def _tell_preprocessing(model: nn.Module, preprocessing: dict[str, Any]) -> None:
+    """Give a timm model, whatever tag it was built with, the preprocessing of the one that was saved."""
+    cfg = getattr(model, "pretrained_cfg", None)
+    for name, value in preprocessing.items() if isinstance(cfg, dict) else ():
+        if value is not None:
+            cfg[name] = value
+        elif name in cfg:
+            cfg[name] = None
+
+
+def _check_given(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    if unwrap(model).wrapped:
+        raise ConversionError("model is wrapped, or a part of it: load into the model itself, then wrap it")
 
 
 def _load(model: nn.Module, config: dict[str, Any], folder: Path) -> nn.Module:
@@ -108,26 +177,49 @@ def _load(model: nn.Module, config: dict[str, Any], folder: Path) -> nn.Module:
         for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
             tensor.data = tensor.data.to(dtypes.get(name, tensor.dtype))
         safetensors.torch.load_model(model, folder / WEIGHTS)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         swap(model, {layer: conv for conv, layer in replacements.items()})
         detach(model)
-        raise ConversionError(f"{folder / WEIGHTS} cannot be loaded: {str(error)[:500]}") from None
+        raise ConversionError(f"{folder / WEIGHTS} cannot be loaded: {_one_line(error)}") from None
     return model.eval()
 
 
 def _check_fits(model: nn.Module, path: Path) -> dict[str, torch.dtype]:
-    """Compare names and shapes before anything of ``model`` changes; return the file's dtypes.
+    """Compare names, shapes and kinds of numbers before anything of ``model`` changes; return the file's dtypes.
 
     Raises:
         RuntimeError: naming what does not fit.
     """
+    with _opened(path) as file:
+        keys = {_current_key(model, name): name for name in file.keys()}  # noqa: SIM118, no dict
+        tensors = model.state_dict(keep_vars=True)
+        for key, name in keys.items():
+            stored, own = tuple(file.get_slice(name).get_shape()), tensors.get(key)
+            if own is None or stored != tuple(own.shape):
+                there = None if own is None else tuple(own.shape)
+                raise RuntimeError(f"{key} has shape {stored}, the architecture's is {there}")
+        found = {id(tensors[key]) for key in keys}  # tied tensors are stored once
+        missing = [key for key, tensor in tensors.items() if id(tensor) not in found]
+        if missing:
+            raise RuntimeError(f"{len(missing)} tensors of the architecture are missing, {missing[0]} the first")
+        dtypes = {key: file.get_tensor(name).dtype for key, name in keys.items()}
+    for key, dtype in dtypes.items():
+        if dtype.is_floating_point != tensors[key].dtype.is_floating_point or dtype.is_complex:
+            raise RuntimeError(f"{key} is {dtype}, the architecture's is {tensors[key].dtype}")
+    return dtypes
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of tensors.
+
+    Raises:
+        RuntimeError: for what is no ordinary file, a pipe for one, which would be waited for.
+    """
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise RuntimeError("it is not a file")
     with safetensors.safe_open(path, "pt") as file:
-        stored = {_current_key(model, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, tensor in stored.items():
-        if shapes.get(name) != tuple(tensor.shape):
-            raise RuntimeError(f"{name} has shape {tuple(tensor.shape)}, the architecture's is {shapes.get(name)}")
-    return {name: tensor.dtype for name, tensor in stored.items()}
+        yield file
 
 
 def _current_key(model: nn.Module, key: str) -> str:
@@ -146,32 +238,106 @@ def _dtype(model: nn.Module) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _build(description: dict[str, Any], folder: Path) -> nn.Module:
+def _build(config: dict[str, Any], folder: Path) -> nn.Module:
+    """The architecture that a folder names, once a copy without storage has turned out to fit the weights.
+
+    Raises:
+        ConversionError: for a description of something else; whatever fails while it is built.
+    """
+    where = folder / CONFIG
     try:
-        origin = ModelOrigin(description["source"], description["name"], dict(description.get("options", {})))
-        return build_base(origin)
+        origin = _origin(config["model"])
+        check_name(origin.source, origin.name)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConversionError(f"{folder / CONFIG}: 'model' does not describe an architecture ({error})") from None
+        raise ConversionError(
+            f"{where}: 'model' does not describe an architecture ({_one_line(error)}); build it, and pass it, "
+            "mz.load(folder, model=...)"
+        ) from None
+    try:
+        _rehearse(origin, config, folder)
+        return _build_as(origin, config["preprocessing"])
+    except MetricZooError:
+        raise
+    except Exception as error:  # a constructor may fail in any way
+        raise ConversionError(
+            f"{where}: {origin.source}'s {origin.name!r} cannot be built with {origin.options} ({_one_line(error)})"
+        ) from None
+
+
+def _rehearse(origin: ModelOrigin, config: dict[str, Any], folder: Path) -> None:
+    """Load without storage, so that absurd sizes end before memory is taken."""
+    try:
+        twin = _without_storage(origin, config["preprocessing"])
+    except Exception:
+        if not _needs_storage(origin):
+            raise
+        return
+    with atrous_layer4(twin, wanted=config["atrous"]):
+        _apply_layers(twin, config["layers"], folder)
+    try:
+        _check_fits(twin, folder / WEIGHTS)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise ConversionError(f"{folder / WEIGHTS} cannot be loaded: {_one_line(error)}") from None
+
+
+def _origin(description: dict[str, Any]) -> ModelOrigin:
+    return ModelOrigin(description["source"], description["name"], check_options(description.get("options", {})))
+
+
+def _build_as(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
+    """The architecture, with its preprocessing; options are remembered without it."""
+    if origin.source != "timm" or not preprocessing:
+        return build_base(origin)
+    return build_base(replace(origin, options={**origin.options, "pretrained_cfg_overlay": preprocessing}))
+
+
+def _without_storage(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
+    with torch.device("meta"):  # no storage, no initialisation
+        return _build_as(origin, preprocessing)
+
+
+def _needs_storage(origin: ModelOrigin) -> bool:
+    """Whether a constructor computes with its weights; else its options are at fault where it fails."""
+    try:
+        _without_storage(replace(origin, options={}), {})
+    except Exception:
+        return True
+    return False
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not (stat.S_ISREG(path.stat().st_mode) and path.stat().st_size <= _LARGEST_CONFIG):
+            raise ValueError(f"not a file of up to {_LARGEST_CONFIG} bytes")
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         version = config["format_version"]
     except FileNotFoundError:
         raise ConversionError(f"{path} does not exist: expected a folder that mz.save wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConversionError(f"{path} is not a configuration that mz.save wrote ({error})") from None
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ConversionError(f"{path} has format {version!r}, this version reads up to {FORMAT_VERSION}: upgrade")
-    config = {"model": None, "layers": {}, "dtype": "float32", **config}
-    for key, wanted in (("model", (dict, type(None))), ("layers", dict), ("dtype", str)):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConversionError(f"{path} is not a configuration that mz.save wrote ({_one_line(error)})") from None
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
+        raise ConversionError(f"{path} has format {version!r:.40}, this version reads up to {FORMAT_VERSION}: upgrade")
+    config = {"model": None, "preprocessing": {}, "layers": {}, "dtype": "float32", "atrous": False, **config}
+    for key, wanted in (("model", (dict, type(None))), ("layers", dict), ("dtype", str), ("atrous", bool)):
         if not isinstance(config[key], wanted):
             raise ConversionError(f"{path}: {key!r} is {config[key]!r:.80}, which mz.save does not write")
     dtype = getattr(torch, config["dtype"], None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ConversionError(f"{path}: dtype {config['dtype']!r} is unknown")
-    return config
+        raise ConversionError(f"{path}: dtype {config['dtype']!r:.40} is unknown")
+    try:
+        return {**config, "preprocessing": check_preprocessing(config["preprocessing"])}
+    except ValueError as error:
+        raise ConversionError(f"{path}: {_one_line(error)}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no JSON")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> dict[nn.Module, nn.Module]:
@@ -228,35 +394,84 @@ def _config_of(kind: str) -> type[KindOptions]:
     return get_kind(kind).config
 
 
-def _why_not_rebuilt(model: nn.Module, origin: ModelOrigin, layers: dict[str, Any]) -> str:
-    """What is saved must load: build the architecture again and compare every module, name and shape."""
+class _NotRebuilt(Exception):
+    """Why the architecture cannot be built again from its name."""
+
+
+def _settled(bare: Bare, origin: ModelOrigin, layers: dict[str, Any], preprocessing: dict[str, Any]) -> ModelOrigin:
+    """The origin, with the settings that the model has now, if it builds the architecture: every module, name, shape.
+
+    Raises:
+        _NotRebuilt: if it does not.
+    """
+    options = _written_options(origin)
+    ours = settings_of(bare.root)
     try:
-        json.dumps(asdict(origin))
-        twin = _twin(origin)
-        with atrous_layer4(twin, wanted=is_atrous(model)):
+        twin = _twin(replace(origin, options=options), preprocessing)
+        changed = {name: value for name, value in settings_of(twin).items() if ours.get(name, value) != value}
+        if changed:
+            options |= {name: ours[name] for name in changed}
+            twin = _twin(replace(origin, options=_written_options(replace(origin, options=options))), preprocessing)
+        with atrous_layer4(twin, wanted=is_atrous(bare.root)):
             _apply_layers(twin, layers, origin.name)
-    except (MetricZooError, TypeError, ValueError) as error:
-        return f"{origin.source}'s {origin.name!r} cannot be built again from its name and options ({error})"
-    ours, theirs = _fingerprint(model), _fingerprint(twin)
-    different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    if not different:
-        return ""
-    options = f"{origin.name!r} with {origin.options}"
-    return f"{origin.source} builds {options} differently, e.g. {different[0] or 'the model itself'!r}"
+    except _NotRebuilt:
+        raise
+    except Exception as error:
+        raise _NotRebuilt(
+            f"{origin.source}'s {origin.name!r} cannot be built again from its name and options ({_one_line(error)})"
+        ) from None
+    mine, theirs = _fingerprint(bare), _fingerprint(strip(twin))
+    different = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if different:
+        raise _NotRebuilt(
+            f"{origin.source} builds {origin.name!r} with {options} differently, e.g. "
+            f"{different[0] or 'the model itself'!r}"
+        )
+    return replace(origin, options=options)
 
 
-def _fingerprint(model: nn.Module) -> dict[str, object]:
+def _written_options(origin: ModelOrigin) -> dict[str, Any]:
+    """As JSON gives them back, if `load` will take them.
+
+    Raises:
+        _NotRebuilt: naming the option that it will not.
+    """
+    written = {}
+    for name, value in origin.options.items():
+        try:
+            written |= check_options(json.loads(json.dumps({name: value})))
+        except (TypeError, ValueError):
+            raise _NotRebuilt(
+                f"{origin.source} builds {origin.name!r} from what a folder may hold differently, without "
+                f"{name}={value!r:.80}"
+            ) from None
+    return written
+
+
+def _writable(preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """What can be written of a preprocessing; the rest is named in a warning."""
+    written = {}
+    for name, value in preprocessing.items():
+        try:
+            check_preprocessing({name: json.loads(json.dumps(value))})
+            written[name] = value
+        except (TypeError, ValueError) as error:
+            warnings.warn(f"pretrained_cfg is not saved whole: {_one_line(error)}", stacklevel=3)
+    return written
+
+
+def _fingerprint(bare: Bare) -> dict[str, object]:
     """Class and constructor text of every module; name and shape of every tensor."""
-    modules = {name: (type(module).__qualname__, module.extra_repr()) for name, module in model.named_modules()}
-    return {**modules, **{f"{name}:": tuple(tensor.shape) for name, tensor in model.state_dict().items()}}
+    modules = {name: (class_of(module).__qualname__, module.extra_repr()) for name, module in bare.modules.items()}
+    return {**modules, **{f"{name}:": tuple(tensor.shape) for name, tensor in bare.state.items()}}
 
 
-def _twin(origin: ModelOrigin) -> nn.Module:
+def _twin(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
+    preprocessing = check_preprocessing(json.loads(json.dumps(preprocessing)))
     try:
-        with torch.device("meta"):  # no storage, no initialisation
-            return build_base(origin)
+        return _without_storage(origin, preprocessing)
     except MetricZooError:
         raise
     except Exception:  # a constructor that computes with its weights
         with torch.random.fork_rng():
-            return build_base(origin)
+            return _build_as(origin, preprocessing)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from metric_zoo.zoo.options import PREPROCESSING, SHAPING, WITHOUT_A_SHAPE
+
 _ATTRIBUTE = "_metric_zoo_origin"
+_OF_A_CLASSIFIER = {"num_classes", "classifier"}
+"""Which a backbone of features does not have."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class ModelOrigin:
     Attributes:
         source: ``"timm"`` or ``"torchvision"``.
         name: as its registry knows it, for timm possibly with a pretrained tag.
-        options: keyword arguments of the constructor, JSON values only.
+        options: keyword arguments of the constructor.
     """
 
     source: str
@@ -26,30 +30,64 @@ class ModelOrigin:
 
 
 def remember_origin(model: nn.Module, origin: ModelOrigin) -> None:
-    """Attach ``origin`` to ``model``."""
-    setattr(model, _ATTRIBUTE, origin)
-
-
-def _current_classes(model: nn.Module, origin: ModelOrigin) -> dict[str, Any]:
-    """The options, with the number of classes a timm model has now: `reset_classifier` may have changed it."""
-    classes = getattr(model, "num_classes", None)
-    if origin.source != "timm" or not isinstance(classes, int):
-        return origin.options
-    return {**origin.options, "num_classes": classes}
+    """Attach ``origin`` to ``model``, without the options that say where its weights came from."""
+    shaping = {name: value for name, value in origin.options.items() if name not in WITHOUT_A_SHAPE}
+    setattr(model, _ATTRIBUTE, replace(origin, options=shaping))
 
 
 def find_origin(model: nn.Module) -> ModelOrigin | None:
-    """The remembered origin; else what a timm model tells of itself; else None."""
-    origin = getattr(model, _ATTRIBUTE, None)
-    if origin is not None:
-        return replace(origin, options=_current_classes(model, origin))
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    name = cfg.get("architecture")
-    if not name:
-        return None
-    options: dict[str, Any] = {}
+    """The remembered origin; else what a timm model tells of itself; else None.
+
+    A timm model's tag belongs to its name: it may imply another architecture (classes, input size).
+    """
+    origin, given = getattr(model, _ATTRIBUTE, None), getattr(model, "_model_args", {})
+    cfg = _pretrained_cfg(model)
+    if origin is None:
+        name = cfg.get("architecture")
+        return _tagged(ModelOrigin("timm", name, _told(model, given)), cfg) if name else None
+    if origin.source != "timm":
+        return origin
+    resized = {name: given[name] for name in ("img_size",) if name in given}  # as by a model's set_input_size
+    return _tagged(replace(origin, options={**origin.options, **resized}), cfg)
+
+
+def _told(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a model that timm built: what timm was given, and what its modules show."""
+    options = {name: value for name, value in given.items() if name not in WITHOUT_A_SHAPE}
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != 3:
-        options["in_chans"] = first.in_channels
-    origin = ModelOrigin("timm", name, options)
-    return replace(origin, options=_current_classes(model, origin))
+        options.setdefault("in_chans", first.in_channels)
+    if isinstance(getattr(model, "num_classes", None), int):
+        options["num_classes"] = model.num_classes
+    return options
+
+
+def _tagged(origin: ModelOrigin, cfg: dict[str, Any]) -> ModelOrigin:
+    import timm
+
+    name = f"{origin.name.partition('.')[0]}.{cfg.get('tag')}"
+    return replace(origin, name=name) if name in timm.models.get_arch_pretrained_cfgs(origin.name) else origin
+
+
+def settings_of(model: nn.Module) -> dict[str, Any]:
+    """Plain attributes of the model itself that are named like options: what a constructor kept of what it was given,
+    and what was changed since (``reset_classifier``, ``drop_rate``)."""
+    plain = {name: value for name, value in vars(model).items() if isinstance(value, (bool, int, float, str))}
+    return {name: value for name, value in plain.items() if name in SHAPING}
+
+
+def preprocessing_of(model: nn.Module) -> dict[str, Any]:
+    """What a timm model asks of its images and says of its classes: the fields of `PREPROCESSING` that it can be asked.
+
+    A field of None is one that the tag may have and the model has not.
+    """
+    cfg = _pretrained_cfg(model)
+    if not cfg:
+        return {}
+    absent = set() if "num_classes" in cfg else _OF_A_CLASSIFIER
+    return {name: cfg.get(name) for name in PREPROCESSING if name not in absent}
+
+
+def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return asdict(cfg) if is_dataclass(cfg) else cfg if isinstance(cfg, dict) else {}

@@ -6,13 +6,16 @@ import functools
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from metric_zoo.converters import convert
+from metric_zoo.converters.refuse import check_not_scripted
 from metric_zoo.nn.registry import list_kinds
-from metric_zoo.zoo.create import base_names, split_options
+from metric_zoo.zoo.checkpoint import accept_plain_checkpoints
+from metric_zoo.zoo.create import base_names, implied_options, split_options
 from metric_zoo.zoo.origin import ModelOrigin, remember_origin
 
 registered: set[str] = set()
@@ -25,7 +28,8 @@ def register() -> None:
     Afterwards ``timm.create_model("metric_resnet50", pretrained=True, num_classes=10)``,
     ``timm.list_models("metric_*")`` and ``torchvision.models.get_model("deformable_resnet50", weights="DEFAULT")``
     build the converted models; options of the conversion are keyword arguments, pretrained tags those of the original
-    (``"metric_resnet50.a1_in1k"``). Calling it again does nothing.
+    (``"metric_resnet50.a1_in1k"``, listed by `timm.list_pretrained`). ``checkpoint_path`` may hold the weights of the
+    original or those of a converted model. Calling it again does nothing.
     """
     if registered:
         return
@@ -33,10 +37,12 @@ def register() -> None:
     from torchvision.models._api import register_model as register_in_torchvision  # exported nowhere else
 
     names = {source: base_names(source) for source in ("timm", "torchvision")}
+    cfgs = {name: _cfgs(name) for name in names["timm"]}
     for kind in list_kinds():
         if kind == "standard":
             continue
         module = _module(kind)
+        module.default_cfgs = {f"{kind}_{name}": each for name, each in cfgs.items() if each is not None}
         for name in names["timm"]:
             timm.models.register_model(_timm_entrypoint(name, kind, module.__name__))
         for name in names["torchvision"]:
@@ -51,18 +57,31 @@ def _module(kind: str) -> types.ModuleType:
     return sys.modules.setdefault(name, types.ModuleType(name, f"Entry points of the {kind} models."))
 
 
+def _cfgs(name: str) -> Any:
+    """The pretrained tags of a timm model as its module lists them, with their places on the hub spelt out."""
+    import timm.models
+
+    listed = getattr(sys.modules[timm.models.model_entrypoint(name).__module__], "default_cfgs", {}).get(name)
+    if not isinstance(listed, timm.models.DefaultCfg):
+        return listed
+    cfgs = {
+        # timm completes this short form with the name that is registered: ours, which the hub does not know.
+        tag: replace(cfg, hf_hub_id=f"timm/{name}.{tag}".rstrip(".")) if cfg.hf_hub_id == "timm/" else cfg
+        for tag, cfg in listed.cfgs.items()
+    }
+    return replace(listed, cfgs=cfgs)
+
+
 def _timm_entrypoint(name: str, kind: str, module: str) -> Callable[..., nn.Module]:
     def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
         import timm
 
+        check_not_scripted()
         conversion, model_options = split_options(kind, options)
         model = timm.models.model_entrypoint(name)(pretrained=pretrained, **model_options)
-        plain = {k: v for k, v in model_options.items() if not k.startswith("pretrained_cfg") and k != "cache_dir"}
-        # A tag may imply another architecture (classes, input size), so it belongs to the name.
-        tag = model_options.get("pretrained_cfg")
-        tagged = f"{name}.{tag}" if isinstance(tag, str) and tag else name
-        remember_origin(model, ModelOrigin("timm", tagged, plain))
-        return convert(model, kind, inplace=True, **conversion)
+        flags = {"exportable": timm.layers.is_exportable(), "no_jit": timm.layers.is_no_jit()}
+        remember_origin(model, ModelOrigin("timm", name, {**model_options, **{k: v for k, v in flags.items() if v}}))
+        return accept_plain_checkpoints(convert(model, kind, inplace=True, **conversion))
 
     entrypoint.__name__ = entrypoint.__qualname__ = f"{kind}_{name}"
     entrypoint.__module__ = module
@@ -79,8 +98,9 @@ def _torchvision_entrypoint(name: str, kind: str, module: str) -> Callable[..., 
     def entrypoint(*args: Any, **options: Any) -> nn.Module:
         conversion, model_options = split_options(kind, options)
         model = function(*args, **model_options)
-        plain = {k: v for k, v in model_options.items() if not k.startswith("weights")}
-        remember_origin(model, ModelOrigin("torchvision", name, plain))
+        weights = args[0] if args else options.get("weights")
+        implied = implied_options(ModelOrigin("torchvision", name), weights)
+        remember_origin(model, ModelOrigin("torchvision", name, {**implied, **model_options}))
         return convert(model, kind, inplace=True, **conversion)
 
     entrypoint.__name__ = entrypoint.__qualname__ = f"{kind}_{name}"

@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 PUBLIC = {
     "mz": "ConvNode ConversionError ConversionReport DataError MetricZooError RecipeError RecordError __version__ "
-    "conversion_report convert create_model geometry list_kinds list_models load nn ops parameter_groups register "
-    "revert save sparse",
+    "conversion_report convert create_model explain geometry list_kinds list_models load nn ops parameter_groups "
+    "register revert save sparse",
+    "mz.explain": "Look Probe compare_filters draw_balls draw_cams draw_fields explain_models grad_cam prepare probe "
+    "sampled_layers",
     "mz.nn": "ActiveConv2d DeformConv2d DilatedConv2d GeodesicConv2d KINDS MetricConv2d ModulatedDeformConv2d "
     "SampledConv2d ShiftedConv2d SparseKernelComplex2d freeze_kernels get_kind head_parameters "
     "head_regularization list_kinds parameter_groups",
