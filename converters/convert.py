@@ -17,9 +17,10 @@ from metric_zoo.converters.filters import Filters, Range
 from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_layers, plain_view
 from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.original import CONVERTED, restore
 from metric_zoo.converters.refuse import check_model
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
-from metric_zoo.converters.rewrite import CONVERTED, INITS, build_layer, check_lossless, check_may_start_uniform, swap
+from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
 from metric_zoo.converters.select import Decision, check_selection, select
 from metric_zoo.converters.sparse import sparsify
 from metric_zoo.converters.verify import Difference, check_unchanged, layer_differences, output_difference, run
@@ -186,25 +187,9 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         )
     if not inplace:
         model = full_copy(model)
-    swap(model, {m: _plain(m) for m in model.modules() if isinstance(m, CONVERTED)})
+    swap(model, {m: restore(m) for m in model.modules() if isinstance(m, CONVERTED)})
     detach(model)
     return model
-
-
-def _plain(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
-    """The convolution a layer came from, with the layer's parameters and mode."""
-    origin = getattr(layer, "_origin", None)
-    if origin is not None and isinstance(layer, SampledConv2d) and "weight" not in layer._parameters:
-        raise ConversionError("a layer whose weight is computed (weight norm or a parametrization) cannot be reverted")
-    if origin is None:
-        raise ConversionError("a layer that was not made by mz.convert has no original to revert to")
-    conv = origin[0]
-    if isinstance(layer, SparseKernelComplex2d):
-        conv.to(layer.weights)  # what the model has been moved to since
-    for key in list(conv._parameters):
-        conv._parameters[key] = layer._parameters.get(key, conv._parameters[key])
-    conv.train(layer.training)
-    return conv
 
 
 def _check_arguments(model: Any, to: str, init: str, output: str) -> None:
@@ -367,7 +352,7 @@ def difference_in_float64(model: nn.Module, inputs: tuple[Any, ...], layers: Ite
     try:
         after = run(double, wide)
         modules = dict(double.named_modules())
-        swap(double, {modules[name]: _plain(modules[name]) for name in layers})
+        swap(double, {modules[name]: restore(modules[name]) for name in layers})
         return output_difference(after, run(double, wide))
     except RuntimeError:
         return None
