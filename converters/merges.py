@@ -18,9 +18,9 @@ from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 
-_MERGES = re.compile(r"_?(fuse|re_?param|(switch_)?to_deploy|structural_re_?param|merge|fold|absorb)")
+_MERGES = re.compile(r"_?(fuse|re_?param|(\w+_)?deploy$|structural_re_?param|merge|fold|absorb|collapse)")
 """Beginnings of names under which blocks of timm, RepVGG, RepLKNet, YOLO and others merge themselves."""
-_COMPUTES = re.compile(r"_?get_(\w+_)?kernel")
+_COMPUTES = re.compile(r"_?get_(\w+_)?(kernel|equivalent)")
 """Beginnings of names under which they compute what the merged convolution would have."""
 
 

@@ -14,6 +14,8 @@ from metric_zoo.nn.sparse import SparseKernelComplex2d
 CONVERTED = (SampledConv2d, SparseKernelComplex2d)
 """Classes of what a conversion puts in a convolution's place."""
 
+NAME = "_metric_zoo_name"
+"""The attribute by which a converted layer knows what the report calls it."""
 _ATTRIBUTE = "_origin"
 _STATE = ("_parameters", "_buffers", "_modules")
 
@@ -41,7 +43,7 @@ def is_hooks(attribute: str) -> bool:
 
 def inherit(layer: nn.Module, conv: nn.Conv2d) -> None:
     """Give ``layer`` the mode, the buffers, the hooks, the children and all other attributes of what it replaces."""
-    own = frozenset({*vars(layer), *layer._modules, _ATTRIBUTE, "parametrizations"})
+    own = frozenset({*vars(layer), *layer._modules, _ATTRIBUTE, NAME, "parametrizations"})
     layer.train(conv.training)
     layer._buffers, layer._non_persistent_buffers_set = conv._buffers, conv._non_persistent_buffers_set
     layer._modules.update((name, child) for name, child in conv._modules.items() if name not in own)
