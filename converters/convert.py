@@ -18,7 +18,7 @@ from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_la
 from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.original import CONVERTED, restore
-from metric_zoo.converters.refuse import check_model
+from metric_zoo.converters.refuse import check_model, check_not_sharded
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
 from metric_zoo.converters.select import Decision, check_selection, select
@@ -170,10 +170,12 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         The model without sampled layers; with ``inplace=False`` the argument is untouched.
 
     Raises:
-        ConversionError: naming the layers whose rule has been trained. The model is then left as it was.
+        ConversionError: naming the layers whose rule has been trained, or for a sharded model. The model is then left
+            as it was.
     """
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    check_not_sharded(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, CONVERTED)}
     if any(p.is_meta for layer in layers.values() for p in layer.parameters()):
         raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
