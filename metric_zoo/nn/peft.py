@@ -83,7 +83,7 @@ class KernelLora(_LikeLora, lora.Conv2d):
         if adapter_name in self.lora_variant or self.lora_bias[adapter_name]:
             raise ConversionError("a sampled layer takes plain LoRA (use_rslora, too): not use_dora, not lora_bias")
         for factors in (self.lora_A, self.lora_B):
-            factors[adapter_name] = _factor(factors[adapter_name])
+            factors[adapter_name] = _factor(factors.pop(adapter_name))
 
 
 def _factor(built: nn.Conv2d) -> KernelFactor:
