@@ -54,6 +54,16 @@ def check_not_scripted(scriptable: bool | None = None) -> None:
         )
 
 
+def check_not_sharded(model: nn.Module) -> None:
+    """Raise for a model whose parameters `torch.distributed.fsdp.fully_shard` puts into the layers that it has seen.
+
+    Raises:
+        ConversionError: saying what to do instead.
+    """
+    if any("FSDPModule" in (cls.__name__ for cls in type(module).__mro__) for module in model.modules()):
+        raise ConversionError("a model that fully_shard has sharded cannot be reverted: revert it, then shard it")
+
+
 def _reason(module: nn.Module) -> str:
     # By name: importing torch._dynamo or torch.distributed.fsdp to ask would cost more than the conversion.
     names = {cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.")}

@@ -99,9 +99,15 @@ class SampledConv2d(nn.Conv2d):
         return True
 
     def reset_rule(self) -> None:
-        """Make the sampling rule start on the ordinary grid: here, a head of zeros."""
+        """Make the sampling rule start on the ordinary grid: here, a head that predicts it."""
         if self.sampler is not None:
-            self.sampler.reset_to_zero()
+            self.sampler.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The framework's default for kernel and bias, and a fresh rule: trainers ask it of a layer without values."""
+        super().reset_parameters()
+        if "config" in vars(self):  # else torch.nn.Conv2d's constructor asks, before there is a rule
+            self.reset_rule()
 
     def reset_rule_as_published(self) -> None:
         """Start the sampling rule as the paper's program does; a head of zeros for all kinds but the metric."""

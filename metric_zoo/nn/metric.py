@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, check_sampling
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import MetricConfig
+from metric_zoo.nn.head import PredictionHead
 from metric_zoo.ops.metric import metric_conv2d
 from metric_zoo.ops.padding import Padding, Pads
 
@@ -96,24 +99,9 @@ class MetricConv2d(SampledConv2d):
         """The metric predicted for ``input (B, C, H, W)``, one per output pixel and metric group."""
         return self._metric(*self._padded(input))
 
-    def reset_rule(self) -> None:
-        """Start at the Euclidean metric: zero weights, and the bias at which M = I and omega = 0.
-
-        The direction's bias is (1, 0), not 0: an orientation has no gradient to speak of at the origin. Where no such
-        bias exists (a ``scale`` without 1) the head starts at zeros.
-        """
-        super().reset_rule()
-        try:
-            row = identity_raw(self.config.parametrization, self._matrix_options())
-        except MetricZooError:
-            return
-        with torch.no_grad():
-            self.sampler.bias.copy_(torch.tensor(row * self.config.metric_groups))
-
     def reset_rule_as_published(self) -> None:
         """The published start: rows of the head at ``1 / (k^2 C_in)``, at 1e-6, or at the framework's default."""
-        self.sampler.reset_features()
-        self.sampler.reset_parameters()
+        self.sampler.reset_as_framework()
         mean = 1 / self.sampler.weight[0].numel()
         rows = get_parametrization(self.config.parametrization).paper_rows * self.config.metric_groups
         with torch.no_grad():
@@ -121,6 +109,18 @@ class MetricConv2d(SampledConv2d):
                 if row is not None:
                     self.sampler.weight[index] = mean if row == "mean" else EPS
                     self.sampler.bias[index] = 0
+
+    def _build_head(self, device, dtype) -> PredictionHead:
+        """One that rests at the Euclidean metric: the bias at which M = I and omega = 0.
+
+        The direction's bias is (1, 0), not 0: an orientation has no gradient to speak of at the origin. Where no such
+        bias exists (a ``scale`` without 1) the head rests at zeros.
+        """
+        head = super()._build_head(device, dtype)
+        with suppress(MetricZooError):
+            row = identity_raw(self.config.parametrization, self._matrix_options())
+            head.resting = row * self.config.metric_groups
+        return head
 
     def _head_channels(self) -> int:
         return get_parametrization(self.config.parametrization).channels * self.config.metric_groups

@@ -74,6 +74,7 @@ class SparseKernelComplex2d(nn.Module):
         self.weights = nn.Parameter(torch.empty(channels, layers, samples, **like))
         self.bias = nn.Parameter(torch.zeros(channels, **like)) if bias else None
         self._reach = max(self.kernel_size) // 2 + layers
+        self._fitted: tuple[Tensor | None, Tensor | None] = (None, None)
         self.reset_parameters()
 
     @classmethod
@@ -205,9 +206,8 @@ class SparseKernelComplex2d(nn.Module):
 
     def is_identity(self) -> bool:
         """Whether this is what `keep_as_fitted` saw: not trained, nor loaded, since."""
-        kept = getattr(self, "_fitted", (None, None))
-        now = (self.offsets, self.weights)
-        return all(old is not None and torch.equal(old.to(new), new) for old, new in zip(kept, now, strict=True))
+        pairs = zip(self._fitted, (self.offsets, self.weights), strict=True)
+        return all(old is not None and torch.equal(old.to(new), new) for old, new in pairs)
 
     def extra_repr(self) -> str:
         """Sizes, and the number of reads beside the dense kernel's."""
