@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
+from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.standardize import WeightStandardization
 from metric_zoo.ops.padding import NO_PADS, Padding, Pads, pair, resolve_padding
 
@@ -30,7 +32,7 @@ def current_key(key: str, layer: str) -> str:
     return f"{layer}sampler.{key.removeprefix(former)}" if key.startswith(former) else key
 
 
-class SampledConv2d(nn.Conv2d):
+class SampledConv2d(Leaf, nn.Conv2d):
     """Base class. A kind says how many channels its head predicts (`_head_channels`), which operator runs
     (`_operator`) and where that operator samples (`_positions`).
 
@@ -110,6 +112,8 @@ class SampledConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` or ``(C, H, W)`` -> the same with ``out_channels`` and the convolution's output size."""
+        if isinstance(input, Proxy):
+            return self.recorded(input, input)
         if input.dim() == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
         return self._operator(*self._padded(input))

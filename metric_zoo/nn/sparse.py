@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.parametrize import is_parametrized
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.leaf import Leaf
 from metric_zoo.ops.padding import Padding, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
@@ -17,7 +19,7 @@ from metric_zoo.sparse.initialize import radial
 from metric_zoo.sparse.render import resize
 
 
-class SparseKernelComplex2d(nn.Module):
+class SparseKernelComplex2d(Leaf):
     """Stands in for a depthwise convolution with large, fixed kernels: every channel has a complex of its own.
 
     Source: DISK, ICLR 2026. The kernels have to be known: `from_conv` fits them. It pays where they are large: of 7 x 7
@@ -158,6 +160,8 @@ class SparseKernelComplex2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, channels, H, W)`` or ``(channels, H, W)`` -> the same with the convolution's output size."""
+        if isinstance(input, Proxy):
+            return self.recorded(input, input)
         if input.dim() == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
         if input.dim() != 4 or input.shape[1] != self.channels:

@@ -65,7 +65,7 @@ def output_size(size: Pair, kernel_size: Pair, stride: Pair, pads: Pads, dilatio
         (n + sum(p) - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel_size, stride, pads, dilation, strict=True)
     )
-    if min(result) < 1:
+    if result[0] < 1 or result[1] < 1:  # not their least: which of two symbolic sizes it is would become a guard
         raise MetricZooError(
             f"input of {size[0]}x{size[1]} px with padding {pads} is smaller than the kernel {kernel_size} "
             f"with dilation {dilation}"
