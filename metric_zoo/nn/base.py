@@ -15,7 +15,7 @@ from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import NO_PADS, Padding, Pads, pair, resolve_padding
+from metric_zoo.ops.padding import NO_PADS, Padding, Pads, is_open, pair, resolve_padding
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""
@@ -161,12 +161,14 @@ class SampledConv2d(Leaf, nn.Conv2d):
         return f"{super().extra_repr()}, {options}" if options else super().extra_repr()
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Pads]:
-        """Resolve the padding; one that is not zeros is applied here, and none is left for the operator."""
-        pads = resolve_padding(self.padding, tuple(input.shape[-2:]), self.kernel_size, self.stride, self.dilation)
-        if self.padding_mode == "zeros":
+        """Resolve the padding; one that is not zeros, or no number, is applied here, and none is left for the operator."""
+        size = (input.shape[-2], input.shape[-1])
+        pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, self.dilation)
+        zeros = self.padding_mode == "zeros"
+        if zeros and not is_open(self.padding, self.stride, size[0]):
             return input, pads
         (top, bottom), (left, right) = pads
-        return F.pad(input, (left, right, top, bottom), mode=self.padding_mode), NO_PADS
+        return F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode), NO_PADS
 
     def _build_head(self, device, dtype) -> PredictionHead | None:
         channels = self._head_channels()
