@@ -208,6 +208,14 @@ def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
     assert [check["passed"] for check in found] == [True] * 5 + [False, True, False] + [True] * 2
 
 
+def test_gpu_check_is_not_of_the_interpreter(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "device_named", torch.device)
+    monkeypatch.setattr(gpu, "INTERPRETED", True)
+    with pytest.raises(MetricZooError, match="TRITON_INTERPRET is set, .*unset it"):
+        gpu.gpu_check(tmp_path, "cuda")
+    assert not list(tmp_path.iterdir())
+
+
 def test_roofline_is_the_larger_of_products_and_traffic():
     ceiling = {"operations_per_second": 1e12, "bytes_per_second": 1e9}
     case = Case(2, 8, 4, 10, 3)  # 115,200 operations; 200 pixels of 12 numbers and 5 of the metric, 288 weights
