@@ -34,16 +34,13 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Everything below that is called a picture, in the order of torchvision's image folders: by folder, then by name.
+def pictures_below(folder: Path) -> list[str]:
+    """Paths of all that is called a picture, in the order of torchvision's image folders: by folder, then by name.
 
     Raises:
         DataError: for a folder that cannot be listed, that has a picture's name, or that leads back to one above it.
     """
-    found = _walk(folder, ())
-    return [
-        Path(place, name) for place, name in sorted((os.path.dirname(path), os.path.basename(path)) for path in found)
-    ]
+    return sorted(_walk(folder, ()), key=os.path.split)
 
 
 def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:

@@ -160,7 +160,7 @@ def test_contents_are_noticed_though_names_sizes_and_times_are_the_same(root):
 
 
 @pytest.fixture
-def reads(root, monkeypatch) -> list[Path]:
+def reads(root, monkeypatch) -> list[str]:
     """What is read, once all files are old enough to be believed."""
     monkeypatch.setattr(digests, "_FRESH", -1)
     found, read = [], digests._digest
@@ -174,7 +174,16 @@ def test_a_second_launch_reads_nothing(root, cache, reads):
     assert load_data(config(root)).info.fingerprint == first and len(reads) == 8
     Image.fromarray(PIXELS).save(root / "test/a/0.bmp")
     load_data(config(root))
-    assert [path.name for path in reads[8:]] == ["0.bmp"]
+    assert [Path(path).name for path in reads[8:]] == ["0.bmp"]
+
+
+def test_a_picture_that_is_listed_twice(root):
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "JPEGImages").mkdir()
+    Image.fromarray(PIXELS).save(root / "JPEGImages/x.jpg")
+    for split in ("train", "val"):
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text("x\nx\n")
+    assert load_noisy(DataConfig(name="voc", root=str(root), noise=0.1, image_size=12)).info.train_size == 2
 
 
 def test_files_written_a_moment_ago_are_read_again(root, cache, monkeypatch):
