@@ -79,7 +79,10 @@ class _Network:
         here = self._run.data.model_copy(update={"root": data_root})
         splits = get_task(self._run.task).load(self._run.model_copy(update={"data": here}))
         if splits.info.fingerprint != self._record.dataset.fingerprint:
-            raise DataError(f"{path} is of other data than those that {self._run.data.name!r} names here")
+            raise DataError(
+                f"{path} is of other data than those that {self._run.data.name!r} names here, or is older than "
+                "fingerprints of contents"
+            )
         layout = LAYOUTS[self._run.train.layout]
         self._images = first_images(splits.train_clean, self._run.measure.batch_size, device, layout)
         self._timed = {figure: Timed([], 0.0) for figure in FIGURES if getattr(self._record, figure)}

@@ -88,7 +88,10 @@ def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> lis
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
     if known.get(_data(record), record.dataset.fingerprint) != record.dataset.fingerprint:
-        return [f"its data {record.dataset.name!r} are not those of the results so far (another fingerprint)"]
+        return [
+            f"its data {record.dataset.name!r} are not those of the results so far (another fingerprint; a "
+            "folder's is of contents now, and was of names and sizes)"
+        ]
     if is_marked(record) and not allow_changed:
         return ["its source was not a clean commit: allow it with --allow-changed, and boards will mark it"]
     return []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from metric_zoo.errors import DataError
@@ -38,8 +38,10 @@ def read_levels(path: Path) -> np.ndarray:
     """
     try:
         check_regular(path)
-        with Image.open(path) as picture:
+        with path.open("rb") as file, Image.open(file) as picture:  # PIL maps a named TIFF and turns it wrongly
             return levels(picture)
+    except UnidentifiedImageError:
+        raise DataError(f"{path} cannot be read as a picture: it is of no format that PIL knows") from None
     except Exception as error:  # whatever a decoder makes of damaged bytes: PIL's raise a dozen kinds
         raise DataError(f"{path} cannot be read as a picture: {told(error)}") from None
 

@@ -28,8 +28,8 @@ Known = dict[str, list[Any]]
 """By name relative to the root: its `_stamp` and its digest."""
 
 
-def digests(root: Path, paths: Sequence[Path]) -> list[str]:
-    """SHA-256 of the contents of every file, in hexadecimal digits.
+def digests(root: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Of every file its name, relative to the root, and the SHA-256 of its contents, in hexadecimal digits.
 
     What was read is kept in the user's cache folder, and counts while size, times and inode stay what they were: a
     second launch reads nothing. Without such a folder everything is read again.
@@ -43,26 +43,30 @@ def digests(root: Path, paths: Sequence[Path]) -> list[str]:
     """
     cache = _cache(root)
     known, now = _known(cache), time.time_ns()
-    names = [os.path.relpath(path, root) for path in paths]
+    names = _names(str(root), paths)
     stamps = [_stamp(path) for path in paths]
     new = [i for i, name in enumerate(names) if known.get(name, [])[:-1] != stamps[i]]
     with ThreadPoolExecutor() as pool:
         bar = tqdm(pool.map(_digest, (paths[i] for i in new)), "reading files", len(new), delay=_PATIENCE, leave=False)
         read = {names[i]: [*stamps[i], digest] for i, digest in zip(new, bar, strict=True)}
     _keep(cache, known, {name: entry for name, entry in read.items() if now - max(entry[1:3]) > _FRESH})
-    return [read.get(name, known.get(name))[-1] for name in names]
+    return [(name, read.get(name, known.get(name))[-1]) for name in names]
 
 
-def digest_of(root: Path, paths: Sequence[Path], labels: Iterable[object] = ()) -> str:
+def digest_of(root: Path, paths: Sequence[str], labels: Iterable[object] = ()) -> str:
     """One SHA-256 over names, contents and labels of files."""
     whole, labels = hashlib.sha256(), list(labels) or [""] * len(paths)
-    for path, digest, label in zip(paths, digests(root, paths), labels, strict=True):
-        name = Path(os.path.relpath(path, root)).as_posix()
-        whole.update(os.fsencode(name) + f"\0{digest}\0{label}\n".encode())
+    for (name, digest), label in zip(digests(root, paths), labels, strict=True):
+        whole.update(os.fsencode(name.replace(os.sep, "/")) + f"\0{digest}\0{label}\n".encode())
     return whole.hexdigest()
 
 
-def _stamp(path: Path) -> list[int]:
+def _names(root: str, paths: Sequence[str]) -> list[str]:
+    start = os.path.join(root, "")
+    return [path[len(start) :] if path.startswith(start) else os.path.relpath(path, root) for path in paths]
+
+
+def _stamp(path: str) -> list[int]:
     """Size, times of change in nanoseconds (of the contents, which programs may set back, and of the status) and inode;
     another one if a file was written to or replaced."""
     try:
@@ -74,10 +78,10 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _digest(path: Path) -> str:
+def _digest(path: str) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:

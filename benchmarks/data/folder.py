@@ -82,8 +82,7 @@ class _Pictures(ImageFolder):
     def make_dataset(self, directory: str, class_to_idx: dict[str, int], **_: object) -> list[tuple[str, int]]:
         samples = []
         for name, number in class_to_idx.items():
-            paths = [str(path) for path in pictures_below(Path(directory, name))]
-            kept = [path for path in paths if path not in self._left_out]
+            kept = [path for path in pictures_below(Path(directory, name)) if path not in self._left_out]
             if not kept:
                 raise DataError(f"{directory} is not a folder of image classes: {name} holds no image")
             samples += [(path, number) for path in kept]
@@ -104,7 +103,7 @@ def _load(path: str) -> Image.Image:
 
 def _unreadable(folder: Path) -> list[str]:
     """Every image is read once, on all cores."""
-    paths = [str(path) for path in pictures_below(folder)]
+    paths = pictures_below(folder)
     with ThreadPoolExecutor() as pool:
         return [path for path, fine in zip(paths, pool.map(_is_readable, paths), strict=True) if not fine]
 
@@ -119,4 +118,4 @@ def _is_readable(path: str) -> bool:
 
 def _fingerprint(root: Path, splits: list[ImageFolder]) -> str:
     samples = [sample for split in (splits[0], splits[2]) for sample in sorted(split.samples)]
-    return digest_of(root, [Path(path) for path, _ in samples], [label for _, label in samples])
+    return digest_of(root, [path for path, _ in samples], [label for _, label in samples])

@@ -147,7 +147,7 @@ def _files(root: Path, *patterns: str) -> list[Path]:
 
 def _fingerprint(root: Path, labels: list[np.ndarray]) -> str:
     """Over labels and files."""
-    digest = hashlib.sha256(digest_of(root, _files(root, "*.arrow", "*.parquet")).encode())
+    digest = hashlib.sha256(digest_of(root, [str(path) for path in _files(root, "*.arrow", "*.parquet")]).encode())
     for column in labels:
         digest.update(column.astype(np.int64).tobytes())
     return digest.hexdigest()

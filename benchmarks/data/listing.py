@@ -31,28 +31,25 @@ def subfolders(folder: Path) -> list[str]:
     Raises:
         DataError: if it cannot be listed.
     """
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Everything below that is called a picture, in the order of torchvision's image folders: by folder, then by name.
+def pictures_below(folder: Path) -> list[str]:
+    """Paths of all that is called a picture, in the order of torchvision's image folders: by folder, then by name.
 
     Raises:
         DataError: for a folder that cannot be listed, that has a picture's name, or that leads back to one above it.
     """
-    found = _walk(folder, ())
-    return [
-        Path(place, name) for place, name in sorted((os.path.dirname(path), os.path.basename(path)) for path in found)
-    ]
+    return sorted(_walk(folder, ()), key=os.path.split)
 
 
 def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    status = os.stat(folder)
+    entries, status = _entries(folder), os.stat(folder)
     own = status.st_dev, status.st_ino
     if own in above:
         raise DataError(f"{folder} leads back to a folder above it: remove that link")
-    for entry in _entries(folder):
-        if not entry.is_dir():
+    for entry in entries:
+        if not _is_folder(entry):
             if is_picture(entry.name):
                 yield entry.path
         elif is_picture(entry.name):
@@ -68,3 +65,10 @@ def _entries(folder: Path | str) -> list[os.DirEntry]:
             return [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {told(error)}") from None
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False

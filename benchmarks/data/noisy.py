@@ -102,7 +102,7 @@ def load_noisy(config: DataConfig) -> Splits:
         root = data_root(config)
         paths = _paths(config.name, root)
         train, test = (Files(part, config) for part in paths)
-        fingerprint = digest_of(root, [*paths[0], *paths[1]])
+        fingerprint = digest_of(root, [str(path) for part in paths for path in part])
     train_clean, scored = Noisy(train, config.noise, (_TRAIN,)), Noisy(test, config.noise, (_TEST,))
     info = _info(config, len(train), len(test), train[0], fingerprint)
     return Splits(Noisy(train, config.noise, None), train_clean, scored, info)
@@ -205,7 +205,7 @@ def _paths(name: str, root: Path) -> tuple[list[Path], list[Path]]:
 def _pictures(root: Path, *names: str) -> list[Path]:
     """All in the first of these folders that is there, and below."""
     for name in names:
-        found = sorted(pictures_below(root / name)) if (root / name).is_dir() else []
+        found = sorted(map(Path, pictures_below(root / name))) if (root / name).is_dir() else []
         if found:
             return found
     raise DataError(f"{root} has no pictures in {' or '.join(names)}/: name another by data.root or METRIC_ZOO_DATA")
