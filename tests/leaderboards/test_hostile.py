@@ -241,7 +241,7 @@ def test_no_record_stops_the_others_at_length(tmp_path_factory, changes):
     check_beside_good_ones(tmp_path_factory.mktemp("fuzz"), changes)
 
 
-@pytest.mark.parametrize("where", ["tables", "a run's page", "a picture"])
+@pytest.mark.parametrize("where", ["tables", "a run's page"])
 def test_what_only_stumbles_when_it_is_shown_is_left_out(tmp_path, monkeypatch, where):
     """Of four records the third: the others are shown as without it, and it is listed."""
     records = [make_record("metric", seed, test=0.8 + seed / 50) for seed in range(4)]
@@ -259,11 +259,6 @@ def test_what_only_stumbles_when_it_is_shown_is_left_out(tmp_path, monkeypatch, 
     module, name, concerns = {
         "tables": (build_module, "to_json", lambda board: any(2 in seeds for seeds in board["seeds"])),
         "a run's page": (pages, "recipe_of", lambda record: record.seed == 2),
-        "a picture": (
-            pages.plots,
-            "learning_curves",
-            lambda cells: any(r.seed == 2 for *_, runs in cells for r in runs),
-        ),
     }[where]
     monkeypatch.setattr(module, name, stumble(getattr(module, name), concerns))
     built = build(write(tmp_path / "records", *records), tmp_path / "board")
