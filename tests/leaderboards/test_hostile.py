@@ -32,6 +32,7 @@ from metric_zoo.leaderboards.site.kernels import kernels
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.submit import submit
 from metric_zoo.leaderboards.tables import no_formula, to_csv, to_json, to_parquet
+from metric_zoo.text import plain
 from tests.leaderboards.records import make_config, make_denoising, make_record, with_hits, write
 
 ROOT = Path(__file__).parents[2]
@@ -424,6 +425,11 @@ def test_numbers_stay_numbers_as_pandas_reads_them(tmp_path):
     numeric = board.select_dtypes("number").columns
     assert all(pd.api.types.is_numeric_dtype(frame[name]) for name in numeric if frame[name].notna().any())
     assert json.loads(to_json(board))[0]["seeds"] == [-5] and len(to_parquet(board)) > 0
+
+
+def test_a_markdown_cell_links_nowhere():
+    """GitHub makes links of what begins so, unless a backslash stands between."""
+    assert plain("see www.example.org and https://example.org") == r"see www\.example.org and https\://example.org"
 
 
 def edited(name: str, path: tuple, value: object) -> str:
