@@ -65,9 +65,9 @@ def collect(folder: Path) -> Collection:
     problems = []
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        record = _read(path)
+        record = read_sound(path)
         if isinstance(record, str):
-            problems.append(Problem(printable(name), printable(record.replace(str(path), "it"), _LONGEST)))
+            problems.append(Problem(printable(name), printable(record, _LONGEST)))
         elif record_key(record) in found:
             problems.append(Problem(printable(name), f"is of the same run as {found[record_key(record)][0]}"))
         else:
@@ -105,10 +105,11 @@ def _culprit(collection: Collection, show: Callable[[Collection], object]) -> in
 
 
 def _unshowable(error: Exception) -> str:
+    """The reason of a file that a stranger made to be stumbled over."""
     return printable(f"cannot be shown: {type(error).__name__}: {error}", _LONGEST)
 
 
-def _read(path: Path) -> Record | str:
+def read_sound(path: Path) -> Record | str:
     """A record, or why it is none that a board can show: one file of a stranger must not cost the others."""
     try:
         record = read_record(path)
@@ -116,7 +117,7 @@ def _read(path: Path) -> Record | str:
         if record.status == "ok":
             cell_of(record)
     except RecordError as error:
-        return str(error)
+        return str(error).replace(str(path), "it")
     except Exception as error:
         return _unshowable(error)
     return f"cannot be true: {'; '.join(impossible)}" if impossible else record

@@ -12,8 +12,8 @@ from metric_zoo.benchmarks.recipe import PEER
 from metric_zoo.benchmarks.record import Record, read_record, record_key, record_path, write_record
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.leaderboards.cells import printable, section
-from metric_zoo.leaderboards.collect import collect
-from metric_zoo.leaderboards.soundness import contradictions, is_marked
+from metric_zoo.leaderboards.collect import collect, read_sound
+from metric_zoo.leaderboards.soundness import is_marked
 
 _GFLOPS_TOLERANCE = 1e-6
 
@@ -37,16 +37,15 @@ def submit(paths: list[Path], to: Path, allow_changed: bool = False, rebuild: bo
     known = _fingerprints(to)
     problems = []
     for path in paths:
-        try:
-            record = read_record(path)
-        except RecordError as error:
-            problems.append(printable(str(error), 300))
+        record = read_sound(path)
+        if isinstance(record, str):
+            problems.append(f"{printable(str(path))}: {printable(record, 300)}")
             continue
         target = record_path(to, record.model, record.kind, record.seed, record_key(record))
-        found = [*contradictions(record), *_refusals(record, allow_changed, known), *_conflicts(record, target, taken)]
+        found = [*_refusals(record, allow_changed, known), *_conflicts(record, target, taken)]
         if not found and rebuild:
             found += recounted(record)
-        problems += [f"{path}: {printable(problem, 300)}" for problem in found]
+        problems += [f"{printable(str(path))}: {printable(problem, 300)}" for problem in found]
         taken[target] = record
     if problems:
         raise RecordError("refused: " + "; ".join(problems))

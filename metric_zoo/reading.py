@@ -9,8 +9,8 @@ from typing import Any
 
 from metric_zoo.files import check_regular
 
-_DIGITS = 40
-_LEVELS = 40
+_DIGITS = 1000
+_LEVELS = 100
 
 
 def read_text(path: Path, most: int) -> str:
@@ -35,8 +35,8 @@ def read_text(path: Path, most: int) -> str:
 
 
 def read_json(path: Path, most: int) -> Any:
-    """JSON of a file of at most ``most`` bytes, without NaN, integers of more than 40 digits, half characters or more
-    than 40 levels, and whose objects have every key once.
+    """JSON of a file of at most ``most`` bytes, without NaN, integers of more than 1000 digits, half characters or more
+    than 100 levels, and whose objects have every key once.
 
     Raises:
         OSError, ValueError: saying what is wrong with it.

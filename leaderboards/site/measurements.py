@@ -16,6 +16,9 @@ from metric_zoo.reading import read_json, read_text
 _NUMBERS = {"parameters": ("Parameters, M", 1e-6, ".1f"), "convolutions": ("Convolutions", 1, ".0f"),
             "swapped": ("Swapped", 1, ".0f")}  # fmt: skip
 
+_OPERATOR = ("case", "operator", "threads", "pass", "milliseconds")
+"""What is shown of a result."""
+
 
 def operators(path: Path) -> Board:
     """The board of ``metric-zoo ops bench``'s ``operators.json``: a table for every number of threads and pass.
@@ -25,13 +28,13 @@ def operators(path: Path) -> Board:
     """
     with written_by("ops bench", path):
         report = read_json(path, MOST)
-        results = pd.DataFrame(report["results"])
+        results = pd.DataFrame([{name: row[name] for name in _OPERATOR} for row in report["results"]])
         hardware = report["device"] if report["device"] != "cpu" else report["provenance"]["hardware"]["cpu"]
         marked = "; the source was not a clean commit" if report["provenance"]["git_dirty"] is not False else ""
         setting = f"{hardware}, {report['dtype']}, backend {report['backend']}{marked}"
         tables = [
             _operator_table(part, printable(setting), int(threads), printable(direction))
-            for (threads, direction), part in results.groupby(["threads", "pass"], sort=False)
+            for (threads, direction), part in results.groupby(["threads", "pass"], sort=False, dropna=False)
         ]
     about = (
         "Milliseconds of one call, median over alternating runs and half the interquartile range. "
@@ -80,7 +83,10 @@ def conversion(path: Path) -> Board:
     with written_by("conversion sweep", path):
         frame = pd.read_csv(io.StringIO(read_text(path, MOST)), keep_default_na=False)
         kinds = sorted(set(frame["kind"]))
-        rows = [_architecture(part.to_dict("records"), kinds) for _, part in frame.groupby(["source", "model"])]
+        rows = [
+            _architecture(part.to_dict("records"), kinds)
+            for _, part in frame.groupby(["source", "model"], dropna=False)
+        ]
         passed = (frame["status"] == "ok").sum()
         eligible = passed + (~frame["status"].isin(["ok", "nothing to swap"])).sum()
     headings = [Heading("Model", False), Heading("Source", False), Heading("Family", False)]

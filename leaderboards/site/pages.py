@@ -36,6 +36,8 @@ _ASSETS = (
     *("assets/site.css", "assets/all-rows.css", "assets/site.js"),
     *("vendor/dataTables.min.js", "vendor/dataTables.dataTables.min.css", "vendor/dataTables.LICENSE.txt"),
 )
+_MOST_LISTED = 500
+"""Failed runs, and files that were left out."""
 DOWNLOADS = ("leaderboard.csv", "leaderboard.parquet", "leaderboard.json", "leaderboard.md", "leaderboard.tex")
 
 
@@ -101,6 +103,7 @@ class _Site:
             runs=sum(record.status == "ok" for record in records),
             failed=[record for record in records if record.status == "failed"],
             problems=self._collection.problems,
+            most=_MOST_LISTED,
             newest=max((record.provenance.finished[:16].replace("T", " ") for record in records), default=""),
             models=_models(self._board),
             downloads=DOWNLOADS,

@@ -169,7 +169,7 @@ PROBLEMS = [
     (endless_number, "gflops: Input should be a finite number"),
     (other_identity, "but the configuration's hash is"),
     (bad_hits, "test_hits: "),
-    (deep, "has more than 40 levels"),
+    (deep, "has more than ten levels"),
     (wide, "has more than 65536 characters"),
     (two_seeds_in_one, "seed: Input should be a valid integer"),
     (path_for_an_id, "id: String should match pattern"),
