@@ -22,6 +22,16 @@ ENDED = "ended"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+_requests: list[int] = []
+"""Signals that came while `resumable` or `Interruption` listened."""
+
+
+def was_asked() -> bool:
+    """Whether a request to stop came. What runs at that moment may have swallowed the exit that it led to: an import
+    that catches everything, a destructor."""
+    return bool(_requests)
+
+
 class Interruption:
     """Notes SIGTERM and SIGINT while it is entered, instead of dying of them.
 
@@ -36,15 +46,18 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():
             return self  # where Python takes no signals: the program around us handles them
+        self.noted = was_asked()
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _requests.clear()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, *_: object) -> None:
+    def _note(self, number: int, _: object) -> None:
+        _requests.append(number)
         self.noted = True
 
 
@@ -62,7 +75,8 @@ def resumable(quiet: bool = False) -> Iterator[None]:
         yield
         return
 
-    def leave(*_: object) -> None:
+    def leave(number: int, _: object) -> None:
+        _requests.append(number)
         if not quiet:
             say_stopped()
         sys.exit(RESUMABLE)
@@ -71,6 +85,7 @@ def resumable(quiet: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        _requests.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from metric_zoo.benchmarks import attempts
-from metric_zoo.benchmarks.interruption import RESUMABLE, UNWRITABLE, end_with_parent, resumable
+from metric_zoo.benchmarks.interruption import RESUMABLE, UNWRITABLE, end_with_parent, resumable, was_asked
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.progress import Tally
 from metric_zoo.benchmarks.provenance import Clock, provenance
@@ -222,7 +222,7 @@ def _run_one(run: Run, accelerator, plan: Plan, position: str) -> bool:
 def _record_failure(run: Run, plan: Plan, clock: Clock, error: BaseException, position: str) -> None:
     """As one of several processes, end then."""
     path, kind, message = run.path(plan.folder), type(error).__name__, str(error)
-    if run.processes > 1 and _was_stopped(plan):  # another one was, and took the connection with it
+    if was_asked() or (run.processes > 1 and _was_stopped(plan)):  # this one, or another, which ended the connection
         sys.exit(RESUMABLE)
     if run.processes == 1 or status_of(path) is None:  # one process's end is the next one's lost connection
         keep_record(path, failed_record(run, clock, kind, message))
@@ -277,18 +277,17 @@ def main() -> None:
             run_pending(plan)
         except MetricZooError as error:
             print(f"metric-zoo: {error}", file=sys.stderr, flush=True)
-            sys.exit(UNWRITABLE)
+            _leave(UNWRITABLE)
         except SystemExit as error:
-            if error.code == RESUMABLE:
-                _leave()
-            raise
+            _leave(error.code if isinstance(error.code, int) else 1)
 
 
-def _leave() -> None:
-    """Stopped in the middle, a wrapped model may be alive: what it does at a regular end would hide the status."""
+def _leave(status: int) -> None:
+    """In the middle of a run a wrapped model is alive and the others may be gone: a regular end would wait for them or
+    abort, and hide the status."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(RESUMABLE)
+    os._exit(status)
 
 
 def stop_marker(folder: Path) -> Path:

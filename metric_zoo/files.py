@@ -69,6 +69,6 @@ def prepare_folder(folder: Path) -> None:
             os.fsync(probe.fileno())
     except (OSError, ValueError) as error:
         for path in made:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 path.rmdir()
         raise MetricZooError(f"{folder} is no folder that files can be written in: {told(error)}") from None
