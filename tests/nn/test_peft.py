@@ -52,6 +52,10 @@ CONFIGS = {
 }
 
 
+if not hasattr(peft.tuners.adalora, "SVDConv2d"):  # an older PEFT refuses convolutions itself
+    del CONFIGS["adalora"]
+
+
 def with_kernel(model: nn.Module, delta: Tensor) -> Tensor:
     """What ``model`` gives once ``delta`` is added to its kernel."""
     model.conv.weight.data += delta
