@@ -179,6 +179,21 @@ def test_an_offloaded_layer_is_refused_not_run_without_its_adapter():
         model(X)
 
 
+@pytest.mark.parametrize("name", ["lora", "loha"])
+def test_what_is_adapted_already_is_not_converted(name):
+    model = peft.get_peft_model(nn.ModuleDict({"conv": nn.Conv2d(8, 8, 3)}), CONFIGS[name]())
+    with pytest.raises(ConversionError, match="convert first, then adapt"):
+        mz.convert(model, where="all", example_input=X)
+
+
+def test_linear_layers_may_be_adapted_before_a_conversion():
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 12 * 12, 2))
+    model = peft.get_peft_model(net, lora(target_modules=["3"]))
+    assert list(mz.conversion_report(mz.convert(model, where="all", example_input=X)).converted) == [
+        "base_model.model.1"
+    ]
+
+
 @torch.no_grad()
 def test_an_ordinary_layer_of_a_converted_model_is_left_to_peft():
     model = adapted(lora(target_modules=["first"]))
