@@ -1,14 +1,13 @@
 """Blocks that merge their branches (RepVGG's, MobileOne's, a convolution with its norm): none drops trained sampling.
 
 What merges reads kernels and builds an ordinary convolution from them. While every rule is the identity that is right;
-once one has learned, the block keeps its branches, and so its function.
+once one has learned, there is no such convolution, and the block refuses.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from functools import cache
 from typing import Any
 
@@ -18,10 +17,11 @@ from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 
-_MERGES = re.compile(r"_?(fuse|re_?param|(\w+_)?deploy$|structural_re_?param|merge|fold|absorb|collapse)")
-"""Beginnings of names under which blocks of timm, RepVGG, RepLKNet, YOLO and others merge themselves."""
-_COMPUTES = re.compile(r"_?get_(\w+_)?(kernel|equivalent)")
-"""Beginnings of names under which they compute what the merged convolution would have."""
+_MERGES = re.compile(
+    r"_?(fuse|(structural_)?re_?param|(\w+_)?deploy$|merge_(kernel|branch|bn|norm|conv|dilated)|fold_(bn|norm|conv)|"
+    r"absorb_(bn|norm)|collapse|get_(\w+_)?(kernel_(and_)?bias|equivalent))"
+)
+"""Beginnings of names under which blocks of timm, RepVGG, RepLKNet, YOLO and others merge, or compute what would be."""
 
 
 class GuardedMerge:
@@ -31,22 +31,18 @@ class GuardedMerge:
         self._block, self._name = block, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the block's method returns; the block itself where it stays as it is."""
-        block = self._block
-        if not any(_loses_by_merging(module) for module in block.modules()):
-            return getattr(type(block), self._name)(block, *args, **kwargs)
-        owner = type(block).__name__
-        if _COMPUTES.match(self._name):
+        """What the block's method returns.
+
+        Raises:
+            ConversionError: where that would drop what a rule has learned.
+        """
+        lost = [name for name, module in self._block.named_modules() if _loses_by_merging(module)]
+        if lost:
             raise ConversionError(
-                f"{owner}.{self._name}: trained sampling has no kernel that would do the same: "
-                "merge the plain network before you convert it"
+                f"{type(self._block).__name__}.{self._name} would drop the trained sampling of {len(lost)} layers, "
+                f"{lost[0]!r} the first: keep the branches, or merge the plain network before you convert it"
             )
-        warnings.warn(
-            f"{owner}.{self._name}: trained sampling cannot be merged into a kernel, the block keeps its branches; "
-            "to merge them, do so before you convert",
-            stacklevel=2,
-        )
-        return block
+        return getattr(type(self._block), self._name)(self._block, *args, **kwargs)
 
 
 def guard_merges(model: nn.Module) -> None:
@@ -54,10 +50,9 @@ def guard_merges(model: nn.Module) -> None:
     for module in model.modules():
         holds = any(isinstance(inner, CONVERTED) for inner in module.modules())
         for name in _merging_methods(type(module)):
-            current = vars(module).get(name)
-            if isinstance(current, GuardedMerge):
+            if isinstance(vars(module).get(name), GuardedMerge):
                 del vars(module)[name]
-            if holds and (current is None or isinstance(current, GuardedMerge)):
+            if holds and name not in vars(module):
                 vars(module)[name] = GuardedMerge(module, name)
 
 
@@ -70,8 +65,10 @@ def _loses_by_merging(module: nn.Module) -> bool:
 
 @cache
 def _merging_methods(cls: type[nn.Module]) -> tuple[str, ...]:
-    """Names of a class's methods that need no argument and are called like a merge."""
-    named = (name for name in dir(cls) if _MERGES.match(name) or _COMPUTES.match(name))
+    """Names of a class's methods that need no argument and are called like a merge; PEFT's are met elsewhere."""
+    if cls.__module__.startswith(("torch.", "peft.")):
+        return ()
+    named = (name for name in dir(cls) if _MERGES.match(name))
     return tuple(name for name in named if _needs_nothing(inspect.getattr_static(cls, name)))
 
 

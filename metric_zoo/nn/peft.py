@@ -93,16 +93,12 @@ def _factor(built: nn.Conv2d) -> KernelFactor:
     return factor
 
 
-class KernelAdaLora(_LikeLora, adalora.SVDConv2d):
-    """AdaLoRA."""
-
-
 class _LikeLycoris(_AdaptsKernel):
     def _deltas(self) -> Iterator[Tensor]:
         for name in self.active_adapters:
             if name in self._available_adapters and not self._is_dropped(name):
-                drop = self.training and bool(self.rank_dropout[name])
-                yield self.get_delta_weight(name, apply_rank_dropout=drop)
+                drops = self.training and self.rank_dropout[name]
+                yield self.get_delta_weight(name, **({"apply_rank_dropout": True} if drops else {}))
 
     def _is_dropped(self, name: str) -> bool:
         return self.training and bool(torch.rand(1) <= self.module_dropout[name])
@@ -116,12 +112,15 @@ class KernelLoKr(_LikeLycoris, lokr.Conv2d):
     """LoKr."""
 
 
-_OURS = {
-    lora.Conv2d: KernelLora,
-    adalora.SVDConv2d: KernelAdaLora,
-    loha.Conv2d: KernelLoHa,
-    lokr.Conv2d: KernelLoKr,
-}
+_OURS = {lora.Conv2d: KernelLora, loha.Conv2d: KernelLoHa, lokr.Conv2d: KernelLoKr}
+
+if hasattr(adalora, "SVDConv2d"):  # in newer versions of PEFT alone
+
+    class KernelAdaLora(_LikeLora, adalora.SVDConv2d):
+        """AdaLoRA."""
+
+    _OURS[adalora.SVDConv2d] = KernelAdaLora
+
 _RIGHT = {*_OURS.values(), LNTuningLayer}
 """The last one trains a copy of the whole layer."""
 

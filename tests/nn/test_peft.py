@@ -52,6 +52,10 @@ CONFIGS = {
 }
 
 
+if not hasattr(peft.tuners.adalora, "SVDConv2d"):  # an older PEFT refuses convolutions itself
+    del CONFIGS["adalora"]
+
+
 def with_kernel(model: nn.Module, delta: Tensor) -> Tensor:
     """What ``model`` gives once ``delta`` is added to its kernel."""
     model.conv.weight.data += delta
@@ -173,6 +177,21 @@ def test_an_offloaded_layer_is_refused_not_run_without_its_adapter():
     model = cpu_offload(adapted(lora()), execution_device=torch.device("cpu"))
     with pytest.raises(ConversionError, match="merge the adapter, then offload"):
         model(X)
+
+
+@pytest.mark.parametrize("name", ["lora", "loha"])
+def test_what_is_adapted_already_is_not_converted(name):
+    model = peft.get_peft_model(nn.ModuleDict({"conv": nn.Conv2d(8, 8, 3)}), CONFIGS[name]())
+    with pytest.raises(ConversionError, match="convert first, then adapt"):
+        mz.convert(model, where="all", example_input=X)
+
+
+def test_linear_layers_may_be_adapted_before_a_conversion():
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 12 * 12, 2))
+    model = peft.get_peft_model(net, lora(target_modules=["3"]))
+    assert list(mz.conversion_report(mz.convert(model, where="all", example_input=X)).converted) == [
+        "base_model.model.1"
+    ]
 
 
 @torch.no_grad()
