@@ -96,6 +96,7 @@ def _input_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
     cfg = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = cfg.get("input_size") or _DEFAULT_SIZE
     grid = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    grid = getattr(model, "_traits", {}).get("img_size", grid) or grid  # what timm was given, or the tag fixes
     if grid is not None:
         height, width = (grid, grid) if isinstance(grid, int) else grid
     first = next((m.in_channels for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), channels)

@@ -31,7 +31,7 @@ from metric_zoo.nn.config import KindOptions, SparseConfig
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
 from metric_zoo.zoo.create import build_base, check_name
-from metric_zoo.zoo.options import check_options, check_preprocessing
+from metric_zoo.zoo.options import check_options, check_preprocessing, check_value
 from metric_zoo.zoo.origin import ModelOrigin, find_origin, preprocessing_of, settings_of
 from metric_zoo.zoo.shards import gather, mesh_of, together, writes
 from metric_zoo.zoo.unwrap import Bare, class_of, strip, unwrap
@@ -71,7 +71,9 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         try:
             origin = _settled(bare, origin, described, preprocessing)
         except _NotRebuilt as why:
-            warnings.warn(f"{why}; only mz.load(folder, model=...) will read this folder", stacklevel=2)
+            warnings.warn(
+                f"{why}; only mz.load(folder, model=...) with the same architecture will read this folder", stacklevel=2
+            )
             origin = None
     config = {
         "format_version": FORMAT_VERSION,
@@ -382,8 +384,10 @@ def _kind_and_options(name: str, entry: Any, where: object) -> tuple[str, dict[s
     try:
         config = _config_of(entry["kind"])
         known = {key: value for key, value in options.items() if key in config.__dataclass_fields__}
+        for key, value in known.items():
+            check_value(key, value, _LARGEST_LAYER_OPTION)
         return entry["kind"], config.from_options(entry["kind"], known).to_dict()
-    except MetricZooError as error:
+    except ValueError as error:
         raise ConversionError(f"{where}: layer {name!r}: {error}") from None
 
 

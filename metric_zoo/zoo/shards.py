@@ -25,13 +25,13 @@ def writes(mesh: Any) -> bool:
 def gather(state: dict[str, Tensor], mesh: Any) -> dict[str, Tensor]:
     """Whole tensors, where this process writes; the others help, and get none.
 
-    Tensors that are whole already stay where they are.
+    Tensors that are whole already stay where they are; parts of a larger storage are copied out of it.
     """
     whole = {}
     for key, value in state.items():
         full = value.full_tensor().cpu() if is_sharded(value) else value
         if writes(mesh):
-            whole[key] = full
+            whole[key] = full if full.untyped_storage().nbytes() == full.nbytes else full.clone()
     return whole
 
 

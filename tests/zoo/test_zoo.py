@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -65,6 +66,138 @@ def test_pretrained_weights_load_from_a_file(tmp_path):
     model = timm.create_model("metric_resnet18", pretrained=True, pretrained_cfg_overlay=overlay)
     x = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(model.eval()(x), source.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_registries_list_the_tags():
+    """As timm lists those of the originals; the weights are the originals' too."""
+    for name in ("resnet18", "vgg11", "convnext_atto", "test_resnet"):
+        for kind in ("metric", "active"):
+            ours, theirs = f"{kind}_{name}", name
+            assert timm.list_pretrained(f"{ours}*") == [f"{kind}_{tag}" for tag in timm.list_pretrained(f"{theirs}*")]
+            listed = timm.list_models(ours, pretrained=True)
+            assert listed == [f"{kind}_{tag}" for tag in timm.list_models(theirs, pretrained=True)] and listed
+            for tag in listed:
+                cfg, plain = (timm.models.get_pretrained_cfg(each) for each in (tag, tag.removeprefix(f"{kind}_")))
+                assert cfg.architecture == ours and timm.models.is_model_pretrained(tag)
+                assert replace(cfg, architecture=theirs) == plain
+    assert timm.models.is_model_pretrained("metric_resnet18") and not timm.models.is_model_pretrained(
+        "metric_resnet18.x"
+    )
+    assert timm.list_pretrained("shifted_resnet18.tv*") == ["shifted_resnet18.tv_in1k"]
+    assert timm.models.get_pretrained_cfg_value("metric_resnet18.tv_in1k", "interpolation") == "bilinear"
+
+
+def test_tags_do_not_become_models_of_the_plain_registry():
+    """`register` a second time, and the lists of names, see originals only."""
+    assert not any("." in name for name in mz.list_models("*", to="metric"))
+    mz.register()
+    assert timm.list_pretrained("metric_metric_*") == []
+
+
+def test_a_wrong_tag_is_one_line():
+    with pytest.raises(mz.ConversionError, match="resnet18 has no tag 'a9_in1k'; did you mean 'a1_in1k'"):
+        mz.create_model("resnet18.a9_in1k")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A network and its checkpoint."""
+    source = timm.create_model("test_resnet", num_classes=3).eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("plain") / "plain.pth"
+    torch.save({"state_dict": {f"module.{key}": value for key, value in source.state_dict().items()}}, path)
+    return source, path
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("standard", "dilated")])
+def test_a_plain_checkpoint_is_loaded_at_creation(kind, plain):
+    source, path = plain
+    model = timm.create_model(f"{kind}_test_resnet", num_classes=3, checkpoint_path=path).eval()
+    x = torch.rand(1, 3, 64, 64)
+    assert kinds_of(model) == {kind}
+    torch.testing.assert_close(model(x), source(x))
+
+
+def test_a_checkpoint_of_the_converted_model_is_loaded_strictly(tmp_path):
+    source = trained(timm.create_model("metric_test_resnet", num_classes=3))
+    state = source.state_dict()
+    torch.save(state, tmp_path / "whole.pth")
+    model = timm.create_model("metric_test_resnet", num_classes=3, checkpoint_path=tmp_path / "whole.pth").eval()
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model(x), source(x))
+    former = {key.replace(".sampler.", ".head."): value for key, value in state.items()}
+    torch.save(former, tmp_path / "former.pth")
+    model = timm.create_model("metric_test_resnet", num_classes=3, checkpoint_path=tmp_path / "former.pth").eval()
+    assert torch.equal(model(x), source(x))
+
+
+def first_head(state: dict) -> str:
+    return next(key for key in state if ".sampler." in key)
+
+
+WRONG = {
+    "one head less": (lambda s: {k: v for k, v in s.items() if k != first_head(s)}, "Missing key.*sampler"),
+    "one head only": (
+        lambda s: {k: v for k, v in s.items() if ".sampler." not in k or k == first_head(s)},
+        "Missing key",
+    ),
+    "no classifier": (lambda s: {k: v for k, v in s.items() if k != "fc.bias" and ".sampler." not in k}, "fc.bias"),
+    "something more": (
+        lambda s: {**{k: v for k, v in s.items() if ".sampler." not in k}, "more": s["fc.bias"]},
+        "more",
+    ),
+    "another size": (lambda s: {**s, "fc.bias": torch.zeros(4)}, "size mismatch"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_checkpoints_still_fail(change, message, tmp_path):
+    state = timm.create_model("metric_test_resnet", num_classes=3).state_dict()
+    torch.save(change(state), tmp_path / "wrong.pth")
+    with pytest.raises(RuntimeError, match=message):
+        timm.create_model("metric_test_resnet", num_classes=3, checkpoint_path=tmp_path / "wrong.pth")
+
+
+def test_trained_rules_are_not_mixed_with_a_plain_checkpoint(plain):
+    source, _ = plain
+    model = trained(timm.create_model("metric_test_resnet", num_classes=3))
+    with pytest.raises(RuntimeError, match="Missing key.*sampler"):
+        model.load_state_dict(source.state_dict())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: timm.create_model("metric_test_resnet", scriptable=True),
+        lambda: mz.create_model("test_resnet", scriptable=True),
+        lambda: mz.create_model("test_resnet", "standard", scriptable=True, where="last"),
+    ],
+    ids=["registry", "create_model", "create_model, where"],
+)
+def test_scriptable_is_refused_at_creation(make):
+    with pytest.raises(mz.ConversionError, match="scriptable=True: .*torch.jit.trace, torch.export or torch.compile"):
+        make()
+
+
+def test_the_context_of_scriptable_layers_is_seen():
+    model = timm.create_model("test_resnet")
+    with timm.layers.set_scriptable(True), pytest.raises(mz.ConversionError, match="scriptable=True"):
+        mz.convert(model)
+    with timm.layers.set_layer_config(scriptable=True), pytest.raises(mz.ConversionError, match="scriptable=True"):
+        torchvision.models.get_model("metric_resnet18")
+    assert kinds_of(mz.convert(model)) == {"metric"}
+    assert not kinds_of(mz.create_model("test_resnet", "standard", scriptable=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "layer", [mz.nn.MetricConv2d(2, 2, 3), mz.nn.SparseKernelComplex2d(2, 7)], ids=["metric", "sparse"]
+)
+def test_torch_jit_script_says_what_to_do(layer):
+    with pytest.raises(mz.MetricZooError, match=f"{type(layer).__name__}: use torch.jit.trace"):
+        torch.jit.script(torch.nn.Sequential(torch.nn.ReLU(), layer))
 
 
 def test_registration_is_quick():
@@ -189,19 +322,29 @@ def test_damaged_folders_are_named(damage, message, tmp_path):
         mz.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "options", [{"channels": [8, 16, 32, 64]}, {"output_stride": 8}, {"act_layer": torch.nn.SiLU}], ids=str
-)
-def test_what_the_name_does_not_tell_is_found_out(options, tmp_path):
+CHANGES = {
+    "a stride": lambda m: setattr(m.layer2[0].conv1, "stride", (1, 1)),
+    "an activation": lambda m: setattr(m.layer1[0], "act1", torch.nn.SiLU()),
+    "a layer": lambda m: setattr(m, "layer4", torch.nn.Identity()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_the_name_does_not_tell_is_found_out(change, tmp_path):
     """Also where every key and shape agree: other strides, another activation."""
-    make = lambda: timm.create_model("resnet18", num_classes=3, **options)  # noqa: E731
-    model = trained(mz.convert(make()))
-    with pytest.warns(UserWarning, match="builds 'resnet18' .* differently"):
+
+    def make() -> torch.nn.Module:
+        model = timm.create_model("resnet18", num_classes=3)
+        change(model)
+        return model.eval()
+
+    model = mz.convert(make(), where="layer1.*", inplace=True)
+    with pytest.warns(UserWarning, match="builds 'resnet18.a1_in1k' .* differently"):
         mz.save(model, tmp_path)
     with pytest.raises(mz.ConversionError, match="does not name its architecture"):
         mz.load(tmp_path)
-    x = torch.rand(1, 3, 64, 64)
-    assert torch.equal(mz.load(tmp_path, model=make())(x), model(x))
+    loaded, x = mz.load(tmp_path, model=make()), torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded.forward_features(x), model.forward_features(x))
 
 
 def test_a_classifier_reset_after_creation_is_saved(tmp_path):
