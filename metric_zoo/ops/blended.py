@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops.backend import backend_for, kernels_for
+from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import leaves_of, second_derivatives
 from metric_zoo.ops.dispatch import refuse_forward_mode
 from metric_zoo.ops.layout import memory_format
@@ -193,10 +194,16 @@ def _(grad, input, coordinates, offsets, weights, needs):
 
 
 def _keep(ctx, inputs, output) -> None:
+    ctx.chosen = chosen()
     ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad: Tensor):
+    with Block(ctx.chosen):
+        return _gradients(ctx, grad)
+
+
+def _gradients(ctx, grad: Tensor):
     needs = list(ctx.needs_input_grad)
     if kernels_for(grad) is library:
         gradients = _fused_backward(grad, *ctx.saved_tensors, needs)
