@@ -22,10 +22,10 @@ class use_backend(Chosen):
     """Choose the backend for all operators of this process; as a context manager, until the block ends.
 
     A block is that of its thread or asyncio task alone: others, threads that start in it among them, go by what was
-    chosen for the process, as with `torch.autocast`. So call it plainly for layers that `torch.nn.DataParallel` runs, or
-    that a GPU's backward pass recomputes from checkpoints. A plain call within a block counts there until the block
-    ends, too. The backward pass of an operator runs on the backend that its forward pass ran on; what was compiled is
-    compiled anew for another choice.
+    chosen for the process. So call it plainly for layers that `torch.nn.DataParallel` runs, or that a GPU's backward
+    pass recomputes from checkpoints. A plain call within a block counts there until the block ends, too. The backward
+    pass of an operator runs on the backend that its forward pass ran on; what was compiled is compiled anew for another
+    choice.
 
     Without a choice the CPU gets ``"native"`` (C++) where this installation has it, and everything else ``"torch"``
     (grid_sample and a product), which runs everywhere and is differentiable any number of times. ``"triton"`` (CUDA)
