@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops.backend import backend_for, kernels_for
+from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import leaves_of, second_derivatives
 from metric_zoo.ops.dispatch import refuse_forward_mode
 from metric_zoo.ops.layout import memory_format
@@ -51,6 +52,8 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
         MetricZooError: when shapes or devices do not fit together; on the triton backend for float64.
     """
     _check(input, coordinates, offsets, weights)
+    if any(isinstance(size, int) and size == 0 for size in input.shape):
+        return input + 0 * (coordinates.sum() + offsets.sum() + weights.sum())  # with gradients of zero
     if backend_for(input) == "torch":
         return _composed(input, coordinates, offsets, weights).to(input.dtype)
     refuse_forward_mode(input, coordinates, offsets, weights)
@@ -193,10 +196,16 @@ def _(grad, input, coordinates, offsets, weights, needs):
 
 
 def _keep(ctx, inputs, output) -> None:
+    ctx.chosen = chosen()
     ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad: Tensor):
+    with Block(ctx.chosen):
+        return _gradients(ctx, grad)
+
+
+def _gradients(ctx, grad: Tensor):
     needs = list(ctx.needs_input_grad)
     if kernels_for(grad) is library:
         gradients = _fused_backward(grad, *ctx.saved_tensors, needs)

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
 from metric_zoo.ops.backend import kernels_for
+from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import second_derivatives
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.window import Window, check_sample_field, check_window
@@ -131,6 +132,7 @@ def _checked(
 
 def _keep(ctx, inputs, output) -> None:
     input, weight, _, field, mask, *ctx.options = inputs
+    ctx.chosen = chosen()
     ctx.save_for_backward(input, weight, field, mask)
 
 
@@ -138,7 +140,8 @@ def _backward(ctx, grad: Tensor):
     input, weight, field, mask = ctx.saved_tensors
     need_input, need_weight, need_bias, need_field, need_mask, *_ = ctx.needs_input_grad
     needs = [need_input, need_weight, need_field, need_mask and mask is not None]
-    gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
+    with Block(ctx.chosen):
+        gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
     grad_input, grad_weight, grad_field, grad_mask = (
         g if need else None for g, need in zip(gradients, needs, strict=True)
     )

@@ -194,3 +194,41 @@ def test_what_conv2d_refuses_is_refused(refused, rule):
     with pytest.raises(MetricZooError, match="kernel") as caught:
         case.run(input, weight, torch.zeros(sizes["batch"], *fields[rule], 2, 2))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 5, 4), (2, 0, 5, 4), (2, 2, 0, 4), (2, 2, 5, 0), (0, 0, 0, 0)], ids=str)
+def test_blending_an_empty_image(shape):
+    for grid, alike in product(((3,), (2, 3)), (False, True)):
+        places = (1 if alike else shape[0], len(grid), *shape[2:])
+        leaves = [torch.randn(size) for size in (shape, places, (*grid, 5, 2), (*grid, 5))]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        output = ops.blended_conv2d(*leaves)
+        assert output.shape == shape
+        output.sum().backward()
+        assert all(leaf.grad.shape == leaf.shape and not leaf.grad.any() for leaf in leaves)
+
+
+LAYERS = sorted(name for name in nn.__all__ if name.endswith("Conv2d") and name != "SampledConv2d")
+WITHOUT_A_HEAD = ("ActiveConv2d", "DilatedConv2d")
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_take_an_empty_batch(kind):
+    x = torch.zeros(0, 3, 4, 5)
+    assert getattr(nn, kind)(3, 6, 3, padding=1)(x).shape == torch.nn.Conv2d(3, 6, 3, padding=1)(x).shape
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)], ids=str)
+def test_layers_without_a_pixel(kind, size):
+    """What conv2d says, from the layer's head; the bias, of a layer without one."""
+    layer, x = getattr(nn, kind)(3, 6, 3, padding=2), torch.zeros(2, 3, *size)
+    if kind in WITHOUT_A_HEAD:
+        assert torch.equal(layer(x), layer.bias[:, None, None].expand_as(layer(x)))
+        return
+    with pytest.raises(RuntimeError) as theirs:
+        F.conv2d(x, torch.zeros(6, 3, 3, 3), padding=2)
+    with pytest.raises(RuntimeError) as ours:
+        layer(x)
+    assert str(ours.value) == str(theirs.value)
