@@ -161,7 +161,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
         return f"{super().extra_repr()}, {options}" if options else super().extra_repr()
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Pads]:
-        """Resolve the padding; one that is not zeros, or no number, is applied here, and none is left for the operator."""
+        """Resolve the padding; one that is not zeros, or open, is applied here, and none is left for the operator."""
         size = (input.shape[-2], input.shape[-1])
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, self.dilation)
         zeros = self.padding_mode == "zeros"
