@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import BallSamples, ball_samples
 
@@ -68,7 +69,7 @@ def geodesic_ball(
             raise MetricZooError(f"{name}={count}: expected whole numbers >= 1")
     metric.check_feasible()
     samples = ball_samples(sampling, size, dilation)
-    return geodesic_positions(metric, samples, Rays.of(samples), spacing, radius, steps)
+    return geodesic_positions(metric, samples, Rays.of(samples, radius), spacing, steps)
 
 
 @dataclass(frozen=True)
@@ -81,25 +82,29 @@ class Rays:
         index: for every sample, its ray.
         share: for every sample, which part of its ray it lies at, in [0, 1].
         eps: of the samples.
+        radius: of the ball.
     """
 
-    direction: list[tuple[float, float]]
-    reach: list[float]
-    index: list[int]
-    share: list[float]
+    direction: tuple[tuple[float, float], ...]
+    reach: tuple[float, ...]
+    index: tuple[int, ...]
+    share: tuple[float, ...]
     eps: float
+    radius: float
 
     @classmethod
-    def of(cls, samples: BallSamples) -> Rays:
-        """The rays of a table of samples."""
+    def of(cls, samples: BallSamples, radius: float = 1.0) -> Rays:
+        """The rays of a table of samples of a ball."""
         units = [_unit(x, y) for x, y in samples.direction.tolist()]
         lengths = [math.hypot(x, y) for x, y in samples.displacement.tolist()]
         keys = [(round(x, 9) + 0.0, round(y, 9) + 0.0) for x, y in units]
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        index = [numbers[key] for key in keys]
-        reach = [max(length for length, i in zip(lengths, index, strict=True) if i == ray) for ray in numbers.values()]
-        share = [length / reach[i] if reach[i] else 0.0 for length, i in zip(lengths, index, strict=True)]
-        return cls([units[index.index(ray)] for ray in numbers.values()], reach, index, share, samples.eps)
+        index = tuple(numbers[key] for key in keys)
+        reach = tuple(
+            max(length for length, i in zip(lengths, index, strict=True) if i == ray) for ray in numbers.values()
+        )
+        share = tuple(length / reach[i] if reach[i] else 0.0 for length, i in zip(lengths, index, strict=True))
+        return cls(tuple(units[index.index(ray)] for ray in numbers.values()), reach, index, share, samples.eps, radius)
 
 
 def _unit(x: float, y: float) -> tuple[float, float]:
@@ -112,32 +117,32 @@ def geodesic_positions(
     samples: BallSamples,
     rays: Rays,
     spacing: tuple[int, int] = (1, 1),
-    radius: float = 1.0,
     steps: int = STEPS,
 ) -> Tensor:
     """`geodesic_ball` for a table of samples, its rays, and a metric that is known to be feasible.
 
     The straight line's samples plus what the geodesics deviate from it: nothing but rounding in a constant metric.
     """
+    rays = Rays(*constants(rays))
     packed = metric.packed if metric.packed.dtype == torch.float64 else metric.packed.float()
     batch, _, height, width = packed.shape
     planes = RandersMetric(packed.reshape(batch * metric.groups, 5, height, width))
     table = _cells(planes.dual().packed)
     at_pixels = table[:, 0, 0].reshape(batch * metric.groups, height, width, 5).permute(0, 3, 1, 2)
     start = RandersMetric(at_pixels).dual()
-    strayed = _strayed(table, start.packed, rays, spacing, radius, steps)
-    found = radius * samples.positions(start) + strayed
+    strayed = _strayed(table, start.packed, rays, spacing, steps)
+    found = rays.radius * samples.positions(start) + strayed
     return found.reshape(batch, metric.groups * len(rays.index), 2, height, width)
 
 
-def _strayed(table: Tensor, start: Tensor, rays: Rays, spacing: tuple[int, int], radius: float, steps: int) -> Tensor:
+def _strayed(table: Tensor, start: Tensor, rays: Rays, spacing: tuple[int, int], steps: int) -> Tensor:
     """Deviations ``(P, K, 2, H, W)`` for one metric per pixel, ``start (P, 5, H, W)``, a tile of pixels at a time."""
     planes, _, height, width = start.shape
     first, row, column = (torch.arange(size, device=start.device) for size in (planes, height, width))
     first = first.view(-1, 1, 1) * (height * width)
     at = torch.stack(torch.broadcast_tensors(column, row.view(-1, 1), first)).flatten(1)
     metrics = start.transpose(0, 1).flatten(1)
-    arguments = (table, rays, spacing, (height, width), radius, steps)
+    arguments = (table, rays, spacing, (height, width), steps)
     parts = [_tile(*tile, *arguments) for tile in _tiles(metrics, at, len(rays.reach))]
     found = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
     return found.reshape(len(rays.index), 2, planes, height, width).permute(2, 0, 1, 3, 4)
@@ -187,13 +192,12 @@ def _shoot(
     rays: Rays,
     spacing: tuple[int, int],
     size: tuple[int, int],
-    radius: float,
     steps: int,
 ) -> Tensor:
-    """``(K, 2, N)``: what the samples of N pixels deviate; ``start (5, N)`` are their metrics, ``at (3, N)`` their x and y
-    and the first row of ``table`` that belongs to their plane."""
+    """``(K, 2, N)``: what the samples of N pixels deviate. ``start (5, N)`` are their metrics, ``at (3, N)`` x, y
+    and the first row of ``table`` that belongs to the plane."""
     scale = start.new_tensor([spacing[1], spacing[0]]).view(2, 1, 1)
-    momentum, speed = _launch(start, rays, radius)
+    momentum, speed = _launch(start, rays)
     origin, first = at[:2].to(start)[:, None], at[2]
 
     def slope(moved: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,7 +225,7 @@ def _between(here: Tensor, there: Tensor, tangent: Tensor, part: float) -> Tenso
     return here + part * tangent + part**2 * (there - here - tangent)
 
 
-def _launch(start: Tensor, rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
+def _launch(start: Tensor, rays: Rays) -> tuple[Tensor, Tensor]:
     """The covector of dual length 1 that belongs to each ray's direction ``(2, R, N)``, and its speed F ``(R, N)``.
 
     Momentum over speed: a sample in the centre, whose geodesic does not move, then needs no exception.
@@ -230,7 +234,7 @@ def _launch(start: Tensor, rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
     ux, uy = start.new_tensor(rays.direction).T[..., None]
     root = torch.sqrt(m11 * ux * ux + 2 * m12 * ux * uy + m22 * uy * uy)
     norm = root + omega_x * ux + omega_y * uy
-    speed = start.new_tensor(rays.reach)[:, None] * radius * norm / (norm + rays.eps)
+    speed = start.new_tensor(rays.reach)[:, None] * rays.radius * norm / (norm + rays.eps)
     covector = torch.stack(((m11 * ux + m12 * uy) / root + omega_x, (m12 * ux + m22 * uy) / root + omega_y))
     return covector, speed
 

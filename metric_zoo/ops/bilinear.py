@@ -38,6 +38,19 @@ def bilinear_sample(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return samples.unflatten(2, x.shape[1:])
 
 
+def grid_sample(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`bilinear_sample` in one operation, which exporters know for images of any size.
+
+    Positions are rounded, so that one at a pixel has the slope of either side: a result is right, a derivative is not.
+    """
+    image = at_least_float32(image)
+    height, width = image.shape[-2:]
+    columns, rows = _positions(image, x, y).unbind(-1)
+    grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), dim=-1)
+    samples = F.grid_sample(image, grid[:, None], "bilinear", "zeros", align_corners=False)
+    return samples.reshape(*image.shape[:2], *x.shape[1:])
+
+
 def bilinear_gradients(
     image: Tensor, x: Tensor, y: Tensor, grad: Tensor, needs: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

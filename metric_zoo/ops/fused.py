@@ -5,6 +5,7 @@ The backends fill its results with numbers; everything here they share.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -85,6 +86,8 @@ def sampled_conv2d_backward(
 
 @sampled_conv2d.register_fake
 def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
+    if torch.compiler.is_exporting():
+        importlib.import_module("metric_zoo.ops.onnx").register_decompositions()
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     shape = (input.shape[0], weight.shape[0], *window.size)
     return input.new_empty(shape).contiguous(memory_format=memory_format(input))

@@ -5,6 +5,8 @@ It runs on every device and is differentiable any number of times; the other bac
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,9 +27,10 @@ def sampled_conv2d(
     mask: Tensor | None,
     sampling: str,
     window: Window,
+    read: Callable[[Tensor, Tensor, Tensor], Tensor] = bilinear_sample,
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.dispatch.sampled`, which documents the arguments."""
-    samples = bilinear_sample(*_located(input, field, sampling, window))
+    """The operator of `metric_zoo.ops.dispatch.sampled`, which documents the arguments; ``read`` samples an image."""
+    samples = read(*_located(input, field, sampling, window))
     if mask is not None:
         samples = samples * mask.flatten(0, 1).unsqueeze(1).to(samples.dtype)
     samples = _by_channel(samples, input, window)
