@@ -168,7 +168,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
         return f"{super().extra_repr()}, {options}" if options else super().extra_repr()
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Pads]:
-        """Resolve the padding; one that is not zeros, or not known yet, is applied here, and none is left to do."""
+        """Resolve the padding; one that is not zeros, or open, is applied here, and none is left for the operator."""
         size = (input.shape[-2], input.shape[-1])
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, self.dilation)
         zeros = self.padding_mode == "zeros"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.parametrize import EPS, MatrixOptions, get_parametrization, identity_raw, metric_from_raw
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, check_sampling
@@ -130,15 +131,15 @@ class MetricConv2d(SampledConv2d):
 
     def _matrix_options(self) -> MatrixOptions:
         # The grid is exact: the paper's guards would move every sample off the pixels by a millionth.
-        return MatrixOptions(self.config.eps_L, self.config.scale, 0.0 if self.config.sampling == "grid" else EPS)
+        _, sampling, _, _, eps_L, scale, *_ = constants(self.config)
+        return MatrixOptions(eps_L, scale, 0.0 if sampling == "grid" else EPS)
 
     def _samples(self):
         return ball_samples(self.config.sampling, self.kernel_size, self.dilation)
 
     def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
-        config = self.config
-        raw = self.sampler(input, pads)
-        return metric_from_raw(raw, config.parametrization, config.drift, config.eps_omega, self._matrix_options())
+        parametrization, _, drift, eps_omega, *_ = constants(self.config)
+        return metric_from_raw(self.sampler(input, pads), parametrization, drift, eps_omega, self._matrix_options())
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
         return self._samples().positions(self._metric(input, pads))

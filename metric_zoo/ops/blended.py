@@ -55,7 +55,7 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     if any(isinstance(size, int) and size == 0 for size in input.shape):
         return input + 0 * (coordinates.sum() + offsets.sum() + weights.sum())  # with gradients of zero
     if backend_for(input) == "torch":
-        return _composed(input, coordinates, offsets, weights).to(input.dtype)
+        return composed(input, coordinates, offsets, weights).to(input.dtype)
     refuse_forward_mode(input, coordinates, offsets, weights)
     compute = at_least_float32(input).dtype
     return _fused(*(tensor.to(compute) for tensor in (input, coordinates, offsets, weights))).to(input.dtype)
@@ -89,7 +89,8 @@ def row_window(samples: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], f
     return ((0, 0), (before, samples - 1 - before)), (samples - 1) % 2 / 2
 
 
-def _composed(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def composed(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """`blended_conv2d` by the framework's operations and one `sampled_conv2d`."""
     with torch.autocast(input.device.type, enabled=False):
         return _composed_as_given(input, coordinates, offsets, weights)
 
@@ -218,7 +219,7 @@ def _composed_gradients(grad: Tensor, saved: Sequence[Tensor], needs: Sequence[b
     wanted = [i for i, need in enumerate(needs) if need]
     with torch.enable_grad():
         leaves = leaves_of(saved)
-        found = torch.autograd.grad(_composed(*leaves), [leaves[i] for i in wanted], grad, create_graph=create_graph)
+        found = torch.autograd.grad(composed(*leaves), [leaves[i] for i in wanted], grad, create_graph=create_graph)
     gradients = dict(zip(wanted, found, strict=True))
     return tuple(gradients.get(i) for i in range(len(saved)))
 
@@ -233,7 +234,7 @@ def _keep_backward(ctx, inputs, output) -> None:
 
 def _double_backward(ctx, *upstream: Tensor | None):
     arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
-    return *second_derivatives(_composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[:5]), None
+    return *second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[:5]), None
 
 
 _fused_backward.register_autograd(_double_backward, setup_context=_keep_backward)

@@ -5,7 +5,9 @@ The backends fill its results with numbers; everything here they share.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
-from metric_zoo.ops.backend import kernels_for
+from metric_zoo.ops.backend import backend, kernels_for
 from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import second_derivatives
 from metric_zoo.ops.layout import memory_format
@@ -59,7 +61,7 @@ def sampled_conv2d(
     groups: int,
 ) -> Tensor:
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
-    return kernels_for(input).forward(input, weight, bias, field, mask, sampling, window)
+    return _kernels(input).forward(input, weight, bias, field, mask, sampling, window)
 
 
 @torch.library.custom_op("metric_zoo::sampled_conv2d_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -79,12 +81,14 @@ def sampled_conv2d_backward(
     window = _checked(input, weight, None, field, mask, sampling, stride, padding, dilation, groups)
     if grad.shape != (input.shape[0], weight.shape[0], *window.size) or grad.dtype != input.dtype:
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
-    gradients = kernels_for(input).backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
+    gradients = _kernels(input, sampling).backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
     return tuple(input.new_empty(0) if g is None else g for g in gradients)
 
 
 @sampled_conv2d.register_fake
 def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
+    if torch.compiler.is_exporting():
+        importlib.import_module("metric_zoo.ops.onnx").register_decompositions()
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     shape = (input.shape[0], weight.shape[0], *window.size)
     return input.new_empty(shape).contiguous(memory_format=memory_format(input))
@@ -97,6 +101,12 @@ def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, gro
         torch.empty_like(tensor, memory_format=format) if need and tensor is not None else input.new_empty(0)
         for tensor, format, need in zip((input, weight, field, mask), formats, needs, strict=True)
     )
+
+
+def _kernels(input: Tensor, linear: str = "position") -> ModuleType:
+    """The backend in use; for the gradient of a ball, which the torch backend leaves to the framework, the device's."""
+    composed = linear in ("offset", "position") and backend(input.device.type) == "torch"
+    return reference if composed else kernels_for(input)
 
 
 def _checked(

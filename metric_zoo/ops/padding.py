@@ -58,7 +58,8 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
 def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:
     reach = (kernel - 1) * dilation
     # With stride 1 it is the same for any size, also for one that a compiler leaves open.
-    total = reach if stride == 1 else _positive((-(-size // stride) - 1) * stride + reach + 1 - size)
+    # Whole parts of positive numbers alone: ONNX rounds those of negative ones to the other side.
+    total = reach if stride == 1 else _positive((size - 1) // stride * stride + reach + 1 - size)
     return total // 2, total - total // 2
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metric_zoo import MetricZooError, ops
+from metric_zoo import MetricZooError, nn, ops
 from metric_zoo.geometry import RandersMetric
 from metric_zoo.ops.native import library
 
