@@ -7,21 +7,32 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
+from metric_zoo.benchmarks.randomness import random_states, set_random_states
+from metric_zoo.benchmarks.state import read_state, write_state
+from metric_zoo.errors import MetricZooError
+from metric_zoo.text import told, utf8
+
 _MANIFEST, _UNFINISHED = "manifest.json", ".unfinished"
 _KEPT = 2
+_FORMAT = "safetensors and JSON"
+"""Manifests without this word stand beside pickles."""
+
+T = TypeVar("T")
 
 
 class Checkpoints:
     """Of one run, in a folder of its own.
 
-    What accelerate holds (models, optimisers, scaler, the random numbers of every process) is saved by accelerate; the
-    ``progress`` of the run goes into a manifest beside the SHA-256 of every file.
+    What accelerate holds (models, optimisers, schedulers, scaler, what is registered with it) and the random numbers of
+    every process go into files of `metric_zoo.benchmarks.state`, the ``progress`` of the run into a manifest beside the
+    SHA-256 of every file. Nothing is pickled, and nothing unpickled.
 
     Args:
         folder: of this run.
@@ -45,7 +56,7 @@ class Checkpoints:
             problems = self._finish(unfinished, step, progress)
         if main and problems:
             shutil.rmtree(unfinished, ignore_errors=True)
-            print(f"no checkpoint after step {step} ({problems[0]}); going on", file=sys.stderr, flush=True)
+            _say(f"no checkpoint after step {step} ({problems[0]}); going on")
         self._accelerator.wait_for_everyone()  # a process that ended now would have the main one stopped, too
 
     @staticmethod
@@ -59,14 +70,19 @@ class Checkpoints:
 
     def _write(self, unfinished: Path) -> str:
         try:
-            self._accelerator.save_state(str(unfinished), safe_serialization=True)
+            if self._accelerator.is_main_process:
+                for name, part in self._parts().items():
+                    write_state(unfinished, name, part.state_dict())
+            write_state(
+                unfinished, self._random(self._accelerator.process_index), random_states(self._accelerator.device)
+            )
         except Exception as error:  # whatever a full or broken disk makes of it, in any of the libraries
             return f"{type(error).__name__}: {error}"
         return ""
 
     def _finish(self, unfinished: Path, step: int, progress: dict[str, Any]) -> list[str]:
         try:
-            manifest = {"step": step, "progress": progress, "files": _digests(unfinished)}
+            manifest = {"format": _FORMAT, "step": step, "progress": progress, "files": _digests(unfinished)}
             with (unfinished / _MANIFEST).open("w", encoding="utf-8") as file:
                 json.dump(manifest, file)
                 file.flush()
@@ -80,30 +96,77 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
         return []
 
-    def restore(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint whose files are what they were; called by every process.
+    def _parts(self) -> dict[str, Any]:
+        """What has a state, by the names of its files; networks without wrappers."""
+        held = self._accelerator
+        groups = {
+            "model": [held.unwrap_model(model) for model in held._models],
+            "optimizer": held._optimizers,
+            "scheduler": held._schedulers,
+            "registered": held._custom_objects,
+            "scaler": [] if held.scaler is None else [held.scaler],
+        }
+        return {
+            f"{name}_{number}" if number else name: part
+            for name, parts in groups.items()
+            for number, part in enumerate(parts)
+        }
+
+    @staticmethod
+    def _random(process: int) -> str:
+        return f"random_{process}"
+
+    def restore(self, check: Callable[[Any], T] = dict) -> T | None:
+        """Load the newest checkpoint that is whole; called by every process.
+
+        Args:
+            check: turns the progress of a checkpoint into what is returned; a ValueError says that it is damaged.
 
         Returns:
-            Its progress, or None if there is none.
+            The progress, or None if there is no checkpoint.
+
+        Raises:
+            MetricZooError: if a whole checkpoint is of another network.
         """
-        chosen = self._newest_intact() if self._accelerator.is_main_process else None
+        chosen = self._newest_intact(check) if self._accelerator.is_main_process else None
         path, progress = broadcast_object_list([chosen or (None, None)])[0]
         if path is not None:
-            self._accelerator.load_state(str(path))
+            self._load(path)
         return progress
 
-    def _newest_intact(self) -> tuple[Path, dict[str, Any]] | None:
+    def _load(self, path: Path) -> None:
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(read_state(path, name))
+            set_random_states(self._accelerator.device, read_state(path, self._random(self._accelerator.process_index)))
+        except Exception as error:  # of any part's own checks
+            problem = f"{type(error).__name__}: {told(error)}"
+            raise MetricZooError(
+                f"checkpoint {path} does not fit the run ({problem}): remove it to begin anew"
+            ) from None
+
+    def _newest_intact(self, check: Callable[[Any], T]) -> tuple[Path, T] | None:
         for path in self._found():
             try:
-                manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+                manifest = _manifest(path)
+                if manifest.get("format") != _FORMAT:
+                    _set_aside(path)
+                    continue
                 if _digests(path) == manifest["files"]:
-                    return path, manifest["progress"]
+                    self._read_once(path)
+                    return path, check(manifest["progress"])
                 problem = "its files have changed"
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                problem = f"{type(error).__name__}: {error}"
+            except Exception as error:  # whatever damaged files make of a reader
+                problem = f"{type(error).__name__}: {told(error)}"
             shutil.rmtree(path, ignore_errors=True)  # or it would count as one of those kept
-            print(f"checkpoint {path} is damaged ({problem}); trying the one before", file=sys.stderr, flush=True)
+            _say(f"checkpoint {path} is damaged ({problem}); trying the one before")
         return None
+
+    def _read_once(self, path: Path) -> None:
+        """Before any process loads a part of it: a manifest may agree with files that are not all there."""
+        processes = range(self._accelerator.num_processes)
+        for name in [*self._parts(), *map(self._random, processes)]:
+            read_state(path, name)
 
     def _found(self) -> list[Path]:
         """The newest first."""
@@ -118,11 +181,38 @@ def last_position(folder: Path) -> str:
     """How far a run's last checkpoint is, in words; empty without one."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            progress = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["progress"]
-            return f"epoch {progress['epoch']} done, step {progress['step']} of the next"
+            progress = _manifest(path)["progress"]
+            return f"epoch {progress['epoch']:d} done, step {progress['step']:d} of the next"
         except (OSError, ValueError, KeyError, TypeError):  # it is being replaced at this moment, or damaged
             continue
     return ""
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Of one checkpoint.
+
+    Raises:
+        OSError, ValueError: if there is none.
+    """
+    try:
+        found = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("its manifest is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"its manifest is a {type(found).__name__}")
+    return found
+
+
+def _set_aside(path: Path) -> None:
+    """For the version that wrote it, until the run is over."""
+    aside = path.with_name(f"older-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    _say(f"checkpoint {path} is of an older version, whose pickled files are not read: it is now {aside.name}")
+
+
+def _say(text: str) -> None:
+    print(utf8(text), file=sys.stderr, flush=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

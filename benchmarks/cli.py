@@ -106,9 +106,9 @@ def plan(
 def status(
     recipe: RecipeName,
     out: Records = Path("records"),
-    num_processes: Count = 1,
-    cpu: Cpu = False,
-    gpu: Annotated[bool, typer.Option("--gpu", help="The runs are on GPUs; this machine need not have one.")] = False,
+    num_processes: Annotated[int | None, typer.Option(help="Of the runs; default: whatever is there.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Only runs on a CPU.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Only runs on GPUs; this machine need not have one.")] = False,
 ) -> None:
     """Which runs of a recipe are done, failed, in progress (and how far) or to do."""
     from metric_zoo.benchmarks.plan import show_status
@@ -147,8 +147,7 @@ def measure(
     """Time trained networks again, in turns, on a quiet machine; their records get the figures."""
     from metric_zoo.benchmarks.remeasure import remeasure
 
-    remeasure(records, rounds, cpu, data_root)
-    typer.echo(f"{len(records)} records measured again")
+    typer.echo(f"{remeasure(records, rounds, cpu, data_root)} records measured again")
 
 
 @app.command()

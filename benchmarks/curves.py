@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.benchmarks.record import Record, readable
 from metric_zoo.errors import MetricZooError, RecordError
 
 
@@ -19,9 +19,10 @@ def draw_curves(records: list[Path], out: Path) -> None:
         out: the picture; its ending says the format, such as ``.svg`` or ``.png``.
 
     Raises:
-        RecordError: if one is no record, or none has an epoch; MetricZooError if such a file cannot be written.
+        RecordError: if none has an epoch; what is no record is left out, with a note. MetricZooError if such a file
+            cannot be written.
     """
-    found = [record for record in map(read_record, records) if record.epochs]
+    found = [record for record in readable(records) if record.epochs]
     if not found:
         raise RecordError(f"none of {len(records)} records has an epoch to draw")
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -87,7 +87,7 @@ def execute(
             peak_memory_mib=peak,
             **measured(run, accelerator.device, plain, splits.train_clean, log),
             wall_seconds=search.seconds_before + before + clock.seconds(),
-            provenance=provenance(clock.started),
+            provenance=provenance(clock),
         )
         write_record(path, record)
         told = ", ".join(f"{name} {value:.4g}" for name, value in task.testing(test.scores).items())

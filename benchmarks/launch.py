@@ -9,19 +9,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
-from metric_zoo.benchmarks.interruption import RESUMABLE, resumable
+from metric_zoo.benchmarks import attempts
+from metric_zoo.benchmarks.interruption import ENDED, RESUMABLE, SIGNALS, UNWRITABLE, resumable, say_stopped
+from metric_zoo.benchmarks.mistakes import listed
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import PEER, Run, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record, write_record
+from metric_zoo.benchmarks.record import MAX_TEXT, DatasetInfo, first_problem, keep_record, status_of
 from metric_zoo.benchmarks.rounds import Rounds
 from metric_zoo.benchmarks.search import held_out_count
 from metric_zoo.benchmarks.sweep import (
+    CHECKPOINTS,
+    LOCKS,
+    LOGS,
     Plan,
     claimed,
     failed,
@@ -29,11 +36,12 @@ from metric_zoo.benchmarks.sweep import (
     is_claimed,
     pending,
     run_pending,
-    stop_marker,
 )
 from metric_zoo.benchmarks.tasks import get_task
-from metric_zoo.benchmarks.weights import weights_path
-from metric_zoo.errors import MetricZooError, RecipeError, suggest
+from metric_zoo.benchmarks.weights import WEIGHTS, weights_path
+from metric_zoo.errors import DataError, MetricZooError, RecipeError, suggest
+from metric_zoo.files import prepare_folder
+from metric_zoo.text import beginning
 
 _SECONDS_TO_BLAME = 120
 """For another machine to write the record of the run whose workers died."""
@@ -104,17 +112,18 @@ def run_recipe(
     runs = expand(load_recipe(recipe), processes.count, device)
     todo = pending(runs, folder) + (failed(runs, folder) if retry_failed else [])
     preflight(todo)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MetricZooError(f"{folder} cannot be made a folder for records: {error.strerror}") from None
+    if todo:
+        for name in ("", LOCKS, CHECKPOINTS, LOGS, *([WEIGHTS] if weights else [])):
+            prepare_folder(folder / name)
     for run in failed(runs, folder) if retry_failed else []:
         with claimed(run, folder, again=True):
             pass
     if todo:
-        stop_marker(folder).unlink(missing_ok=True)  # of a launch before
         with tempfile.TemporaryDirectory(prefix="metric-zoo-") as own:
-            plan = Plan(runs=runs, folder=folder, running=Path(own) / "running", tracker=tracker, weights=weights)
+            shared = {"command": [beginning(part, MAX_TEXT) for part in sys.argv], "machines": processes.machines}
+            shared |= {"tracker": tracker, "weights": weights}
+            plan = Plan(runs=runs, folder=folder, running=Path(own) / "running", **shared)
+            plan.stopped.unlink(missing_ok=True)  # of a launch before
             if processes.count == 1:
                 run_pending(plan)
             else:
@@ -122,7 +131,7 @@ def run_recipe(
     left = pending(runs, folder)
     if weights:
         _tell_missing_weights([run for run in runs if run not in left], folder)
-    outcome = Counter(read_record(run.path(folder)).status for run in runs if run not in left)
+    outcome = Counter(status_of(run.path(folder)) for run in runs if run not in left)
     outcome["skipped"] = len(runs) - len(todo)
     if left:
         outcome["elsewhere"] = len(left)
@@ -131,7 +140,7 @@ def run_recipe(
 
 def _tell_missing_weights(done: list[Run], folder: Path) -> None:
     missing = [run for run in done if not weights_path(run.path(folder)).exists()]
-    missing = [run.label for run in missing if read_record(run.path(folder)).status == "ok"]
+    missing = [run.label for run in missing if status_of(run.path(folder)) == "ok"]
     if missing:
         print(f"{len(missing)} runs were done without keeping their weights, the first {missing[0]}", file=sys.stderr)
 
@@ -152,10 +161,11 @@ def preflight(runs: list[Run]) -> None:
     """Try what a recipe names before anything is trained: its data, its models, its conversions.
 
     Raises:
-        MetricZooError: for missing data, an unknown model, an expression that selects nothing, an impossible option.
+        MetricZooError: for missing data, an unknown model, an expression that selects nothing, an impossible option;
+            for all of a recipe's models and kinds at once.
     """
     data = {run.data.model_dump_json(): run for run in runs}
-    infos = {key: get_task(run.task).load(run).info for key, run in data.items()}
+    infos = {key: _data_of(run) for key, run in data.items()}
     for run in runs:
         size = infos[run.data.model_dump_json()].train_size
         if run.train.search is not None and run.task != "single-image-denoising":
@@ -164,13 +174,28 @@ def preflight(runs: list[Run]) -> None:
             left = " that a search leaves" if run.train.search is not None else ""
             raise RecipeError(f"train.batch_size={run.train.batch_size} exceeds the {size} training images{left}")
     tried = {(run.data.model_dump_json(), run.model.model_dump_json(), run.kind.model_dump_json()): run for run in runs}
-    for run in tried.values():
-        try:
-            build_model(run, infos[run.data.model_dump_json()])
-        except MetricZooError as error:
-            raise RecipeError(f"{run.model.name}, {run.kind.kind}: {error}") from None
-        except Exception:
-            continue  # not a mistake we can name: the run itself will fail, and its record say how
+    problems = [problem for run in tried.values() if (problem := _model_problem(run, infos))]
+    if problems:
+        raise RecipeError(listed(f"recipe {runs[0].recipe!r}", problems) if len(problems) > 1 else problems[0])
+
+
+def _data_of(run: Run) -> DatasetInfo:
+    try:
+        return get_task(run.task).load(run).info
+    except ValidationError as error:
+        raise DataError(f"data {run.data.name!r} cannot be described in a record: {first_problem(error)}") from None
+    except OSError as error:
+        raise DataError(f"data {run.data.name!r} cannot be read: {error}") from None
+
+
+def _model_problem(run: Run, infos: dict[str, DatasetInfo]) -> str:
+    try:
+        build_model(run, infos[run.data.model_dump_json()])
+    except MetricZooError as error:
+        return f"{run.model.name}, {run.kind.kind}: {error}"
+    except Exception:
+        return ""  # not a mistake we can name: the run itself will fail, and its record say how
+    return ""
 
 
 def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
@@ -178,25 +203,45 @@ def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
     file.write_text(plan.model_dump_json(), encoding="utf-8")
     rounds = Rounds(plan.folder, processes.machines, processes.rank, processes.port)
     while todo := pending(plan.runs, plan.folder):
-        plan.running.unlink(missing_ok=True)
+        for name in (plan.running, file.with_name(ENDED)):
+            name.unlink(missing_ok=True)
         clock = Clock()
         with rounds.round(lambda: not pending(plan.runs, plan.folder)) as begun:
             if not begun:
                 return
-            code, stopped = _wait_for(_command(file, processes), _environment(processes))
-        if stopped or code == RESUMABLE:  # by us, or by whoever told the workers themselves
+            code, stopped = _wait_for(_command(file, processes), _environment(processes), plan.stopped)
+        if stopped or code == RESUMABLE or plan.stopped.exists():  # by us, or whoever told the workers or machines
+            say_stopped()
             sys.exit(RESUMABLE)
+        if code == UNWRITABLE:
+            raise MetricZooError("the worker processes could not go on: see above")
         left = pending(plan.runs, plan.folder)
         if code == 0 and all(is_claimed(run, plan.folder) for run in left):
             return
-        if len(left) < len(todo) or (processes.rank and _blamed_elsewhere(plan, len(todo))):
-            continue
-        running = plan.running.read_text(encoding="utf-8") if plan.running.exists() else None
-        victim = next((run for run in todo if run.id == running), None)
-        if victim is None:
-            raise MetricZooError(f"the {processes.count} worker processes did not start (exit code {code}); see above")
-        message = f"the worker processes ended with exit code {code} and left no word"
-        write_record(victim.path(plan.folder), failed_record(victim, clock, "WorkerDied", message))
+        how, victim = _how_they_ended(file, code), _in_progress(plan, left)
+        if victim is not None:
+            print(f"{victim.label} failed: WorkerDied: {how}", file=sys.stderr, flush=True)
+            keep_record(victim.path(plan.folder), failed_record(victim, clock, "WorkerDied", how))
+            attempts.end(plan.folder / CHECKPOINTS / victim.id)
+        elif len(left) == len(todo) and not (processes.rank and _blamed_elsewhere(plan, len(todo))):
+            raise MetricZooError(f"the {processes.count} worker processes did not start: {how}; see above")
+
+
+def _in_progress(plan: Plan, left: list[Run]) -> Run | None:
+    """The run that the workers were at when they ended, if it has no record."""
+    try:
+        running = plan.running.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return next((run for run in left if run.id == running), None)
+
+
+def _how_they_ended(plan: Path, code: int) -> str:
+    try:
+        words = plan.with_name(ENDED).read_text(encoding="utf-8")
+    except OSError:
+        words = ""
+    return f"{words or f'the worker processes ended with exit code {code}'} and left no word"
 
 
 def _blamed_elsewhere(plan: Plan, todo: int) -> bool:
@@ -209,16 +254,22 @@ def _blamed_elsewhere(plan: Plan, todo: int) -> bool:
     return False
 
 
-def _wait_for(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
-    """The exit status of a command, and whether SIGTERM or SIGINT came meanwhile; it is told to end, and waited for."""
+def _wait_for(command: list[str], environment: dict[str, str], marker: Path) -> tuple[int, bool]:
+    """The exit status of a command, and whether SIGTERM or SIGINT came meanwhile; it is told to end, and waited for.
+
+    Args:
+        marker: a file to leave then, for the workers of other machines: they only see a connection end.
+    """
     child, stopped = subprocess.Popen(command, env=environment), False
 
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
+        with suppress(OSError):
+            marker.touch()
         child.terminate()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         return child.wait(), stopped
     finally:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from metric_zoo.benchmarks.dncnn import LEVELS, load_dncnn
+from metric_zoo.benchmarks.peer_settings import SETTINGS
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.errors import DataError, RecipeError, suggest
 
@@ -37,28 +38,28 @@ class Filter:
 def _gaussian(image: np.ndarray, strength: float, noise: float) -> np.ndarray:
     from skimage.filters import gaussian
 
-    return gaussian(image, strength, channel_axis=-1)
+    return gaussian(image, strength, channel_axis=-1, **SETTINGS["gaussian"])
 
 
 def _bilateral(image: np.ndarray, strength: float, noise: float) -> np.ndarray:
     from skimage.restoration import denoise_bilateral
 
-    channels = [denoise_bilateral(image[..., c], sigma_color=strength, sigma_spatial=2) for c in range(image.shape[2])]
-    return np.stack(channels, -1)
+    settings = SETTINGS["bilateral"]
+    return np.stack(
+        [denoise_bilateral(image[..., c], sigma_color=strength, **settings) for c in range(image.shape[2])], -1
+    )
 
 
 def _total_variation(image: np.ndarray, strength: float, noise: float) -> np.ndarray:
     from skimage.restoration import denoise_tv_chambolle
 
-    return denoise_tv_chambolle(image, strength, channel_axis=-1)
+    return denoise_tv_chambolle(image, strength, channel_axis=-1, **SETTINGS["total-variation"])
 
 
 def _nonlocal_means(image: np.ndarray, strength: float, noise: float) -> np.ndarray:
     from skimage.restoration import denoise_nl_means
 
-    found = denoise_nl_means(
-        image, patch_size=5, patch_distance=6, h=strength, sigma=noise, fast_mode=True, channel_axis=-1
-    )
+    found = denoise_nl_means(image, h=strength, sigma=noise, channel_axis=-1, **SETTINGS["nonlocal-means"])
     return found.reshape(image.shape)  # it drops a single channel
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections import Counter
 from functools import partial
@@ -19,12 +20,14 @@ from metric_zoo.benchmarks.launch import preflight
 from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import PEER, MeasureConfig, Run, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record
-from metric_zoo.benchmarks.sweep import CHECKPOINTS, is_claimed
+from metric_zoo.benchmarks.record import read_record, status_of
+from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, is_claimed
 from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.errors import MetricZooError
 from metric_zoo.text import columns
 
 _FEW = MeasureConfig(warmup=1, repeats=3, seconds=0)
+_TO_DO = "to do"
 
 
 def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = False, estimate: bool = True) -> str:
@@ -36,6 +39,7 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
     Raises:
         MetricZooError: if the recipe is wrong or the data are missing.
     """
+    _check_folder(folder)
     runs = _runs(recipe, processes, cpu)
     preflight(runs)
     rows = [["run", "state", "steps", "parameters", "GFLOPs"] + (["hours", "memory, MiB"] if estimate else [])]
@@ -98,33 +102,60 @@ def _step(run: Run, model: torch.nn.Module, images: torch.Tensor) -> tuple[float
     return seconds, kept + (state + weights) / 2**20
 
 
-def show_status(recipe: Path, folder: Path, processes: int = 1, cpu: bool = False, gpu: bool = False) -> str:
+def show_status(recipe: Path, folder: Path, processes: int | None = None, cpu: bool = False, gpu: bool = False) -> str:
     """Every run and its state, and how many are in each.
 
     Args:
-        recipe, folder, processes, cpu: as they were launched.
-        gpu: the runs are on GPUs, which this machine need not have.
+        recipe, folder: as they were launched.
+        processes: that trained each run together; None for whatever the folder has.
+        cpu, gpu: the runs are on a CPU, or on GPUs, which this machine need not have; neither for whatever there is.
 
     Raises:
         MetricZooError: if the recipe is wrong.
     """
-    states = [(run, _state(run, folder)) for run in _runs(recipe, processes, cpu, gpu)]
-    counts = Counter(state.split(":")[0] for _, state in states)
-    table = columns([["run", "state"], *([run.label, state] for run, state in states)])
-    return f"{table}\n\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    _check_folder(folder)
+    loaded = load_recipe(recipe)
+    devices = ["cpu"] if cpu else ["cuda"] if gpu else ["cpu", "cuda"]
+    counts = [processes] if processes is not None else divisors(loaded.train.batch_size)
+    states, known = [], _ids(folder)
+    for run in expand(loaded, counts[0], devices[-1]):
+        ways = [run.model_copy(update={"processes": c, "device": d}) for c in counts for d in devices]
+        begun = [(way, state) for way in ways if way.id in known and (state := _state(way, folder)) != _TO_DO]
+        states += [(_called(way), state) for way, state in begun] or [(run.label, _TO_DO)]
+    table = columns([["run", "state"], *(list(line) for line in states)])
+    totals = Counter(state.split(":")[0] for _, state in states)
+    return f"{table}\n\n" + ", ".join(f"{count} {state}" for state, count in sorted(totals.items()))
 
 
-def _runs(recipe: Path, processes: int, cpu: bool, gpu: bool = False) -> list[Run]:
-    device = "cuda" if gpu or (not cpu and torch.cuda.is_available()) else "cpu"
-    return expand(load_recipe(recipe), processes, device)
+def _ids(folder: Path) -> set[str]:
+    """Of all runs that left something in a folder."""
+    begun = [path.name for name in (CHECKPOINTS, LOCKS) for path in (folder / name).glob("*")]
+    return {path.stem[-12:] for path in folder.glob("*.json")}.union(begun)
+
+
+def _called(run: Run) -> str:
+    where = [f"{run.processes} processes"] * (run.processes > 1) + ["GPU"] * (run.device == "cuda")
+    return f"{run.label} ({', '.join(where)})" if where else run.label
+
+
+def _check_folder(folder: Path) -> None:
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise MetricZooError(f"{folder} is a file, expected a folder of records")
+
+
+def _runs(recipe: Path, processes: int, cpu: bool) -> list[Run]:
+    return expand(load_recipe(recipe), processes, "cpu" if cpu or not torch.cuda.is_available() else "cuda")
 
 
 def _state(run: Run, folder: Path) -> str:
     """``done``, ``failed: why``, ``running: how far``, ``stopped: how far`` or ``to do``."""
     path = run.path(folder)
-    if path.exists():
-        record = read_record(path)
-        return "done" if record.failure is None else f"failed: {record.failure.type}: {record.failure.message[:80]}"
+    status = status_of(path)
+    if status == "ok":
+        return "done"
+    if status == "failed":
+        failure = read_record(path).failure
+        return f"failed: {failure.type}: {failure.message[:80]}"
     position = last_position(folder / CHECKPOINTS / run.id)
-    word = "running" if is_claimed(run, folder) else "stopped" if position else "to do"
+    word = "running" if is_claimed(run, folder) else "stopped" if position else _TO_DO
     return f"{word}: {position}" if position else word

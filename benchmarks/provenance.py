@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from metric_zoo.benchmarks.record import MAX_TEXT, Provenance
+from metric_zoo.text import beginning
 
 _PACKAGES = ("metric-zoo", "torch", "torchvision", "timm", "accelerate", "numpy")
 
@@ -30,14 +31,19 @@ class Clock:
         """Wall time since the beginning."""
         return time.perf_counter() - self._start
 
+    def finished(self) -> str:
+        """Now, as ``started``: by what has passed, since the system's clock may have been set meanwhile."""
+        now = datetime.fromisoformat(self.started) + timedelta(seconds=self.seconds())
+        return now.isoformat(timespec="seconds")
+
 
 def _now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def provenance(started: str) -> Provenance:
-    """Gather what can be read on this machine; what cannot is None."""
+def provenance(clock: Clock) -> Provenance:
+    """Of what began at ``clock``: gather what can be read on this machine; what cannot is None."""
     sha, dirty = source_state()
     return Provenance(
         versions=package_versions(_PACKAGES),
@@ -45,9 +51,9 @@ def provenance(started: str) -> Provenance:
         git_dirty=dirty,
         hardware=hardware(),
         driver=_driver(),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:MAX_TEXT],
-        started=started,
-        finished=_now(),
+        command=beginning(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), MAX_TEXT),
+        started=clock.started,
+        finished=clock.finished(),
     )
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from metric_zoo.benchmarks.record import config_id, first_problem, record_path
+from metric_zoo.benchmarks.mistakes import listed, mistakes
+from metric_zoo.benchmarks.peer_settings import SETTINGS
+from metric_zoo.benchmarks.recipe_file import read_recipe_file
+from metric_zoo.benchmarks.record import Tree, Word, config_id, first_problem, record_path
 from metric_zoo.errors import RecipeError, suggest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -21,9 +34,34 @@ Task = Literal["classification", "denoising", "single-image-denoising"]
 PEER = "peer"
 """The kind of runs of what is no network with a convolution to convert."""
 
+MAX_SEEDS = MAX_RUNS = 10_000
+_MAX_CHAIN = 20
+"""Recipes that extend one another."""
+
+
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _path(text: str) -> str:
+    if any(len(part.encode()) > 255 for part in text.split("/")):
+        raise ValueError("a file name has at most 255 bytes")
+    return text
+
+
+# What a record cannot hold (names, options), or no machine do, is refused before anything is trained.
+Int = Annotated[int, BeforeValidator(_no_flag)]
+Float = Annotated[float, BeforeValidator(_no_flag)]
+Batch = Annotated[Int, Field(ge=1, le=2**20)]
+Epochs = Annotated[Int, Field(ge=1, le=10_000)]
+Seed = Annotated[Int, Field(ge=0, lt=2**32)]
+Location = Annotated[str, Field(max_length=4000), AfterValidator(_path)]
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     def identifying(self) -> dict[str, Any]:
         """The fields that can change a figure; see `_CHANGES_NO_FIGURE` and `_SINCE`."""
@@ -63,17 +101,17 @@ class DataConfig(_Strict):
         image: for denoising a single image, which: one of scikit-image's, or a path in ``root`` of a ``folder``.
     """
 
-    name: str = "digits"
-    root: Annotated[str | None, _CHANGES_NO_FIGURE] = None
-    label: str | None = None
-    image_column: Annotated[str | None, _SINCE] = None
-    label_column: Annotated[str | None, _SINCE] = None
-    image_size: int | None = Field(None, ge=1)
+    name: Word = "digits"
+    root: Annotated[Location | None, _CHANGES_NO_FIGURE] = None
+    label: Word | None = None
+    image_column: Annotated[Word | None, _SINCE] = None
+    label_column: Annotated[Word | None, _SINCE] = None
+    image_size: Int | None = Field(None, ge=1, le=2**14)
     channels: Literal[1, 3] | None = None
     augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
     skip_unreadable: bool = False
-    noise: Annotated[float | None, _SINCE, Field(gt=0)] = None
-    image: Annotated[str | None, _SINCE] = None
+    noise: Annotated[Float | None, _SINCE, Field(gt=0)] = None
+    image: Annotated[Location | None, _SINCE] = None
 
 
 class ModelConfig(_Strict):
@@ -84,9 +122,9 @@ class ModelConfig(_Strict):
     ``small_image_stem`` gives a ResNet a 3x3 stride-1 stem without max-pool (the paper's setting for small images).
     """
 
-    name: str
+    name: Word
     source: Literal["timm", "torchvision", "metric-zoo", "peer"] = "timm"
-    options: dict[str, Any] = {}
+    options: Tree = {}
     pretrained: bool = False
     small_image_stem: bool = False
 
@@ -99,8 +137,8 @@ class ConvolutionConfig(_Strict):
     learns the sampling of every pixel itself instead of predicting it (`metric_zoo.benchmarks.fields`).
     """
 
-    kind: str
-    options: dict[str, Any] = {}
+    kind: Word
+    options: Tree = {}
     where: str | list[str] | dict[str, str | None] | None = None
     init: Literal["pretrained", "uniform"] = "pretrained"
     freeze_kernels: bool = False
@@ -112,8 +150,8 @@ class SearchConfig(_Strict):
     """Which learning rate? Each of ``lr`` trains ``epochs`` epochs (None: all) on what is not held out; the one with
     the lowest loss on that begins again, with all images."""
 
-    lr: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
-    epochs: int | None = Field(None, ge=1)
+    lr: list[Annotated[Float, Field(gt=0)]] = Field(min_length=2, max_length=100)
+    epochs: Epochs | None = None
 
 
 class TrainConfig(_Strict):
@@ -143,26 +181,26 @@ class TrainConfig(_Strict):
         checkpoint_minutes: a run keeps a checkpoint after so many minutes, and after every epoch. Changes no figure.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=1)
-    accumulate: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    epochs: Epochs = 10
+    batch_size: Batch = 64
+    accumulate: Batch | Literal["auto"] = 1
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
+    lr: Float = Field(1e-3, gt=0)
     search: Annotated[SearchConfig | None, _SINCE] = None
-    head_lr_scale: float = Field(0.1, ge=0)
-    head_regularization: float = Field(0.0, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    head_lr_scale: Float = Field(0.1, ge=0)
+    head_regularization: Float = Field(0.0, ge=0)
+    weight_decay: Float = Field(1e-4, ge=0)
     schedule: Literal["cosine", "constant", "step"] = "cosine"
-    milestones: list[Annotated[int, Field(ge=1)]] = []
-    decay: float = Field(0.1, gt=0, le=1)
-    warmup_epochs: float = Field(0.0, ge=0)
-    clip_norm: float | None = Field(None, gt=0)
-    ema: float | None = Field(None, gt=0, lt=1)
+    milestones: list[Epochs] = []
+    decay: Float = Field(0.1, gt=0, le=1)
+    warmup_epochs: Float = Field(0.0, ge=0)
+    clip_norm: Float | None = Field(None, gt=0)
+    ema: Float | None = Field(None, gt=0, lt=1)
     precision: Literal["no", "fp16", "bf16"] = "no"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
-    num_workers: Annotated[int, _CHANGES_NO_FIGURE, Field(ge=0)] = 0
-    checkpoint_minutes: Annotated[float, _CHANGES_NO_FIGURE, Field(gt=0)] = 10.0
+    num_workers: Annotated[Int, _CHANGES_NO_FIGURE, Field(ge=0, le=1024)] = 0
+    checkpoint_minutes: Annotated[Float, _CHANGES_NO_FIGURE, Field(gt=0)] = 10.0
 
     @model_validator(mode="after")
     def _schedule(self) -> TrainConfig:
@@ -183,11 +221,11 @@ class MeasureConfig(_Strict):
         corruptions: also score the test images with noise, blur, rotation and scaling.
     """
 
-    batch_size: int = Field(64, ge=1)
-    largest_batch_size: int = Field(4096, ge=1)
-    warmup: int = Field(3, ge=0)
-    repeats: int = Field(30, ge=3)
-    seconds: float = Field(10.0, ge=0)
+    batch_size: Batch = 64
+    largest_batch_size: Batch = 4096
+    warmup: Int = Field(3, ge=0, le=10**6)
+    repeats: Int = Field(30, ge=3, le=10**6)
+    seconds: Float = Field(10.0, ge=0)
     corruptions: bool = True
 
 
@@ -202,15 +240,31 @@ class Recipe(_Strict):
     this file says nothing: mappings are merged, lists and values replaced.
     """
 
-    name: str
+    name: Word
     task: Task = "classification"
     data: DataConfig = DataConfig()
     models: list[ModelConfig] = Field(min_length=1)
     kinds: list[ConvolutionConfig] = Field(min_length=1)
-    peers: list[str] = []
-    seeds: list[int] = Field([0], min_length=1)
+    peers: list[Word] = []
+    seeds: list[Seed] = Field([0], min_length=1, max_length=MAX_SEEDS)
     train: TrainConfig = TrainConfig()
     measure: MeasureConfig = MeasureConfig()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _counted(cls, seeds: Any) -> Any:
+        if type(seeds) is not int:
+            return seeds
+        if not 1 <= seeds <= MAX_SEEDS:
+            raise ValueError(f"expected how many, 1 to {MAX_SEEDS:,}, or a list of them")
+        return list(range(seeds))
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Recipe:
+        count = (len(self.models) * len(self.kinds) + len(self.peers)) * len(self.seeds)
+        if count > MAX_RUNS:
+            raise ValueError(f"models, kinds and seeds make {count:,} runs, a recipe has at most {MAX_RUNS:,}")
+        return self
 
     @model_validator(mode="after")
     def _noise(self) -> Recipe:
@@ -228,15 +282,15 @@ class Recipe(_Strict):
 class Run(_Strict):
     """One run of a recipe."""
 
-    recipe: str
+    recipe: Word
     task: Task
     data: DataConfig
     model: ModelConfig
     kind: ConvolutionConfig
-    seed: int
+    seed: Seed
     train: TrainConfig
     measure: MeasureConfig
-    processes: int = Field(1, ge=1)
+    processes: Int = Field(1, ge=1)
     device: str = "cpu"
 
     @property
@@ -266,18 +320,28 @@ def load_recipe(path: Path) -> Recipe:
     """Read and validate a recipe.
 
     Raises:
-        RecipeError: if the file cannot be read, is not YAML, or a key or value is wrong.
+        RecipeError: if the file cannot be read, is not YAML, or with all keys and values that are wrong.
     """
     data = _read(path, ())
     for section, key in (("kinds", "kind"), ("models", "name")):
         if isinstance(data.get(section), list):
             data[section] = [{key: entry} if isinstance(entry, str) else entry for entry in data[section]]
-    if isinstance(data.get("seeds"), int) and not isinstance(data["seeds"], bool):
-        data["seeds"] = list(range(data["seeds"]))
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(f"recipe {path}: {_explain(error)}") from None
+        problems = mistakes(error, data, Recipe)
+        raise RecipeError(listed(f"recipe {path}", problems + _kind_problems(_whole_kinds(data)))) from None
+
+
+def _whole_kinds(data: dict[str, Any]) -> dict[int, ConvolutionConfig]:
+    """Those, by their place, that have the right form where other parts of the recipe have not."""
+    found = {}
+    for number, entry in enumerate(data["kinds"] if isinstance(data.get("kinds"), list) else []):
+        try:
+            found[number] = ConvolutionConfig.model_validate(entry)
+        except ValidationError:
+            continue
+    return found
 
 
 def find_recipe(name: str, beside: Path = Path()) -> Path:
@@ -286,27 +350,32 @@ def find_recipe(name: str, beside: Path = Path()) -> Path:
     Raises:
         RecipeError: listing the recipes that come with the package.
     """
-    path = beside / Path(name).expanduser()
-    if path.is_file():
+    path = beside / os.path.expanduser(name)
+    if os.path.isfile(path):
         return path
-    packaged = RECIPES / f"{name}.yaml"
-    if packaged.exists() and Path(name).name == name:
-        return packaged
-    known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-    raise RecipeError(f"recipe {name!r} does not exist; give a YAML file or one of: {known}")
+    known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    if name in known:
+        return RECIPES / f"{name}.yaml"
+    what = "is no regular file" if name and os.path.exists(path) else "does not exist"
+    raise RecipeError(
+        f"recipe {name!r:.80} {what}{suggest(name[:80], known)}; give a YAML file or one of: {', '.join(known)}"
+    )
 
 
 def _read(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     """The keys of a file, over those of the recipe that it extends."""
-    if path in children:
-        raise RecipeError(f"recipe {path} extends itself, by way of {', '.join(map(str, children[1:])) or 'nothing'}")
-    data = _read_yaml(path)
+    place = Path(os.path.realpath(path))  # a cycle may come by ever other names
+    if place in children:
+        raise RecipeError(f"recipe {path} extends itself, by way of {', '.join(p.name for p in children)}")
+    if len(children) == _MAX_CHAIN:
+        raise RecipeError(f"recipe {children[0]}: more than {_MAX_CHAIN} recipes extend one another")
+    data = read_recipe_file(path)
     if "extends" not in data:
         return data
     parent = data.pop("extends")
     if not isinstance(parent, str):
-        raise RecipeError(f"recipe {path}: extends: expected the name of a recipe, got {parent!r}")
-    return _merged(_read(find_recipe(parent, path.parent), (*children, path)), data)
+        raise RecipeError(f"recipe {path}: extends: expected the name of a recipe, got {parent!r:.80}")
+    return _merged(_read(find_recipe(parent, path.parent), (*children, place)), data)
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -318,22 +387,6 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return {**under, **over, **both}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"recipe {path} is not text in UTF-8") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"recipe {path} is empty or a list, expected keys: {', '.join(Recipe.model_fields)}")
-    return data
-
-
 def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]:
     """The runs of a recipe: every model, kind and seed; twins (equal in everything) once.
 
@@ -343,52 +396,67 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
         device: type of device they use, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        RecipeError: for a kind that does not exist, or options it does not take.
+        RecipeError: for a kind that does not exist, or options it does not take, and what processes or device cannot
+            do; all of it.
     """
-    from metric_zoo.nn.registry import get_kind
-
-    for entry in recipe.kinds:
-        try:
-            kind = get_kind(entry.kind)
-            kind.config.from_options(entry.kind, entry.options)
-        except ValueError as error:
-            raise RecipeError(f"recipe {recipe.name!r}: {error}") from None
-        has_head = "head" in kind.config.__dataclass_fields__
-        if (entry.freeze_kernels and kind.layer is None) or (entry.per_pixel and not has_head):
-            flag = "per_pixel" if entry.per_pixel else "freeze_kernels"
-            raise RecipeError(f"recipe {recipe.name!r}: kind {entry.kind!r} has no sampling to learn: leave {flag} out")
-    accumulate = 1 if recipe.train.accumulate == "auto" else recipe.train.accumulate
-    parts = processes * accumulate
-    if recipe.train.batch_size % parts:
-        raise RecipeError(
-            f"recipe {recipe.name!r}: train.batch_size={recipe.train.batch_size} cannot be shared out over "
-            f"{processes} processes" + (f" in {accumulate} parts each" if parts > processes else "")
-        )
-    if recipe.train.precision == "fp16" and device == "cpu":
-        raise RecipeError(f"recipe {recipe.name!r}: train.precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'")
+    if processes < 1:
+        raise RecipeError(f"num-processes is {processes}, expected at least 1")
+    problems = _kind_problems(dict(enumerate(recipe.kinds))) + _training_problems(recipe.train, processes, device)
+    if problems:
+        raise RecipeError(listed(f"recipe {recipe.name!r}", problems))
     shared = {"recipe": recipe.name, "task": recipe.task, "data": recipe.data, "train": recipe.train}
     shared |= {"measure": recipe.measure, "processes": processes, "device": device}
     pairs = [(model, kind, seed) for model in recipe.models for seed in recipe.seeds for kind in recipe.kinds]
     peers = [ModelConfig(name=name, source="peer") for name in recipe.peers]
-    pairs += [(peer, ConvolutionConfig(kind=PEER), seed) for peer in peers for seed in recipe.seeds]
+    pairs += [
+        (peer, ConvolutionConfig(kind=PEER, options=SETTINGS.get(peer.name, {})), seed)
+        for peer in peers
+        for seed in recipe.seeds
+    ]
     runs = [Run(model=model, kind=kind, seed=seed, **shared) for model, kind, seed in pairs]
+    for run in runs:
+        _check_config(run)
     return list({run.id: run for run in runs}.values())
 
 
-def _explain(error: ValidationError) -> str:
-    """One line; an unknown key gets the nearest known one."""
-    problem = error.errors(include_url=False)[0]
-    if problem["type"] != "extra_forbidden":
-        return first_problem(error)
-    *parents, key = problem["loc"]
-    known = _fields_at(parents)
-    place = ".".join(str(part) for part in parents)
-    return f"unknown key {key!r}{f' in {place}' if place else ''}{suggest(str(key), known)}; known: {', '.join(known)}"
+def _kind_problems(kinds: dict[int, ConvolutionConfig]) -> list[str]:
+    """What is wrong with a recipe's kinds, by their place."""
+    from metric_zoo.nn.registry import get_kind
+
+    problems = []
+    for number, entry in kinds.items():
+        try:
+            kind = get_kind(entry.kind)
+            kind.config.from_options(entry.kind, entry.options)
+        except ValueError as error:
+            problems.append(f"kinds.{number}: {error!s:.500}")
+            continue
+        has_head = "head" in kind.config.__dataclass_fields__
+        if (entry.freeze_kernels and kind.layer is None) or (entry.per_pixel and not has_head):
+            flag = "per_pixel" if entry.per_pixel else "freeze_kernels"
+            problems.append(f"kinds.{number}: kind {entry.kind!r} has no sampling to learn: leave {flag} out")
+    return problems
 
 
-def _fields_at(parents: list[Any]) -> list[str]:
-    parts = {"data": DataConfig, "models": ModelConfig, "kinds": ConvolutionConfig, "train": TrainConfig}
-    parts["measure"] = MeasureConfig
-    section = parts.get(parents[0]) if parents else Recipe
-    section = SearchConfig if parents[:2] == ["train", "search"] else section
-    return list(section.model_fields) if section else []
+def _training_problems(train: TrainConfig, processes: int, device: str) -> list[str]:
+    problems = []
+    accumulate = 1 if train.accumulate == "auto" else train.accumulate
+    if train.batch_size % (processes * accumulate):
+        problems.append(
+            f"train.batch_size={train.batch_size} cannot be shared out over {processes} processes"
+            + (f" in {accumulate} parts each" if accumulate > 1 else "")
+        )
+    if train.precision == "fp16" and device == "cpu":
+        problems.append("train.precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'")
+    return problems
+
+
+_TREE = TypeAdapter(Tree)
+
+
+def _check_config(run: Run) -> None:
+    """Each part may be short enough, and the whole be too long for a record."""
+    try:
+        _TREE.validate_python(run.config)
+    except ValidationError as error:
+        raise RecipeError(f"recipe {run.recipe!r}, {run.label}: its configuration: {first_problem(error)}") from None

@@ -6,6 +6,10 @@ import hashlib
 import json
 import math
 import re
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,14 +26,29 @@ from pydantic import (
 
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
+from metric_zoo.reading import parts, read_json
+from metric_zoo.text import told
 
 SCHEMA_VERSION = 1
 
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _measurable(value: float) -> float:
+    if 0 < value < 1e-12:
+        raise ValueError("is above 0 and below 1e-12, which nothing here measures")
+    return value
+
+
+# What a run can yield lies well within; sums, squares and ratios of what lies within are finite.
+Loss = Annotated[float, Field(ge=0, le=1e39, allow_inf_nan=False)]
+"""Of networks that compute in float32; learning rates, too."""
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False), AfterValidator(_measurable)]
+"""Seconds, milliseconds, images per second, joules, MiB or billions of operations."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
+Side = Annotated[int, Field(ge=1, le=10**6)]
 # A record may be a stranger's: what is shown has an end, and what names a file is a name.
-Word = Annotated[str, Field(max_length=200)]
+MAX_WORD = 200
+Word = Annotated[str, Field(max_length=MAX_WORD)]
 MAX_TEXT = 4000
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -43,19 +62,36 @@ def _bounded(tree: Any) -> Any:
     """What has no schema must end, too: in 64 kB and ten levels."""
     level = [tree]
     for _ in range(10):
-        level = [item for part in level if isinstance(part, (dict, list)) for item in _items(part)]
+        level = [item for part in level for item in parts(part)]
     if level:
         raise ValueError("has more than ten levels")
-    if len(json.dumps(tree)) > _MAX_TREE:
+    try:
+        text = json.dumps(tree, allow_nan=False)
+        json.dumps(tree, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"holds what JSON cannot: {error}") from None
+    if len(text) > _MAX_TREE:
         raise ValueError(f"has more than {_MAX_TREE} characters")
     return tree
 
 
-def _items(part: dict | list) -> list:
-    return list(part.values()) if isinstance(part, dict) else part
-
-
 Tree = Annotated[dict[str, Any], AfterValidator(_bounded)]
+
+
+def _in_utc(text: str) -> str:
+    """Without a zone it is UTC, not the zone of whoever reads."""
+    try:
+        time = datetime.fromisoformat(re.sub("Z$", "+00:00", text))  # Python 3.10 knows no Z
+    except ValueError:
+        raise ValueError(f"{text!r} is no ISO 8601 time") from None
+    try:
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc).isoformat()
+    except OverflowError:
+        raise ValueError(f"{text!r} is beyond the calendar") from None
+
+
+Moment = Annotated[str, Field(max_length=40), AfterValidator(_in_utc)]
+"""An ISO 8601 time; it is kept in UTC."""
 
 
 class _Part(BaseModel):
@@ -67,7 +103,7 @@ class _Part(BaseModel):
 class DatasetInfo(_Part):
     """Which data: ``fingerprint`` tells equal names with other data apart.
 
-    It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and sizes in bytes of its files.
+    It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and contents of its files.
     ``unreadable`` images were left out.
     """
 
@@ -75,7 +111,7 @@ class DatasetInfo(_Part):
     train_size: Count
     test_size: Count
     classes: Count
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[Side, Side, Side]
     fingerprint: Word
     unreadable: Count = 0
 
@@ -94,7 +130,7 @@ class Scores(_Part):
 
     top1: Share
     top5: Share
-    loss: NonNegative
+    loss: Loss
     calibration_error: Share | None = None
     images: Count
 
@@ -107,10 +143,10 @@ class Fidelity(_Part):
     over the number of images.
     """
 
-    mse: NonNegative
-    psnr: Annotated[float, Field(allow_inf_nan=False)]
+    mse: Loss
+    psnr: Annotated[float, Field(ge=-400, le=200, allow_inf_nan=False)]
     ssim: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
-    published_mse: NonNegative
+    published_mse: Loss
     images: Count
 
 
@@ -130,12 +166,12 @@ class Epoch(_Part):
     those after it. Top-1 is of classification, the error of denoising."""
 
     epoch: Count
-    lr: NonNegative
-    train_loss: NonNegative
+    lr: Loss
+    train_loss: Loss
     train_top1: Share | None = None
     test_top1: Share | None = None
-    test_mse: NonNegative | None = None
-    seconds: NonNegative
+    test_mse: Loss | None = None
+    seconds: Amount
 
     @property
     def test_score(self) -> float:
@@ -151,16 +187,16 @@ class Throughput(_Part):
     ``joules_per_image`` is what the GPU took, by its own counter (NVML), idle parts of it included.
     """
 
-    median: NonNegative
-    lower_quartile: NonNegative
-    upper_quartile: NonNegative
+    median: Amount
+    lower_quartile: Amount
+    upper_quartile: Amount
     repeats: Count
     batch_size: Count
     dtype: Word
     layout: Word
     compiled: bool
     threads: Count
-    joules_per_image: NonNegative | None = None
+    joules_per_image: Amount | None = None
 
 
 SPEEDS = {
@@ -177,9 +213,9 @@ SPEEDS = {
 class Latency(_Part):
     """Milliseconds of one forward pass at batch size 1."""
 
-    p50: NonNegative
-    p90: NonNegative
-    p99: NonNegative | None = None
+    p50: Amount
+    p90: Amount
+    p99: Amount | None = None
 
 
 class Failure(_Part):
@@ -198,8 +234,8 @@ class Provenance(_Part):
     hardware: Tree
     driver: Word | None
     command: Text
-    started: Word
-    finished: Word
+    started: Moment
+    finished: Moment
 
 
 class Record(_Part):
@@ -243,15 +279,15 @@ class Record(_Part):
     dataset: DatasetInfo | None = None
     converted_layers: Count | None = None
     parameters: Parameters | None = None
-    gflops: NonNegative | None = None
+    gflops: Amount | None = None
     train: Quality | None = None
     test: Quality | None = None
-    generalization_gap: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    generalization_gap: Annotated[float, Field(ge=-1, le=1e90, allow_inf_nan=False)] | None = None
     test_hits: Annotated[str, Field(max_length=2**22)] | None = None
     robustness: Annotated[dict[Word, Share], Field(max_length=100)] = {}
     micro_batches: Count | None = None
-    searched: Annotated[dict[Word, NonNegative | None], Field(max_length=100)] = {}
-    lr: NonNegative | None = None
+    searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = {}
+    lr: Loss | None = None
     epochs: Annotated[list[Epoch], Field(max_length=100_000)] = []
     inference: Throughput | None = None
     inference_single: Throughput | None = None
@@ -260,9 +296,9 @@ class Record(_Part):
     training_single: Throughput | None = None
     training_largest: Throughput | None = None
     latency_ms: Latency | None = None
-    peak_memory_mib: NonNegative | None = None
-    activation_memory_mib: NonNegative | None = None
-    wall_seconds: NonNegative
+    peak_memory_mib: Amount | None = None
+    activation_memory_mib: Amount | None = None
+    wall_seconds: Amount
     provenance: Provenance
     timing: Provenance | None = None
 
@@ -315,6 +351,54 @@ def write_record(path: Path, record: Record) -> None:
         temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def keep_record(path: Path, record: Record) -> None:
+    """Write the record of a run.
+
+    Raises:
+        RecordError: if that is impossible: no fault of the run.
+    """
+    try:
+        write_record(path, record)
+    except OSError as error:
+        raise RecordError(f"record {path} cannot be written: {told(error)}; then the same command goes on") from None
+
+
+def status_of(path: Path) -> str | None:
+    """Of a record, ``"ok"`` or ``"failed"``; None where none is, or none that can be read, which is said once."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _status(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=2**16)
+def _status(path: Path, changed: int, size: int) -> str | None:
+    try:
+        return read_record(path).status
+    except RecordError as error:
+        print(f"note: {error}; it counts as not there", file=sys.stderr, flush=True)
+        return None
+
+
+def readable(paths: Iterable[Path]) -> list[Record]:
+    """The records of those files that are some; of the others it is said why not."""
+    records = []
+    for path in paths:
+        try:
+            records.append(read_record(path))
+        except RecordError as error:
+            print(f"note: {error}; left out", file=sys.stderr, flush=True)
+    return records
+
+
+def set_aside(path: Path) -> None:
+    """Rename what is no record, so that one can take its place."""
+    kept = path.with_name(f"{path.name}.damaged")
+    path.rename(kept)
+    print(f"note: {path} is {kept.name} now, its run is done again", file=sys.stderr, flush=True)
+
+
 def read_record(path: Path) -> Record:
     """Read and validate one record.
 
@@ -322,11 +406,9 @@ def read_record(path: Path) -> Record:
         RecordError: naming the file and what is wrong with it.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"its {path.stat().st_size:,} bytes are more than {MAX_BYTES:,}")
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} cannot be read as JSON: {error}") from None
+        data = read_json(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read as JSON: {told(error)}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise RecordError(f"{path} is not a record: it has no 'schema_version'")
@@ -336,10 +418,6 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(data)
     except ValidationError as error:
         raise RecordError(f"{path} breaks the schema: {first_problem(error)}") from None
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def first_problem(error: ValidationError) -> str:

@@ -16,16 +16,17 @@ from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import MeasureConfig
-from metric_zoo.benchmarks.record import SPEEDS, read_record, write_record
+from metric_zoo.benchmarks.record import SPEEDS, keep_record, read_record, readable
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import run_of, trained_model
-from metric_zoo.errors import DataError, MetricZooError
+from metric_zoo.errors import DataError, MetricZooError, RecordError
+from metric_zoo.files import prepare_folder
 
 FIGURES = ("inference", "inference_single", "training", "training_single")
 """What is measured again, of a record that has it."""
 
 
-def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root: str | None = None) -> None:
+def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root: str | None = None) -> int:
     """Time inference, single images and training of every record's network, in turns; the records get the figures.
 
     Each record's own recipe says with how many images, how often and how long; every round takes its share.
@@ -36,12 +37,21 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root
         cpu: the runs were on a CPU, do not look for a GPU.
         data_root: where the data lie; records do not say.
 
+    Returns:
+        How many records: those that cannot be read are left out, with a note.
+
     Raises:
-        RecordError: for a record without weights; MetricZooError for one of another device, DataError for missing
-            data. All are looked at before the first is timed, and written after the last.
+        RecordError: for a record without weights; MetricZooError for one of another device, or in a folder that takes
+            no files, DataError for missing data. All are looked at before the first is timed, and written after the
+            last.
     """
     if rounds < 1:
         raise MetricZooError(f"rounds={rounds}, expected at least 1")
+    records = [path for path in records if readable([path])]
+    if not records:
+        raise RecordError("there is no record to measure again")
+    for folder in {path.parent for path in records}:
+        prepare_folder(folder)
     clock = Clock()
     device = torch.device("cuda" if not cpu and torch.cuda.is_available() else "cpu")
     networks = [_Network(path, device, data_root) for path in records]
@@ -52,6 +62,7 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root
             print(f"{figure}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     for network in networks:
         network.write(clock)
+    return len(networks)
 
 
 class _Network:
@@ -68,7 +79,10 @@ class _Network:
         here = self._run.data.model_copy(update={"root": data_root})
         splits = get_task(self._run.task).load(self._run.model_copy(update={"data": here}))
         if splits.info.fingerprint != self._record.dataset.fingerprint:
-            raise DataError(f"{path} is of other data than those that {self._run.data.name!r} names here")
+            raise DataError(
+                f"{path} is of other data than those that {self._run.data.name!r} names here, or is older than "
+                "fingerprints of contents"
+            )
         layout = LAYOUTS[self._run.train.layout]
         self._images = first_images(splits.train_clean, self._run.measure.batch_size, device, layout)
         self._timed = {figure: Timed([], 0.0) for figure in FIGURES if getattr(self._record, figure)}
@@ -105,5 +119,5 @@ class _Network:
             changes[figure] = throughput_of(timed, self._count(figure), self._run, self._model)
         single = self._timed.get("inference_single")
         changes["latency_ms"] = measure.latency(single) if single else None
-        changes["timing"] = provenance(clock.started)
-        write_record(self._path, self._record.model_copy(update=changes))
+        changes["timing"] = provenance(clock)
+        keep_record(self._path, self._record.model_copy(update=changes))

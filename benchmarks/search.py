@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from pydantic import FiniteFloat, TypeAdapter
 from torch.utils.data import Subset
 
 from metric_zoo.benchmarks.data import Splits
@@ -15,11 +16,12 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.tasks import get_task
-from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.benchmarks.train import Seconds, Trainer
 from metric_zoo.files import replacing
 
 FOLDER = "search"
 """In that of a run's checkpoints."""
+_LOSSES, _SECONDS = TypeAdapter(dict[str, FiniteFloat | None]), TypeAdapter(Seconds)
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ def search_rate(
     """
     search, held, folder = run.train.search, held_out(splits), checkpoints / FOLDER
     known = folder / f"losses-{splits.info.fingerprint[:16]}.json"
-    kept = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {"losses": {}, "seconds": 0.0}
-    losses, clock = kept["losses"], Clock()
+    kept, clock = _kept(known), Clock()
+    losses = dict(kept.losses)
     for rate in dict.fromkeys(search.lr):
         name = repr(rate)
         if name in losses:
@@ -55,12 +57,22 @@ def search_rate(
         if accelerator.is_main_process:
             log.write(f"learning rate {name}: held-out loss {losses[name]}")
             with replacing(known) as temporary:
-                seconds = kept["seconds"] + clock.seconds()
+                seconds = kept.seconds_before + clock.seconds()
                 temporary.write_text(json.dumps({"losses": losses, "seconds": seconds}), encoding="utf-8")
         accelerator.wait_for_everyone()
         trainer.forget()
         fresh.free_memory()
-    return Search(losses, kept["seconds"])
+    return Search(losses, kept.seconds_before)
+
+
+def _kept(path: Path) -> Search:
+    """What was tried before; nothing where its file is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        losses, seconds = _LOSSES.validate_python(found["losses"]), _SECONDS.validate_python(found["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Search({}, 0.0)
+    return Search(losses, seconds)
 
 
 def _loss(trainer: Trainer, held: Splits) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from metric_zoo.benchmarks.launch import Processes, preflight, run_recipe
 from metric_zoo.benchmarks.recipe import expand, load_recipe
 from metric_zoo.benchmarks.sweep import LOGS
 from metric_zoo.errors import MetricZooError
+from metric_zoo.files import prepare_folder
 
 EXECUTORS = ("slurm", "local")
 
@@ -61,6 +63,7 @@ def submit_recipe(
     parameters["cpus_per_task"] = processes * (1 + runs[0].train.num_workers)
     if not cpu:
         parameters["gpus_per_node"] = processes
+    prepare_folder(folder / LOGS / "jobs")
     job = _Job(recipe.resolve(), folder.resolve(), processes, cpu, weights)
     try:
         launcher = submitit.AutoExecutor(folder=folder / LOGS / "jobs", cluster=executor)
@@ -76,10 +79,12 @@ class _Job:
 
     def __init__(self, recipe: Path, folder: Path, processes: int, cpu: bool, weights: bool) -> None:
         self._recipe, self._folder, self._processes, self._cpu, self._weights = recipe, folder, processes, cpu, weights
+        self._command = sys.argv
 
     def __call__(self) -> dict[str, int]:
         if not self._cpu and not torch.cuda.is_available():
             raise MetricZooError("this job has no GPU: its runs would be others than those asked for")
+        sys.argv = self._command  # what the user typed is what records tell
         return dict(
             run_recipe(self._recipe, self._folder, Processes(self._processes), self._cpu, weights=self._weights)
         )

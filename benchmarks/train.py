@@ -9,11 +9,12 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -27,7 +28,7 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.optimization import build_optimizer, moving_average, rate, set_rate
 from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Epoch
+from metric_zoo.benchmarks.record import Epoch, first_problem
 from metric_zoo.benchmarks.tasks import Evaluation, get_task
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.nn.groups import head_regularization
@@ -35,22 +36,25 @@ from metric_zoo.nn.groups import head_regularization
 _STEPS_BETWEEN_LOOKS = 20
 
 
+Seconds = Annotated[float, Field(ge=0, le=1e10)]
+
+
 @dataclass
 class Progress:
     """How far a run is: all that a checkpoint holds beside weights and random numbers."""
 
-    epoch: int = 0
-    step: int = 0
+    epoch: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=0)] = 0
     """Steps done of the epoch."""
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    sums: Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)] = field(default_factory=lambda: [0.0] * 3)
     """Of the epoch so far, over all processes: losses, right answers, images."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0
+    epoch_seconds: Seconds = 0.0
+    seconds: Seconds = 0.0
     """Of the whole run, before this process began."""
     fingerprint: str = ""
     """Of the data."""
-    micro_batches: int = 1
+    micro_batches: Annotated[int, Field(ge=1)] = 1
     """Of a step on every process: batch normalisation sees them."""
 
 
@@ -137,8 +141,7 @@ class Trainer:
             FloatingPointError: if the loss is not finite.
             SystemExit: with `RESUMABLE`, after a checkpoint, when asked to stop.
         """
-        restored = self._checkpoints.restore()
-        self.progress = Progress(**restored) if restored else self.progress
+        self.progress = self._checkpoints.restore(self._checked) or self.progress
         if self.progress.fingerprint != self._splits.info.fingerprint:
             raise DataError(f"the data have changed since {self._label} was stopped: give it the former ones")
         self._go_on_in(self.progress.micro_batches)
@@ -165,6 +168,22 @@ class Trainer:
                 if self._asked_and_due(interruption)[0]:
                     self._stop()
         return [Epoch(**epoch) for epoch in self.progress.epochs]
+
+    def _checked(self, progress: Any) -> Progress:
+        """What a checkpoint says, if a run like this can have said it; of other data the steps cannot be told.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        try:
+            found = TypeAdapter(Progress).validate_python(progress)
+            found.epochs = [Epoch.model_validate(epoch).model_dump() for epoch in found.epochs]
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
+        steps = found.step if found.fingerprint != self._splits.info.fingerprint else self._batches.steps
+        if len(found.epochs) != found.epoch or found.epoch > self.run.train.epochs or found.step > steps:
+            raise ValueError(f"its progress, epoch {found.epoch} and step {found.step}, is none of this run")
+        return found
 
     def _go_on_in(self, micro_batches: int) -> None:
         """As many as the run began with: other parts would make another run of it."""

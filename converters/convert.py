@@ -18,11 +18,12 @@ from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_la
 from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.inputs import Inputs
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.original import CONVERTED, restore
 from metric_zoo.converters.progress import progress
-from metric_zoo.converters.refuse import check_model
+from metric_zoo.converters.refuse import check_model, check_not_sharded
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.resize import images_of
-from metric_zoo.converters.rewrite import CONVERTED, INITS, build_layer, check_lossless, check_may_start_uniform, swap
+from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
 from metric_zoo.converters.select import Decision, check_selection, select
 from metric_zoo.converters.sparse import sparsify
 from metric_zoo.converters.verify import (
@@ -183,10 +184,12 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         The model without sampled layers; with ``inplace=False`` the argument is untouched.
 
     Raises:
-        ConversionError: naming the layers whose rule has been trained. The model is then left as it was.
+        ConversionError: naming the layers whose rule has been trained, or for a sharded model. The model is then left
+            as it was.
     """
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    check_not_sharded(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, CONVERTED)}
     if any(p.is_meta for layer in layers.values() for p in layer.parameters()):
         raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
@@ -200,25 +203,9 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         )
     if not inplace:
         model = full_copy(model)
-    swap(model, {m: _plain(m) for m in model.modules() if isinstance(m, CONVERTED)})
+    swap(model, {m: restore(m) for m in model.modules() if isinstance(m, CONVERTED)})
     detach(model)
     return model
-
-
-def _plain(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
-    """The convolution a layer came from, with the layer's parameters and mode."""
-    origin = getattr(layer, "_origin", None)
-    if origin is not None and isinstance(layer, SampledConv2d) and "weight" not in layer._parameters:
-        raise ConversionError("a layer whose weight is computed (weight norm or a parametrization) cannot be reverted")
-    if origin is None:
-        raise ConversionError("a layer that was not made by mz.convert has no original to revert to")
-    conv = origin[0]
-    if isinstance(layer, SparseKernelComplex2d):
-        conv.to(layer.weights)  # what the model has been moved to since
-    for key in list(conv._parameters):
-        conv._parameters[key] = layer._parameters.get(key, conv._parameters[key])
-    conv.train(layer.training)
-    return conv
 
 
 def _check_arguments(model: Any, to: str, init: str, output: str) -> None:
@@ -381,7 +368,7 @@ def difference_in_float64(model: nn.Module, inputs: Inputs, layers: Iterable[str
     try:
         after = run(double, wide)
         modules = dict(double.named_modules())
-        swap(double, {modules[name]: _plain(modules[name]) for name in layers})
+        swap(double, {modules[name]: restore(modules[name]) for name in layers})
         return output_difference(after, run(double, wide))
     except RuntimeError:
         return None

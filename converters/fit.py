@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from metric_zoo.converters.inputs import Inputs, call
 from metric_zoo.converters.modes import evaluation
+from metric_zoo.converters.original import find_original
 from metric_zoo.converters.progress import PATIENCE
 from metric_zoo.converters.rewrite import build_layer
 from metric_zoo.errors import ConversionError
@@ -61,7 +62,7 @@ def build_fitting_layer(name: str, old: SampledConv2d, to: str, options: Mapping
         )
     layer = build_layer(name, _as_plain(old), to, groups)
     layer.standardization = old.standardization
-    layer._origin = getattr(old, "_origin", None)
+    layer._origin = find_original(old)
     return layer
 
 

@@ -54,6 +54,16 @@ def check_not_scripted(scriptable: bool | None = None) -> None:
         )
 
 
+def check_not_sharded(model: nn.Module) -> None:
+    """Raise for a model whose parameters `torch.distributed.fsdp.fully_shard` puts into the layers that it has seen.
+
+    Raises:
+        ConversionError: saying what to do instead.
+    """
+    if any("FSDPModule" in (cls.__name__ for cls in type(module).__mro__) for module in model.modules()):
+        raise ConversionError("a model that fully_shard has sharded cannot be reverted: revert it, then shard it")
+
+
 def _reason(module: nn.Module) -> str:
     # By name: importing torch._dynamo or torch.distributed.fsdp to ask would cost more than the conversion.
     names = {cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.")}
@@ -64,6 +74,12 @@ def _reason(module: nn.Module) -> str:
         return "a TorchScript module: convert the Python model, then script it"
     if "OptimizedModule" in names:
         return "compiled: convert model._orig_mod, then torch.compile the result"
+    if _is_adapter(module) and any(isinstance(inner, nn.Conv2d) for inner in module.modules()):
+        return "an adapted convolution of PEFT: convert first, then adapt; or merge_and_unload() first, then convert"
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
         return "lazy, its weights do not exist yet: run the model once, then convert it"
     return ""
+
+
+def _is_adapter(module: nn.Module) -> bool:
+    return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in type(module).__mro__)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from metric_zoo.converters.attributes import drop, keep
+from metric_zoo.converters.original import CONVERTED, NAME
 from metric_zoo.converters.verify import Difference, nothing_compared
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
@@ -130,6 +131,7 @@ class ConversionReport:
         output_float64: the same in double precision, where float32's rounding alone exceeds the tolerance; else None.
         not_compared: why the outputs were not compared; None if they were.
         atrous: whether ResNet's layer 4 now runs at stride 1, with dilation 2 (the paper's preset).
+        gone: names of layers that were converted and have since been taken out of the model (merged, replaced).
     """
 
     model: str
@@ -139,6 +141,7 @@ class ConversionReport:
     output_float64: Difference | None = None
     not_compared: str | None = None
     atrous: bool = False
+    gone: tuple[str, ...] = ()
 
     @property
     def worst_layer(self) -> tuple[str, Difference] | None:
@@ -187,6 +190,8 @@ class ConversionReport:
         ]
         forms = Counter(layer.head for layer in self.converted.values() if layer.head)
         heads = ", ".join(f"{count} {form}" for form, count in forms.items())
+        if self.gone:
+            lines.append(f"  gone    {len(self.gone):4d}  no longer in the model: {self.gone[0]!r} is the first")
         lines.append(f"  added parameters  {self.head_parameters:,}" + (f" ({heads} heads)" if heads else ""))
         verdict = "moved    " if self.approximations else "unchanged"
         if self.atrous:
@@ -260,6 +265,10 @@ def attach(model: nn.Module, report: ConversionReport) -> None:
         report.skipped = {name: why for name, why in report.skipped.items() if name not in report.converted}
         report.atrous |= previous.atrous
     keep(model, _ATTRIBUTE, report)
+    # Each knows its name: wrappers (PEFT's, FSDP's) put their own before it, and what is merged takes it along.
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name in report.converted and isinstance(module, CONVERTED):
+            setattr(module, NAME, name)
 
 
 def detach(model: nn.Module) -> None:
@@ -268,7 +277,7 @@ def detach(model: nn.Module) -> None:
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:
-    """The report of a model that `convert` returned.
+    """The report of a model that `convert` returned: of the layers that are still there.
 
     Raises:
         ConversionError: if the model was not converted.
@@ -276,4 +285,6 @@ def conversion_report(model: nn.Module) -> ConversionReport:
     report = getattr(model, _ATTRIBUTE, None)
     if report is None:
         raise ConversionError(f"{type(model).__name__} has no conversion report: it did not come from mz.convert")
-    return report
+    present = {getattr(module, NAME, None) for module in model.modules() if isinstance(module, CONVERTED)}
+    there = {name: layer for name, layer in report.converted.items() if name in present}
+    return replace(report, converted=there, gone=tuple(name for name in report.converted if name not in there))

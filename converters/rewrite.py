@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from metric_zoo.converters.merges import guard_merges
+from metric_zoo.converters.original import inherit
 from metric_zoo.converters.source import behaviour
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import get_kind
-from metric_zoo.nn.sparse import SparseKernelComplex2d
 
-CONVERTED = (SampledConv2d, SparseKernelComplex2d)
-"""Classes of what a conversion puts in a convolution's place."""
 INITS = ("pretrained", "uniform", "fit")
 
 
@@ -63,18 +62,6 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
     return layer
 
 
-def inherit(layer: nn.Module, conv: nn.Conv2d) -> None:
-    """Give ``layer`` the mode, the buffers, the hooks and all other attributes of what it replaces."""
-    layer.train(conv.training)
-    layer._buffers, layer._non_persistent_buffers_set = conv._buffers, conv._non_persistent_buffers_set
-    for attribute, value in vars(conv).items():
-        # Every kind of hook with the flags that belong to it, and whatever a user has hung on the convolution.
-        if (attribute.startswith("_") and "hook" in attribute) or attribute not in vars(layer):
-            setattr(layer, attribute, value)
-    # In a tuple, so that it is no submodule: it holds the same parameters and costs nothing. `revert` needs it.
-    layer._origin = (conv,)
-
-
 def check_may_start_uniform(name: str, layer: SampledConv2d) -> None:
     """Raise where constant kernels would leave nothing.
 
@@ -107,3 +94,4 @@ def swap(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
         for name, child in list(module._modules.items()):
             if child in replacements:
                 module._modules[name] = replacements[child]
+    guard_merges(model)

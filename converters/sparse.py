@@ -15,9 +15,10 @@ from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.atrous import is_atrous
 from metric_zoo.converters.filters import Filters
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.original import inherit
 from metric_zoo.converters.progress import PATIENCE
 from metric_zoo.converters.report import Approximation, ConversionReport, attach, describe
-from metric_zoo.converters.rewrite import inherit, swap
+from metric_zoo.converters.rewrite import swap
 from metric_zoo.converters.select import Decision, check_selection, select
 from metric_zoo.converters.source import behaviour
 from metric_zoo.converters.verify import layer_differences, nothing_compared, output_difference, run

@@ -12,11 +12,12 @@ import yaml
 
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.leaderboards.cells import printable, printable_lines
-from metric_zoo.leaderboards.collect import Collection, collect
+from metric_zoo.leaderboards.collect import Collection, collect, shown
 from metric_zoo.leaderboards.site import render_site
 from metric_zoo.leaderboards.site.views import BOARDS, TASKS, Board
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet
+from metric_zoo.reading import read_text
 
 _MARKER = "leaderboard.json"
 """A folder that holds it, and nothing that is not of a leaderboard, may be replaced by a newer one."""
@@ -24,6 +25,7 @@ _OWN = {"assets", "models", "plots", "runs", ".nojekyll"} | {f"{name}.html" for 
 """What an older leaderboard may hold and this one need not."""
 NOTES = "notes.yaml"
 """Beside records: what to say about a board, by its name."""
+_MOST_NOTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,30 @@ def build(records: Path, out: Path, more: Sequence[Board] = (), extra: Mapping[s
         RecordError: if there is no sound record of a run that went well.
         MetricZooError: if ``out`` holds something else or cannot be written.
     """
-    collection = collect(records)
-    board = leaderboard(collection.records)
+    notes = _notes(records)
+
+    def render(some: Collection) -> tuple[pd.DataFrame, dict[str, bytes]]:
+        board = leaderboard(some.records)
+        files = {**_tables(board), **render_site(board, some, more, notes)}
+        return board, {name: text if isinstance(text, bytes) else text.encode() for name, text in files.items()}
+
+    (board, files), collection = shown(collect(records), render)
     if board.empty:
         raise RecordError(_nothing(records, collection))
-    files: dict[str, str | bytes] = {
+    write_folder(out, {**files, **(extra or {})})
+    return Built(board, collection)
+
+
+def _tables(board: pd.DataFrame) -> dict[str, str | bytes]:
+    if board.empty:
+        return {}
+    return {
         "leaderboard.csv": to_csv(board),
         "leaderboard.parquet": to_parquet(board),
         _MARKER: to_json(board),
         "leaderboard.md": to_markdown(board),
         "leaderboard.tex": to_latex(board),
-        **render_site(board, collection, more, _notes(records)),
-        **(extra or {}),
     }
-    write_folder(out, files)
-    return Built(board, collection)
 
 
 def _notes(folder: Path) -> dict[str, str]:
@@ -76,8 +87,8 @@ def _notes(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = yaml.safe_load(read_text(path, _MOST_NOTES))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise RecordError(f"{path} is no mapping of text by board")

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from metric_zoo.benchmarks.recipe import DTYPES, DataConfig, TrainConfig
+from metric_zoo.benchmarks.peer_settings import UNSAID
+from metric_zoo.benchmarks.recipe import DTYPES, PEER, DataConfig, TrainConfig
 from metric_zoo.benchmarks.record import Record, config_id
 
 
@@ -139,12 +140,13 @@ def _torch(record: Record) -> list[str]:
 
 
 def _options(record: Record) -> str:
-    """The kind's options and placement, as a reader would write them."""
+    """The kind's options and placement, as a reader would write them; a peer's settings."""
     kind = section(record, "kind")
     placement = {"where": kind.get("where")} if kind.get("where") is not None else {}
     start = {"init": kind["init"]} if kind.get("init", "pretrained") != "pretrained" else {}
     flags = {name: True for name in ("freeze_kernels", "batch_mixed", "per_pixel") if kind.get(name)}
-    return _pairs({**record.options, **placement, **start, **flags})
+    options = UNSAID.get(record.model, {}) if record.kind == PEER and not record.options else record.options
+    return _pairs({**options, **placement, **start, **flags})
 
 
 _ALWAYS = ("epochs", "batch_size", "optimizer", "lr", "schedule")

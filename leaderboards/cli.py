@@ -78,12 +78,11 @@ def _build(records: Path, out: Path, more: list[Board], strict: bool, extra: dic
 @app.command()
 def check(records: Records) -> None:
     """Read every record of a folder and say which cannot be true; exit code 1 if there is one."""
-    from metric_zoo.leaderboards.collect import collect
-    from metric_zoo.leaderboards.soundness import contradictions
+    from metric_zoo.leaderboards.collect import collect, shown
+    from metric_zoo.leaderboards.statistics import leaderboard
 
-    found = collect(records)
+    _, found = shown(collect(records), lambda some: leaderboard(some.records))
     problems = [f"{problem.file}: {problem.reason}" for problem in found.problems]
-    problems += [f"{record.id}: {problem}" for record in found.records for problem in contradictions(record)]
     typer.echo(f"{len(found.records)} records, {len(problems)} problems")
     _report(problems, strict=True)
 

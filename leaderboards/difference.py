@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from metric_zoo.leaderboards.collect import collect
+from metric_zoo.leaderboards.collect import Collection, collect, shown
 from metric_zoo.leaderboards.statistics import leaderboard
+from metric_zoo.leaderboards.tables import number
 from metric_zoo.text import columns
 
 _SHOWN = ("dataset", "model", "kind", "options")
@@ -35,8 +36,12 @@ def difference(old: Path, new: Path) -> str:
 
 
 def _cells(folder: Path) -> dict[str, dict]:
-    board = leaderboard(collect(folder).records)
-    return {row["cell"]: row for row in board.to_dict("records")}
+    rows, _ = shown(collect(folder), _rows)
+    return {row["cell"]: row for row in rows}
+
+
+def _rows(collection: Collection) -> list[dict]:
+    return leaderboard(collection.records).to_dict("records")
 
 
 def _words(row: dict) -> list[str]:
@@ -44,5 +49,5 @@ def _words(row: dict) -> list[str]:
 
 
 def _figures(row: dict) -> list[str]:
-    figures = ("" if pd.isna(row[name]) else f"{row[name]:,.{digits}f}" for name, digits in _COMPARED.items())
+    figures = ("" if pd.isna(row[name]) else number(row[name], digits) for name, digits in _COMPARED.items())
     return [str(row["runs"]), *figures]

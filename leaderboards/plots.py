@@ -37,7 +37,8 @@ _GAPS = {True: "generalization gap, points", False: "generalization gap δ"}
 _SCORES = {True: "test top-1, %", False: "test PSNR, dB"}
 """Of classification, and of what restores images."""
 _LABELLED = 12
-
+_NAME = 40
+"""Characters: a longer name would leave no room for the axes."""
 
 _KNOWN = ("standard", "deformable", "shifted", "metric", "modulated", "geodesic", "active", "peer")
 
@@ -69,7 +70,7 @@ def _tradeoff(axes, rows: pd.DataFrame, name: str) -> None:
     rows = rows.assign(parameters=rows["parameters"] / 1e3, score=score(rows), deviation=score(rows, "_std").fillna(0))
     axes.locator_params(axis="x", nbins=5)
     for kind, part in rows.groupby("kind"):
-        style = {"linestyle": "none", "elinewidth": 1, "label": kind, **_look(kind)}
+        style = {"linestyle": "none", "elinewidth": 1, "label": kind[:_NAME], **_look(kind)}
         axes.errorbar(part[name], part["score"], part["deviation"], **style)
     front = rows[rows[f"front_{name}"]].sort_values([name, "score"])
     axes.plot(front[name], front["score"], color=_INK, linewidth=1, linestyle="--", zorder=0)
@@ -129,7 +130,7 @@ def over_kernels(rows: pd.DataFrame) -> str:
 def _short(kind: str, options: str) -> str:
     """A legend has no room for more than what the published tables name."""
     told = [option for option in options.split(", ") if option.startswith("eps_omega=")]
-    return ", ".join([kind, *told])
+    return ", ".join([kind, *told])[:_NAME]
 
 
 _DASHES = ("-", "--", ":", "-.")

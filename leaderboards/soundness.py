@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from datetime import datetime
 
 from metric_zoo.benchmarks.hits import unpack_hits
 from metric_zoo.benchmarks.recipe import DTYPES, PEER
-from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, Scores, Throughput, config_id
+from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Provenance, Record, Scores, Throughput, config_id
 from metric_zoo.leaderboards.cells import printable, section
 
 
@@ -26,6 +27,10 @@ def is_marked(record: Record) -> bool:
 
 
 def _identity(record: Record) -> Iterator[str]:
+    try:
+        json.dumps(record.config, allow_nan=False)
+    except ValueError:
+        yield "its configuration holds a number that is not finite"
     if config_id(record.config) != record.id:
         yield f"id is {record.id}, but the configuration's hash is {config_id(record.config)}"
     told = {"recipe": record.recipe, "task": record.task, "seed": record.seed, "processes": record.world_size}
@@ -51,15 +56,23 @@ def _same(one: object, other: object) -> bool:
 
 
 def _provenance(record: Record) -> Iterator[str]:
-    try:
-        start, end = (datetime.fromisoformat(t) for t in (record.provenance.started, record.provenance.finished))
-        if end < start:
-            yield "it ended before it began"
-    except (ValueError, TypeError):
-        yield "its beginning or end is no ISO 8601 time"
-    sha = record.provenance.git_sha
-    if sha is not None and not re.fullmatch("[0-9a-f]{40}", sha):
-        yield f"git_sha {sha!r} is no commit"
+    for what, source in (("it", record.provenance), ("its timing", record.timing)):
+        if source is not None:
+            yield from _source(what, source)
+
+
+# Not the reader's clock: what a board shows must not depend on the day.
+_YEARS = range(2020, 2100)
+
+
+def _source(what: str, source: Provenance) -> Iterator[str]:
+    start, end = (datetime.fromisoformat(time) for time in (source.started, source.finished))
+    if end < start:
+        yield f"{what} ended before it began"
+    if start.year not in _YEARS or end.year not in _YEARS:
+        yield f"{what} began in {start.year} and ended in {end.year}: a clock was wrong"
+    if source.git_sha is not None and not re.fullmatch("[0-9a-f]{40}", source.git_sha):
+        yield f"git_sha {source.git_sha!r} is no commit"
 
 
 def _figures(record: Record) -> Iterator[str]:
@@ -98,8 +111,8 @@ def _scores(scores: Scores | Fidelity, size: int) -> Iterator[str]:
 
 
 def _fidelity(scores: Fidelity) -> Iterator[str]:
-    # The logarithm is convex: a mean of PSNRs is no lower than the PSNR of the mean.
-    if scores.mse > 0 and scores.psnr < -10 * math.log10(scores.mse) - 1e-3:
+    # The logarithm is convex: a mean of PSNRs is no lower than the PSNR of the mean; that of an image ends at 150 dB.
+    if scores.psnr < -10 * math.log10(max(scores.mse, 1e-15)) - 1e-3:
         yield f"a PSNR of {scores.psnr:.3f} dB is too low for a mean squared error of {scores.mse:.3g}"
     if scores.published_mse > scores.mse * (1 + 1e-9):
         yield "published_mse is above mse"

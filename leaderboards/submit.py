@@ -12,8 +12,8 @@ from metric_zoo.benchmarks.recipe import PEER
 from metric_zoo.benchmarks.record import Record, read_record, record_key, record_path, write_record
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.leaderboards.cells import printable, section
-from metric_zoo.leaderboards.collect import collect
-from metric_zoo.leaderboards.soundness import contradictions, is_marked
+from metric_zoo.leaderboards.collect import collect, read_sound
+from metric_zoo.leaderboards.soundness import is_marked
 
 _GFLOPS_TOLERANCE = 1e-6
 
@@ -37,16 +37,15 @@ def submit(paths: list[Path], to: Path, allow_changed: bool = False, rebuild: bo
     known = _fingerprints(to)
     problems = []
     for path in paths:
-        try:
-            record = read_record(path)
-        except RecordError as error:
-            problems.append(printable(str(error), 300))
+        record = read_sound(path)
+        if isinstance(record, str):
+            problems.append(f"{printable(str(path))}: {printable(record, 300)}")
             continue
         target = record_path(to, record.model, record.kind, record.seed, record_key(record))
-        found = [*contradictions(record), *_refusals(record, allow_changed, known), *_conflicts(record, target, taken)]
+        found = [*_refusals(record, allow_changed, known), *_conflicts(record, target, taken)]
         if not found and rebuild:
             found += recounted(record)
-        problems += [f"{path}: {printable(problem, 300)}" for problem in found]
+        problems += [f"{printable(str(path))}: {printable(problem, 300)}" for problem in found]
         taken[target] = record
     if problems:
         raise RecordError("refused: " + "; ".join(problems))
@@ -88,7 +87,10 @@ def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> lis
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
     if known.get(_data(record), record.dataset.fingerprint) != record.dataset.fingerprint:
-        return [f"its data {record.dataset.name!r} are not those of the results so far (another fingerprint)"]
+        return [
+            f"its data {record.dataset.name!r} are not those of the results so far (another fingerprint; a "
+            "folder's is of contents now, and was of names and sizes)"
+        ]
     if is_marked(record) and not allow_changed:
         return ["its source was not a clean commit: allow it with --allow-changed, and boards will mark it"]
     return []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +43,13 @@ class Column:
         return None if pd.isna(value) else value
 
 
+def number(value: float, digits: int, sign: str = "") -> str:
+    """With a fixed number of decimals where a cell has room for it."""
+    return f"{value:{sign},.{digits}f}" if abs(value) < 1e12 else f"{value:{sign}.3e}"
+
+
 def _number(name: str, digits: int, scale: float = 1.0, sign: str = "") -> Callable[[Any], str]:
-    return lambda row: "" if pd.isna(row[name]) else f"{row[name] * scale:{sign},.{digits}f}"
+    return lambda row: "" if pd.isna(row[name]) else number(row[name] * scale, digits, sign)
 
 
 def _spread(name: str) -> Callable[[Any], str]:
@@ -50,7 +57,7 @@ def _spread(name: str) -> Callable[[Any], str]:
         deviation = row[f"{name}_std"]
         if pd.isna(row[name]):
             return ""
-        return f"{row[name]:,.2f}" + ("" if pd.isna(deviation) else f" ± {deviation:,.2f}")
+        return number(row[name], 2) + ("" if pd.isna(deviation) else f" ± {number(deviation, 2)}")
 
     return text
 
@@ -58,7 +65,7 @@ def _spread(name: str) -> Callable[[Any], str]:
 def _interval(name: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
-        return "" if pd.isna(low) else f"{low:.2f} to {high:.2f}"
+        return "" if pd.isna(low) else f"{number(low, 2)} to {number(high, 2)}"
 
     return text
 
@@ -178,6 +185,8 @@ class Group:
 def groups_of(board: pd.DataFrame) -> list[Group]:
     """In the order of the board."""
     found, titles = [], set()
+    if board.empty:
+        return found
     for identity, rows in board.groupby("group", sort=False):
         words = {name: str(rows[name].iloc[0]) for name in _GROUP}
         recipes = ", ".join(sorted(set(rows["recipe"])))
@@ -256,9 +265,28 @@ def _flat(board: pd.DataFrame) -> pd.DataFrame:
     return board.assign(**lists)
 
 
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_UNSEEN = ("Cc", "Cf", "Mn", "Me", "Zs", "Zl", "Zp")
+_FILLERS = "\u115f\u1160\u3164\uffa0"
+"""Letters of Hangul that nobody sees either."""
+
+
 def no_formula(value: Any) -> Any:
-    """A cell of a CSV file that no spreadsheet runs."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A cell of a CSV file that no spreadsheet runs: an apostrophe stands before text that begins with a sign, also
+    with a full-width one or behind what cannot be seen. Numbers stay numbers."""
+    if not isinstance(value, str) or _PLAIN_NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if value.startswith(("\t", "\r", "\n")) or _first_sign(value) in _SIGNS else value
+
+
+_SIGNS = ("=", "+", "-", "@", "\u2212")
+"""The last is the minus of mathematics."""
+
+
+def _first_sign(text: str) -> str:
+    """The first character that is seen, as a spreadsheet that normalises width and style reads it."""
+    seen = (c for c in text if unicodedata.category(c) not in _UNSEEN and c not in _FILLERS)
+    return unicodedata.normalize("NFKC", next(seen, " "))[0]
 
 
 _LATEX = {

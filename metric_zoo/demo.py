@@ -6,13 +6,13 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from metric_zoo.benchmarks.launch import Processes, run_recipe
 from metric_zoo.benchmarks.recipe import find_recipe
 from metric_zoo.converters import conversion_report, convert
 from metric_zoo.errors import DataError, MetricZooError
+from metric_zoo.images import read_8_bits
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.tables import COLUMNS
 from metric_zoo.text import columns as columns_text
@@ -108,7 +108,7 @@ def labelled_images() -> tuple[Tensor, Tensor]:
             v2.Normalize([0.5] * 3, [0.5] * 3),
         ]
     )
-    images = [transform(Image.open(file).convert("RGB")) for file in files]
+    images = [transform(read_8_bits(file).convert("RGB")) for file in files]
     labels = [int(file.stem.split("_")[-1]) for file in files]
     return torch.stack(images), torch.tensor(labels)
 

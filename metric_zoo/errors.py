@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from metric_zoo.text import utf8
+
 
 class MetricZooError(ValueError):
-    """Something the caller gave cannot be used; the message names the value, what was expected and what to do."""
+    """Something the caller gave cannot be used; the message names the value, what was expected and what to do.
+
+    It can be written anywhere, though it names a file whose name is not UTF-8.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(utf8(message))
 
 
 class ConversionError(MetricZooError):

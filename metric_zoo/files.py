@@ -1,12 +1,38 @@
-"""Writing files so that a reader sees the whole file or none."""
+"""Files: only such are opened, and they are written so that a reader sees the whole file or none."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from metric_zoo.errors import MetricZooError
+from metric_zoo.text import told
+
+_KINDS = {
+    "a folder": stat.S_ISDIR,
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
+_PROBE = 2**16
+"""Bytes that a folder must have room for: more than the record of a short run."""
+
+
+def check_regular(path: Path | str) -> os.stat_result:
+    """The status of a file; whoever opened a pipe or a device might wait for ever.
+
+    Raises:
+        OSError: if it is missing, out of reach, or no file.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for name, is_one in _KINDS.items() if is_one(status.st_mode)), "something else")
+        raise OSError(f"it is {kind}, not a file")
+    return status
 
 
 @contextmanager
@@ -25,3 +51,24 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder with its parents, and try whether files can be written in it.
+
+    Raises:
+        MetricZooError: saying why not; what was made on the way is gone again.
+    """
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        str(folder).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(bytes(_PROBE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except (OSError, ValueError) as error:
+        for path in made:
+            with suppress(OSError, ValueError):
+                path.rmdir()
+        raise MetricZooError(f"{folder} is no folder that files can be written in: {told(error)}") from None

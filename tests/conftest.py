@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 
 # The compiler's cache on disk does not see how an operator is registered, so a change of ours could go untested.
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 # Before anything imports triton, or the package, which asks for it: kernels run in triton's interpreter, on CPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def interpreter_fault() -> str:
+    """Why triton's interpreter cannot run the kernels here; empty if it can."""
+    try:
+        triton, numpy = version("triton"), version("numpy")
+    except PackageNotFoundError:
+        return "triton is not installed"
+    if Version(triton) >= Version("3.7") or Version(numpy) < Version("2.4"):
+        return ""
+    return (
+        f"the interpreter of triton {triton} asks numpy {numpy} for the int() of an array, a loop's bound, which "
+        "numpy refuses from 2.4 on: triton 3.7 is right"
+    )
+
+
+interpreted = pytest.mark.skipif(bool(interpreter_fault()), reason=interpreter_fault())
+"""Marks what runs kernels in triton's interpreter."""
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -20,6 +20,7 @@ from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.convert import difference_in_float64
 from metric_zoo.converters.copies import meta_copy, shell_copy, to_meta
 from metric_zoo.converters.inputs import cropped
+from metric_zoo.converters.original import restore
 from metric_zoo.converters.select import MIN_INPUT_SIDE, select
 from metric_zoo.converters.verify import RELATIVE_TOLERANCE, output_difference, run
 from metric_zoo.nn.base import SampledConv2d
@@ -320,7 +321,7 @@ def _check_copy(model: nn.Module) -> None:
     assert [type(m) for m in twin.modules()] == [type(m) for m in source.modules()], "a copy has other classes"
     for name, layer in twin.named_modules():
         if isinstance(layer, SampledConv2d):
-            assert layer._origin[0].weight is layer.weight, f"{name}: a copy reverts to another weight"
+            assert restore(layer).weight is layer.weight, f"{name}: a copy reverts to another weight"
 
 
 def _check_revert(subject: _Subject) -> None:

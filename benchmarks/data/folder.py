@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from metric_zoo.benchmarks.data.pictures import Preparation, of_8_bits
+from metric_zoo.benchmarks.data.digests import digest_of
+from metric_zoo.benchmarks.data.listing import pictures_below, subfolders
+from metric_zoo.benchmarks.data.pictures import Preparation
 from metric_zoo.benchmarks.data.splits import Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError
+from metric_zoo.images import read_8_bits
+from metric_zoo.text import utf8
 
 
 def load_folder(config: DataConfig) -> Splits:
@@ -27,11 +29,11 @@ def load_folder(config: DataConfig) -> Splits:
     clean = Preparation(config, augmented=False)
     root = data_root(config)
     train, test = _subfolder(root, "train"), _subfolder(root, "test", "val")
-    unreadable = [] if not config.skip_unreadable else [*_unreadable(train), *_unreadable(test)]
+    unreadable = {*_unreadable(train), *_unreadable(test)} if config.skip_unreadable else set()
     splits = [
-        _read(train, Preparation(config, augmented=True), unreadable),
-        _read(train, clean, unreadable),
-        _read(test, clean, unreadable),
+        _Pictures(train, Preparation(config, augmented=True), unreadable),
+        _Pictures(train, clean, unreadable),
+        _Pictures(test, clean, unreadable),
     ]
     if splits[0].classes != splits[2].classes:
         different = sorted(set(splits[0].classes) ^ set(splits[2].classes))
@@ -39,7 +41,7 @@ def load_folder(config: DataConfig) -> Splits:
     if len(splits[0].classes) < 2:
         raise DataError(f"{train} has one class, {splits[0].classes[0]!r}: there is nothing to tell apart")
     info = DatasetInfo(
-        name=config.label or f"folder:{root.name}",
+        name=config.label or f"folder:{utf8(root.name)}",
         train_size=len(splits[0]),
         test_size=len(splits[2]),
         classes=len(splits[0].classes),
@@ -58,36 +60,50 @@ def _subfolder(root: Path, *names: str) -> Path:
     raise DataError(f"{root} has no folder {wanted}: name another by data.root or METRIC_ZOO_DATA")
 
 
-def _read(folder: Path, transform: Preparation, unreadable: Collection[str]) -> ImageFolder:
-    left_out = {"is_valid_file": lambda path: _is_image(path) and path not in unreadable} if unreadable else {}
-    try:
-        return ImageFolder(str(folder), transform, loader=_load, **left_out)
-    except (FileNotFoundError, OSError) as error:
-        raise DataError(f"{folder} is not a folder of image classes: {error}") from None
+class _Pictures(ImageFolder):
+    """torchvision's folder of classes, whose members are the visible pictures.
 
+    Args:
+        folder: of class folders.
+        transform: of every picture.
+        left_out: paths that do not count.
+    """
 
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMG_EXTENSIONS)
+    def __init__(self, folder: Path, transform: Preparation, left_out: Collection[str]) -> None:
+        self._left_out = left_out
+        super().__init__(str(folder), transform, loader=_load)
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        classes = subfolders(Path(directory))
+        if not classes:
+            raise DataError(f"{directory} is not a folder of image classes: expected <class>/<image> in it")
+        return classes, {name: number for number, name in enumerate(classes)}
+
+    def make_dataset(self, directory: str, class_to_idx: dict[str, int], **_: object) -> list[tuple[str, int]]:
+        samples = []
+        for name, number in class_to_idx.items():
+            kept = [path for path in pictures_below(Path(directory, name)) if path not in self._left_out]
+            if not kept:
+                raise DataError(f"{directory} is not a folder of image classes: {name} holds no image")
+            samples += [(path, number) for path in kept]
+        return samples
 
 
 def _load(path: str) -> Image.Image:
-    """A whole picture, of any mode that `Preparation` reads.
+    """A whole picture of 8 bits.
 
     Raises:
         DataError: naming the file.
     """
     try:
-        with Image.open(path) as image:
-            return of_8_bits(image).copy()
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"image {path} cannot be read ({error}): mend it, or leave it out by data.skip_unreadable: true"
-        ) from None
+        return read_8_bits(Path(path))
+    except DataError as error:
+        raise DataError(f"image {error}: mend it, or leave it out by data.skip_unreadable: true") from None
 
 
 def _unreadable(folder: Path) -> list[str]:
     """Every image is read once, on all cores."""
-    paths = [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and _is_image(path.name)]
+    paths = pictures_below(folder)
     with ThreadPoolExecutor() as pool:
         return [path for path, fine in zip(paths, pool.map(_is_readable, paths), strict=True) if not fine]
 
@@ -101,10 +117,5 @@ def _is_readable(path: str) -> bool:
 
 
 def _fingerprint(root: Path, splits: list[ImageFolder]) -> str:
-    """Over names and sizes in bytes, not pixels: reading every image of a large folder would cost minutes."""
-    digest = hashlib.sha256()
-    for split in (splits[0], splits[2]):
-        for path, label in sorted(split.samples):
-            file = Path(path)
-            digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0{label}\n".encode())
-    return digest.hexdigest()
+    samples = [sample for split in (splits[0], splits[2]) for sample in sorted(split.samples)]
+    return digest_of(root, [path for path, _ in samples], [label for _, label in samples])

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from metric_zoo.benchmarks.data.digests import digest_of
+from metric_zoo.benchmarks.data.listing import is_hidden
 from metric_zoo.benchmarks.data.pictures import Preparation
 from metric_zoo.benchmarks.data.splits import Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError
+from metric_zoo.text import told, utf8
 
 
 def load_huggingface(config: DataConfig) -> Splits:
@@ -45,7 +47,7 @@ def load_huggingface(config: DataConfig) -> Splits:
     if train.features != test.features:
         raise DataError(f"{root}: the splits train and {name} have different columns or classes")
     info = DatasetInfo(
-        name=config.label or f"huggingface:{root.name}",
+        name=config.label or f"huggingface:{utf8(root.name)}",
         train_size=len(train),
         test_size=len(test),
         classes=train.features[label].num_classes,
@@ -71,13 +73,15 @@ class _Pictures(Dataset):
         return len(self._table)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)  # which ends a loop; a decoder's would, too
         try:
             row = self._table[index]
             if row[self._image] is None:
                 raise ValueError("there is none")
             return self._prepare(row[self._image]), row[self._label]
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{self._place}: image {index} cannot be read: {error}") from None
+        except Exception as error:  # whatever a decoder makes of damaged bytes
+            raise DataError(f"{self._place}: image {index} cannot be read: {told(error)}") from None
 
 
 def _load(root: Path) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def _parquet(root: Path) -> dict[str, list[str]]:
     """Files by split, which the hub writes at the beginning of their names, ``train-00000-of-00001.parquet``, or as
     their folder's: ``train/0000.parquet``."""
     files: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*.parquet")):
+    for path in _files(root, "*.parquet"):
         word = path.stem.split("-")[0]
         files.setdefault(path.parent.name if word.isdigit() else word, []).append(path)
     if not files:
@@ -134,13 +138,16 @@ def _is_labelled(table: Any, label: str) -> bool:
     return len(labels) > 0 and all(value is not None and value >= 0 for value in labels)
 
 
+def _files(root: Path, *patterns: str) -> list[Path]:
+    """All below that are called so, but hidden ones and what the library has computed since."""
+    found = {path for pattern in patterns for path in root.rglob(pattern)}
+    seen = [path for path in found if not any(map(is_hidden, path.relative_to(root).parts))]
+    return sorted(path for path in seen if not path.name.startswith("cache-"))
+
+
 def _fingerprint(root: Path, labels: list[np.ndarray]) -> str:
-    """Over labels, and names and sizes of the files, not pixels: reading every image would cost minutes."""
-    digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.arrow"), *root.rglob("*.parquet")]):
-        if path.name.startswith("cache-"):  # what the library has computed since
-            continue
-        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode())
+    """Over labels and files."""
+    digest = hashlib.sha256(digest_of(root, [str(path) for path in _files(root, "*.arrow", "*.parquet")]).encode())
     for column in labels:
         digest.update(column.astype(np.int64).tobytes())
     return digest.hexdigest()

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from metric_zoo.benchmarks.data.digests import digest_of
+from metric_zoo.benchmarks.data.listing import pictures_below
 from metric_zoo.benchmarks.data.seeds import mixed_seed
 from metric_zoo.benchmarks.data.splits import Splits, data_root
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError, suggest
 from metric_zoo.images import centre_crop, in_channels, read_image
+from metric_zoo.text import utf8
 
 EMBEDDED = {
     "train": ("brick", "coffee", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "rocket"),
@@ -100,7 +102,7 @@ def load_noisy(config: DataConfig) -> Splits:
         root = data_root(config)
         paths = _paths(config.name, root)
         train, test = (Files(part, config) for part in paths)
-        fingerprint = _of_files(root, [*paths[0], *paths[1]])
+        fingerprint = digest_of(root, [str(path) for part in paths for path in part])
     train_clean, scored = Noisy(train, config.noise, (_TRAIN,)), Noisy(test, config.noise, (_TEST,))
     info = _info(config, len(train), len(test), train[0], fingerprint)
     return Splits(Noisy(train, config.noise, None), train_clean, scored, info)
@@ -139,7 +141,7 @@ def _check(config: DataConfig) -> None:
 
 
 def _info(config: DataConfig, train: int, test: int, picture: Tensor, fingerprint: str) -> DatasetInfo:
-    name = config.label or f"folder:{data_root(config).name}" if config.name == "folder" else config.name
+    name = config.label or f"folder:{utf8(data_root(config).name)}" if config.name == "folder" else config.name
     shape = tuple(picture.shape)
     return DatasetInfo(
         name=name, train_size=train, test_size=test, classes=0, image_shape=shape, fingerprint=fingerprint
@@ -203,7 +205,7 @@ def _paths(name: str, root: Path) -> tuple[list[Path], list[Path]]:
 def _pictures(root: Path, *names: str) -> list[Path]:
     """All in the first of these folders that is there, and below."""
     for name in names:
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and p.is_file())
+        found = sorted(map(Path, pictures_below(root / name))) if (root / name).is_dir() else []
         if found:
             return found
     raise DataError(f"{root} has no pictures in {' or '.join(names)}/: name another by data.root or METRIC_ZOO_DATA")
@@ -228,15 +230,4 @@ def _of_pixels(pictures: Iterable[Tensor]) -> str:
     for picture in pictures:
         digest.update(repr(tuple(picture.shape)).encode())
         digest.update(picture.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _of_files(root: Path, paths: list[Path]) -> str:
-    """Over names and sizes in bytes: reading all of a large folder would cost minutes."""
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode())
-        except OSError:
-            raise DataError(f"{path} is missing") from None
     return digest.hexdigest()

@@ -11,13 +11,13 @@ from torch import Tensor
 from metric_zoo.benchmarks.data.splits import augmentation
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.errors import DataError
-from metric_zoo.images import brightest
+from metric_zoo.images import levels, of_8_bits
 
 
 class Preparation:
     """Resize to ``image_size`` pixels a side, augment, scale to [-1, 1].
 
-    Pictures of 16 bits are brought to 8; transparency is dropped, as torchvision's image folder does.
+    What a picture shows is what `metric_zoo.images.levels` says; 16 bits are brought to 8.
     Plain functions on a plain tensor: a chain of torchvision's transforms takes three times as long on small images.
 
     Args:
@@ -41,22 +41,16 @@ class Preparation:
         return self._channels, self._size, self._size
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """``(C, H, W)`` float32."""
-        pixels = np.array(of_8_bits(picture).convert("L" if self._channels == 1 else "RGB"))
+        """``(C, H, W)`` float32.
+
+        Raises:
+            ValueError, OSError, SyntaxError: as `metric_zoo.images.levels`.
+        """
+        shown = Image.fromarray(of_8_bits(levels(picture)))
+        pixels = np.array(shown.convert("L" if self._channels == 1 else "RGB"))
         image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
         if self._resized and image.shape[-2:] != (self._size, self._size):
             image = F.resize(image, [self._size, self._size], antialias=True)
         if self._augment is not None:
             image = self._augment(image)
         return image.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
-
-
-def of_8_bits(picture: Image.Image) -> Image.Image:
-    """PIL would clip what it does not scale.
-
-    Raises:
-        ValueError: for pixels of no known range.
-    """
-    if brightest(picture) == 255:
-        return picture
-    return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))

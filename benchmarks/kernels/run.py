@@ -88,7 +88,7 @@ def bench_kernels(out: Path, steps: int = STEPS, tempering: int = ITERATIONS, re
     report["varying"] = [
         _varying(name, effect, photographs, steps, tempering, repeats) for name, effect in effects.items()
     ]
-    report["provenance"] = provenance(clock.started).model_dump(mode="json")
+    report["provenance"] = provenance(clock).model_dump(mode="json")
     table = to_markdown(report)
     publish(out, NAME, report, table)
     return table

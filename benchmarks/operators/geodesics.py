@@ -48,7 +48,7 @@ def bench_geodesics(out: Path, repeats: int = 5, largest: int = SIDES[-1]) -> st
         )
     clock = Clock()
     report = {"kernel": KERNEL, "threads": torch.get_num_threads(), "repeats": repeats, "rows": _rows(sides, repeats)}
-    report |= {"exponent": exponent(report["rows"]), "provenance": provenance(clock.started).model_dump(mode="json")}
+    report |= {"exponent": exponent(report["rows"]), "provenance": provenance(clock).model_dump(mode="json")}
     table = _markdown(report)
     publish(out, NAME, report, table)
     return table

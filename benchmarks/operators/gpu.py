@@ -17,6 +17,7 @@ from metric_zoo.benchmarks.operators.check import cases as cases_of
 from metric_zoo.benchmarks.operators.run import device_named, measure_cases, to_markdown
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
+from metric_zoo.ops.triton import INTERPRETED
 from metric_zoo.timing import alternate, quartiles
 
 JSON = "gpu.json"
@@ -46,10 +47,12 @@ def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = CASES, 
         repeats: of every contender, at least 3.
 
     Raises:
-        MetricZooError: if the device or the backend is missing, or, after the file has been written, if a result is
-            wrong.
+        MetricZooError: if the device or the backend is missing, or hidden behind triton's interpreter, or, after the
+            file has been written, if a result is wrong.
     """
     where = device_named(device)
+    if where.type == "cuda" and INTERPRETED:
+        raise MetricZooError("TRITON_INTERPRET is set, so no kernel would run on the GPU: unset it for this command")
     report: dict[str, Any] = {"torch": torch.__version__, "checks": [], "benchmarks": []}
     out.mkdir(parents=True, exist_ok=True)
 

@@ -76,7 +76,7 @@ def measure_cases(
         "backend": backend,
         "instructions": library.limit_isa() if backend == "native" else None,
         "repeats": repeats,
-        "provenance": provenance(clock.started).model_dump(),
+        "provenance": provenance(clock).model_dump(),
         "results": results,
     }
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from metric_zoo.benchmarks.kernels.report import PUBLISHED, milliseconds, varying
-from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.cells import printable
+from metric_zoo.leaderboards.site.foreign import MOST, figure, written_by
 from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
+from metric_zoo.reading import read_json
 
 _READS = Heading("Reads", True, "Of a pixel, in all layers.")
 _PSNR = Heading("PSNR, dB", True, "Of the photographs, against the dense kernel's, in the mean.")
@@ -23,13 +22,11 @@ def kernels(path: Path) -> Board:
     Raises:
         RecordError: if it is not such a file.
     """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+    with written_by("kernels bench", path):
+        report = read_json(path, MOST)
         setting = _setting(report)
         tables = [_quality(report["results"], setting), _latency(report.get("latency", []), setting)]
         tables.append(_varying(report["varying"], setting))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-        raise RecordError(f"{path} is not what 'metric-zoo kernels bench' writes: {error!r:.200}") from None
     about = (
         "Dense kernels of 49 x 49 pixels and what stands in for them. NxL: a sparse kernel complex that reads N samples"
         " in each of L layers. Low rank: sums of separable kernels. Tempering: the same layers, searched by chance."
@@ -90,9 +87,7 @@ def _varying(results: list[dict[str, Any]], setting: str) -> Table:
 def _number(value: float | None, form: str) -> Cell:
     if value is None:
         return Cell("")
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is no figure")
-    return Cell(format(value, form), value)
+    return Cell(format(figure(value), form), value)
 
 
 def _published(name: str, method: str) -> Cell:
@@ -100,4 +95,4 @@ def _published(name: str, method: str) -> Cell:
 
 
 def _milliseconds(quartiles: list[float]) -> Cell:
-    return Cell(milliseconds(quartiles), quartiles[1])
+    return Cell(milliseconds([figure(quartile) for quartile in quartiles]), quartiles[1])

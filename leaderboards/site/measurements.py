@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.cells import printable
+from metric_zoo.leaderboards.site.foreign import MOST, figure, written_by
 from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
+from metric_zoo.reading import read_json, read_text
 
 _NUMBERS = {"parameters": ("Parameters, M", 1e-6, ".1f"), "convolutions": ("Convolutions", 1, ".0f"),
             "swapped": ("Swapped", 1, ".0f")}  # fmt: skip
+
+_OPERATOR = ("case", "operator", "threads", "pass", "milliseconds")
+"""What is shown of a result."""
 
 
 def operators(path: Path) -> Board:
@@ -22,18 +26,16 @@ def operators(path: Path) -> Board:
     Raises:
         RecordError: if it is not such a file.
     """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        results = pd.DataFrame(report["results"])
+    with written_by("ops bench", path):
+        report = read_json(path, MOST)
+        results = pd.DataFrame([{name: row[name] for name in _OPERATOR} for row in report["results"]])
         hardware = report["device"] if report["device"] != "cpu" else report["provenance"]["hardware"]["cpu"]
         marked = "; the source was not a clean commit" if report["provenance"]["git_dirty"] is not False else ""
         setting = f"{hardware}, {report['dtype']}, backend {report['backend']}{marked}"
         tables = [
-            _operator_table(part, printable(setting), threads, direction)
-            for (threads, direction), part in results.groupby(["threads", "pass"], sort=False)
+            _operator_table(part, printable(setting), int(threads), printable(direction))
+            for (threads, direction), part in results.groupby(["threads", "pass"], sort=False, dropna=False)
         ]
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise RecordError(f"{path} is not what 'metric-zoo ops bench' writes: {error!r:.200}") from None
     about = (
         "Milliseconds of one call, median over alternating runs and half the interquartile range. "
         "conv2d is torch's dense convolution, torchvision its deformable one."
@@ -61,14 +63,14 @@ def _operator_table(part: pd.DataFrame, setting: str, threads: int, direction: s
 def _milliseconds(time: dict[str, float] | None) -> Cell:
     if time is None:
         return Cell("")
-    half = (time["upper_quartile"] - time["lower_quartile"]) / 2
-    return Cell(f"{time['median']:.1f} ± {half:.1f}", time["median"])
+    lower, median, upper = (figure(time[name]) for name in ("lower_quartile", "median", "upper_quartile"))
+    return Cell(f"{median:.1f} ± {(upper - lower) / 2:.1f}", median)
 
 
 def _ratio(over: dict[str, float] | None, under: dict[str, float] | None) -> Cell:
     if over is None or under is None:
         return Cell("")
-    ratio = over["median"] / under["median"]
+    ratio = figure(over["median"] / under["median"])
     return Cell(f"{ratio:.2f}", ratio)
 
 
@@ -78,18 +80,19 @@ def conversion(path: Path) -> Board:
     Raises:
         RecordError: if it is not such a file.
     """
-    try:
-        frame = pd.read_csv(path, keep_default_na=False)
+    with written_by("conversion sweep", path):
+        frame = pd.read_csv(io.StringIO(read_text(path, MOST)), keep_default_na=False)
         kinds = sorted(set(frame["kind"]))
-        rows = [_architecture(part.to_dict("records"), kinds) for _, part in frame.groupby(["source", "model"])]
-    except (OSError, ValueError, KeyError) as error:
-        raise RecordError(f"{path} is not what 'metric-zoo conversion sweep' writes: {error!r:.200}") from None
-    headings = [Heading("Source", False), Heading("Model", False), Heading("Family", False)]
+        rows = [
+            _architecture(part.to_dict("records"), kinds)
+            for _, part in frame.groupby(["source", "model"], dropna=False)
+        ]
+        passed = (frame["status"] == "ok").sum()
+        eligible = passed + (~frame["status"].isin(["ok", "nothing to swap"])).sum()
+    headings = [Heading("Model", False), Heading("Source", False), Heading("Family", False)]
     headings += [Heading(heading, True) for heading, *_ in _NUMBERS.values()]
     headings += [Heading(printable(kind), False) for kind in kinds]
     headings.append(Heading("Output moved", True, "Largest change of an output, as a share of its largest magnitude."))
-    passed = (frame["status"] == "ok").sum()
-    eligible = passed + (~frame["status"].isin(["ok", "nothing to swap"])).sum()
     note = f"{passed:,} of {eligible:,} conversions of architectures with an eligible convolution pass every check."
     about = "Every registered architecture of timm and torchvision with random weights, converted and checked."
     return Board("conversion", "Conversion", about, [Table("Architectures", note, headings, rows)])
@@ -97,15 +100,16 @@ def conversion(path: Path) -> Board:
 
 def _architecture(results: list[dict[str, Any]], kinds: list[str]) -> Row:
     first = max(results, key=lambda result: int(result["swapped"]))
-    status = {result["kind"]: result["status"] for result in results}
-    cells = [Cell(printable(first[name])) for name in ("source", "model", "family")]
+    status = {result["kind"]: str(result["status"]) for result in results}
+    words = {name: printable(str(first[name])) for name in ("model", "source", "family")}
+    cells = [Cell(word) for word in words.values()]
     for name, (_, scale, form) in _NUMBERS.items():
-        value = max(int(result[name]) for result in results)
+        value = figure(max(int(result[name]) for result in results))
         cells.append(Cell(format(value * scale, form), value))
     cells += [Cell(printable(status.get(kind, ""))) for kind in kinds]
-    moved = max((float(result["difference"]) for result in results if result["difference"] != ""), default=None)
-    cells.append(Cell("" if moved is None else f"{moved:.1e}", moved))
+    moved = [figure(float(result["difference"])) for result in results if result["difference"] != ""]
+    cells.append(Cell(f"{max(moved):.1e}", max(moved)) if moved else Cell(""))
     outcome = "passed" if set(status.values()) <= {"ok", "nothing to swap"} else "not passed"
     if set(status.values()) == {"nothing to swap"}:
         outcome = "nothing to swap"
-    return Row(cells, {"source": first["source"], "family": first["family"], "outcome": outcome})
+    return Row(cells, {"source": words["source"], "family": words["family"], "outcome": outcome})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,15 @@ from metric_zoo.leaderboards.site.views import (
     task_boards,
 )
 from metric_zoo.leaderboards.soundness import is_marked
-from metric_zoo.leaderboards.tables import groups_of, score_text
+from metric_zoo.leaderboards.tables import groups_of, number, score_text
 
 _HERE = Path(__file__).parent
 _ASSETS = (
     *("assets/site.css", "assets/all-rows.css", "assets/site.js"),
     *("vendor/dataTables.min.js", "vendor/dataTables.dataTables.min.css", "vendor/dataTables.LICENSE.txt"),
 )
+_MOST_LISTED = 500
+"""Failed runs, and files that were left out."""
 DOWNLOADS = ("leaderboard.csv", "leaderboard.parquet", "leaderboard.json", "leaderboard.md", "leaderboard.tex")
 
 
@@ -61,7 +62,7 @@ def render_site(
         files[plot_path(group)] = plots.tradeoffs(group.rows)
         if kernel_plot_path(group) in plots_of(group):
             files[kernel_plot_path(group)] = plots.over_kernels(group.rows)
-    for model in sorted(set(board["model"])):
+    for model in _models(board):
         files |= site.model(model)
     for key, record in site.runs.items():
         files[run_path(key)] = site.run(record)
@@ -102,8 +103,9 @@ class _Site:
             runs=sum(record.status == "ok" for record in records),
             failed=[record for record in records if record.status == "failed"],
             problems=self._collection.problems,
-            newest=max((_utc(record.provenance.finished) for record in records), default=""),
-            models=sorted(set(self._board["model"])),
+            most=_MOST_LISTED,
+            newest=max((record.provenance.finished[:16].replace("T", " ") for record in records), default=""),
+            models=_models(self._board),
             downloads=DOWNLOADS,
             published=PUBLISHED,
             tradeoffs=TRADEOFFS,
@@ -145,9 +147,8 @@ class _Site:
         )
 
 
-def _utc(time: str) -> str:
-    """An ISO 8601 time, in UTC to the minute."""
-    return datetime.fromisoformat(time).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M")
+def _models(board: pd.DataFrame) -> list[str]:
+    return [] if board.empty else sorted(set(board["model"]))
 
 
 def _leaders(rows: pd.DataFrame) -> list[str]:
@@ -176,7 +177,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         facts.append(("Test PSNR, SSIM", f"{record.test.psnr:.2f} dB, {record.test.ssim:.3f}"))
         facts.append(("Test, training MSE", f"{record.test.mse:.3e}, {record.train.mse:.3e}"))
         facts.append(("Test MSE as published", f"{record.test.published_mse:.3e}"))
-        facts.append(("Generalization gap δ", f"{record.generalization_gap:,.2f}"))
+        facts.append(("Generalization gap δ", number(record.generalization_gap, 2)))
         facts += [(f"Held-out MSE, lr {rate}", _loss(loss)) for rate, loss in record.searched.items()]
     elif record.test is not None and record.train is not None:
         facts.append(("Test top-1, top-5", f"{100 * record.test.top1:.2f}%, {100 * record.test.top5:.2f}%"))

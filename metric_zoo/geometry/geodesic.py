@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import BallSamples, ball_samples
 
@@ -67,7 +69,7 @@ def geodesic_ball(
             raise MetricZooError(f"{name}={count}: expected whole numbers >= 1")
     metric.check_feasible()
     samples = ball_samples(sampling, size, dilation)
-    return geodesic_positions(metric, samples, Rays.of(samples), spacing, radius, steps)
+    return geodesic_positions(metric, samples, Rays.of(samples, radius), spacing, steps)
 
 
 @dataclass(frozen=True)
@@ -80,25 +82,29 @@ class Rays:
         index: for every sample, its ray.
         share: for every sample, which part of its ray it lies at, in [0, 1].
         eps: of the samples.
+        radius: of the ball.
     """
 
-    direction: list[tuple[float, float]]
-    reach: list[float]
-    index: list[int]
-    share: list[float]
+    direction: tuple[tuple[float, float], ...]
+    reach: tuple[float, ...]
+    index: tuple[int, ...]
+    share: tuple[float, ...]
     eps: float
+    radius: float
 
     @classmethod
-    def of(cls, samples: BallSamples) -> Rays:
-        """The rays of a table of samples."""
+    def of(cls, samples: BallSamples, radius: float = 1.0) -> Rays:
+        """The rays of a table of samples of a ball."""
         units = [_unit(x, y) for x, y in samples.direction.tolist()]
         lengths = [math.hypot(x, y) for x, y in samples.displacement.tolist()]
         keys = [(round(x, 9) + 0.0, round(y, 9) + 0.0) for x, y in units]
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        index = [numbers[key] for key in keys]
-        reach = [max(length for length, i in zip(lengths, index, strict=True) if i == ray) for ray in numbers.values()]
-        share = [length / reach[i] if reach[i] else 0.0 for length, i in zip(lengths, index, strict=True)]
-        return cls([units[index.index(ray)] for ray in numbers.values()], reach, index, share, samples.eps)
+        index = tuple(numbers[key] for key in keys)
+        reach = tuple(
+            max(length for length, i in zip(lengths, index, strict=True) if i == ray) for ray in numbers.values()
+        )
+        share = tuple(length / reach[i] if reach[i] else 0.0 for length, i in zip(lengths, index, strict=True))
+        return cls(tuple(units[index.index(ray)] for ray in numbers.values()), reach, index, share, samples.eps, radius)
 
 
 def _unit(x: float, y: float) -> tuple[float, float]:
@@ -111,79 +117,91 @@ def geodesic_positions(
     samples: BallSamples,
     rays: Rays,
     spacing: tuple[int, int] = (1, 1),
-    radius: float = 1.0,
     steps: int = STEPS,
 ) -> Tensor:
     """`geodesic_ball` for a table of samples, its rays, and a metric that is known to be feasible.
 
     The straight line's samples plus what the geodesics deviate from it: nothing but rounding in a constant metric.
     """
+    rays = Rays(*constants(rays))
     packed = metric.packed if metric.packed.dtype == torch.float64 else metric.packed.float()
     batch, _, height, width = packed.shape
     planes = RandersMetric(packed.reshape(batch * metric.groups, 5, height, width))
-    if not len(planes.packed):
-        return samples.positions(metric)
-    tables = [_cells(dual) for dual in planes.dual().packed]
-    at_pixels = torch.stack([table[:, 0, 0].T.unflatten(1, (height, width)) for table in tables])
+    table = _cells(planes.dual().packed)
+    at_pixels = table[:, 0, 0].reshape(batch * metric.groups, height, width, 5).permute(0, 3, 1, 2)
     start = RandersMetric(at_pixels).dual()
-    arguments = (rays, spacing, radius, steps)
-    strayed = [_plane(table, plane, *arguments) for table, plane in zip(tables, start.packed, strict=True)]
-    found = radius * samples.positions(start) + torch.stack(strayed)
+    strayed = _strayed(table, start.packed, rays, spacing, steps)
+    found = rays.radius * samples.positions(start) + strayed
     return found.reshape(batch, metric.groups * len(rays.index), 2, height, width)
 
 
-def _plane(table: Tensor, start: Tensor, rays: Rays, spacing: tuple[int, int], radius: float, steps: int) -> Tensor:
-    """Deviations ``(K, 2, H, W)`` for one metric per pixel, ``start (5, H, W)``, a tile of pixels at a time."""
-    _, height, width = start.shape
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=start.device), torch.arange(width, device=start.device), indexing="ij"
-    )
-    parts = []
-    for at in torch.stack((columns.flatten(), rows.flatten())).split(max(_TILE // len(rays.reach), 1), 1):
-        arguments = (table, start[:, at[1], at[0]], at, rays, spacing, (height, width), radius, steps)
-        graph = torch.is_grad_enabled() and start.requires_grad
-        parts.append(checkpoint(_shoot, *arguments, use_reentrant=False) if graph else _shoot(*arguments))
-    return torch.cat(parts, 2).unflatten(2, (height, width))
+def _strayed(table: Tensor, start: Tensor, rays: Rays, spacing: tuple[int, int], steps: int) -> Tensor:
+    """Deviations ``(P, K, 2, H, W)`` for one metric per pixel, ``start (P, 5, H, W)``, a tile of pixels at a time."""
+    planes, _, height, width = start.shape
+    first, row, column = (torch.arange(size, device=start.device) for size in (planes, height, width))
+    first = first.view(-1, 1, 1) * (height * width)
+    at = torch.stack(torch.broadcast_tensors(column, row.view(-1, 1), first)).flatten(1)
+    metrics = start.transpose(0, 1).flatten(1)
+    arguments = (table, rays, spacing, (height, width), steps)
+    parts = [_tile(*tile, *arguments) for tile in _tiles(metrics, at, len(rays.reach))]
+    found = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+    return found.reshape(len(rays.index), 2, planes, height, width).permute(2, 0, 1, 3, 4)
+
+
+def _tiles(metrics: Tensor, at: Tensor, rays: int) -> Iterable[tuple[Tensor, Tensor]]:
+    """Pixels whose geodesics are integrated together; all of them in a program that a compiler or a tracer records,
+    which must not depend on their number."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(at.shape[1], int):
+        return [(metrics, at)]
+    pixels = max(_TILE // rays, 1)
+    return zip(metrics.split(pixels, 1), at.split(pixels, 1), strict=True)
+
+
+def _tile(start: Tensor, *arguments) -> Tensor:
+    # The transforms of torch.func refuse the hooks by which a checkpoint works.
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if torch.is_grad_enabled() and start.requires_grad and not transformed:
+        return checkpoint(_shoot, start, *arguments, use_reentrant=False)
+    return _shoot(start, *arguments)
 
 
 def _cells(dual: Tensor) -> Tensor:
-    """Coefficients of the quadratic B-spline of ``(5, H, W)`` around every pixel: ``(H*W, 3, 3, 5)``, of y^i x^j.
+    """Coefficients of the quadratic B-spline of ``(P, 5, H, W)`` around every pixel: ``(P*H*W, 3, 3, 5)``, of y^i x^j.
 
     They hold for half a pixel to every side. A spline of second order, since the force must not jump where a geodesic
     passes a pixel; its weights are positive, so that it is a metric wherever the pixels' are. Of equal pixels it is
     exactly their value.
     """
-    spline = _spline(_spline(dual, 2), 1)  # (5, H, W, 3 of x, 3 of y)
-    return spline.permute(1, 2, 4, 3, 0).flatten(0, 1)
+    spline = _spline(_spline(dual, 3), 2)  # (P, 5, H, W, 3 of x, 3 of y)
+    return spline.permute(0, 2, 3, 5, 4, 1).flatten(0, 2)
 
 
 def _spline(values: Tensor, axis: int) -> Tensor:
     """The coefficients of 1, t and t^2 in a new last dimension; beyond the border the values are the border's."""
-    size = values.shape[axis]
-    index = torch.arange(size, device=values.device)
-    before = values.index_select(axis, (index - 1).clamp_min(0))
-    after = values.index_select(axis, (index + 1).clamp_max(size - 1))
+    along = values.transpose(0, axis)
+    before = torch.cat((along[:1], along[:-1])).transpose(0, axis)
+    after = torch.cat((along[1:], along[-1:])).transpose(0, axis)
     bend = (before - values) + (after - values)
     return torch.stack((values + bend / 8, (after - before) / 2, bend / 2), -1)
 
 
 def _shoot(
-    table: Tensor,
     start: Tensor,
     at: Tensor,
+    table: Tensor,
     rays: Rays,
     spacing: tuple[int, int],
     size: tuple[int, int],
-    radius: float,
     steps: int,
 ) -> Tensor:
-    """``(K, 2, N)``: what the samples of N pixels deviate; ``start (5, N)`` are their metrics, ``at (2, N)`` (x, y)."""
+    """``(K, 2, N)``: what the samples of N pixels deviate. ``start (5, N)`` are their metrics, ``at (3, N)`` x, y
+    and the first row of ``table`` that belongs to the plane."""
     scale = start.new_tensor([spacing[1], spacing[0]]).view(2, 1, 1)
-    momentum, speed = _launch(start, rays, radius)
-    origin = at.to(start)[:, None]
+    momentum, speed = _launch(start, rays)
+    origin, first = at[:2].to(start)[:, None], at[2]
 
     def slope(moved: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
-        return _hamilton(table, origin + moved / scale, momentum, speed, size, scale)
+        return _hamilton(table, first, origin + moved / scale, momentum, speed, size, scale)
 
     straight, _ = slope(torch.zeros_like(momentum), momentum)
     step = 1 / steps
@@ -207,7 +225,7 @@ def _between(here: Tensor, there: Tensor, tangent: Tensor, part: float) -> Tenso
     return here + part * tangent + part**2 * (there - here - tangent)
 
 
-def _launch(start: Tensor, rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
+def _launch(start: Tensor, rays: Rays) -> tuple[Tensor, Tensor]:
     """The covector of dual length 1 that belongs to each ray's direction ``(2, R, N)``, and its speed F ``(R, N)``.
 
     Momentum over speed: a sample in the centre, whose geodesic does not move, then needs no exception.
@@ -216,13 +234,19 @@ def _launch(start: Tensor, rays: Rays, radius: float) -> tuple[Tensor, Tensor]:
     ux, uy = start.new_tensor(rays.direction).T[..., None]
     root = torch.sqrt(m11 * ux * ux + 2 * m12 * ux * uy + m22 * uy * uy)
     norm = root + omega_x * ux + omega_y * uy
-    speed = start.new_tensor(rays.reach)[:, None] * radius * norm / (norm + rays.eps)
+    speed = start.new_tensor(rays.reach)[:, None] * rays.radius * norm / (norm + rays.eps)
     covector = torch.stack(((m11 * ux + m12 * uy) / root + omega_x, (m12 * ux + m22 * uy) / root + omega_y))
     return covector, speed
 
 
 def _hamilton(
-    table: Tensor, position: Tensor, momentum: Tensor, speed: Tensor, size: tuple[int, int], scale: Tensor
+    table: Tensor,
+    first: Tensor,
+    position: Tensor,
+    momentum: Tensor,
+    speed: Tensor,
+    size: tuple[int, int],
+    scale: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The time derivatives of place and momentum, ``(2, R, N)``; ``position`` is in metrics, the result in pixels."""
     height, width = size
@@ -232,7 +256,7 @@ def _hamilton(
     # Half a pixel beyond the border pixels' centres the metric is constant.
     x = (position[0] - column).clamp(-0.5, 0.5)[..., None]
     y = (position[1] - row).clamp(-0.5, 0.5)[..., None]
-    cell = table[(row * width + column).long()]  # (R, N, 3, 3, 5)
+    cell = table[first + (row * width + column).long()]  # (R, N, 3, 3, 5)
     ones, lines, squares = cell.unbind(-2)
     in_x, slope_in_x = ones + x[..., None] * (lines + x[..., None] * squares), lines + 2 * x[..., None] * squares
     low, middle, high = in_x.unbind(-2)

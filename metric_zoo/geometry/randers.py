@@ -231,6 +231,12 @@ class RandersMetric:
         return u.view(n, 2, 1, 1) / self.norm(u).unsqueeze(3)
 
 
+def _hypotenuse(a: Tensor, b: Tensor) -> Tensor:
+    """`torch.hypot`, which has no translation to ONNX, for numbers that are not both 0."""
+    scale = torch.maximum(a.abs(), b.abs()).detach()  # nothing overflows, and it cancels
+    return scale * torch.sqrt((a / scale) ** 2 + (b / scale) ** 2)
+
+
 def _raised(m11: Tensor, m12: Tensor, m22: Tensor, least: float, share: float) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues below ``least`` become it, or ``share`` of the largest magnitude if that is more; others stay.
 
@@ -239,7 +245,7 @@ def _raised(m11: Tensor, m12: Tensor, m22: Tensor, least: float, share: float) -
     """
     middle, difference = (m11 + m22) / 2, (m11 - m22) / 2
     circular = (difference == 0) & (m12 == 0)  # any two directions are eigenvectors
-    half = torch.hypot(torch.where(circular, torch.ones_like(difference), difference), m12)
+    half = _hypotenuse(torch.where(circular, torch.ones_like(difference), difference), m12)
     cosine, sine = difference / half, m12 / half
     half = torch.where(circular, torch.zeros_like(half), half)
     larger = torch.where(middle < 0, middle - half, middle + half)  # in magnitude

@@ -1,5 +1,6 @@
 """The layers, one kind a file, and the registry of kinds."""
 
+from metric_zoo.nn import watch  # noqa: F401, it listens
 from metric_zoo.nn.active import ActiveConv2d
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.deform import DeformConv2d

@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
+from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import NO_PADS, Padding, Pads, pair, resolve_padding
+from metric_zoo.ops.padding import NO_PADS, Padding, Pads, is_open, pair, resolve_padding
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""
@@ -31,7 +33,7 @@ def current_key(key: str, layer: str) -> str:
     return f"{layer}sampler.{key.removeprefix(former)}" if key.startswith(former) else key
 
 
-class SampledConv2d(nn.Conv2d):
+class SampledConv2d(Leaf, nn.Conv2d):
     """Base class. A kind says how many channels its head predicts (`_head_channels`), which operator runs
     (`_operator`) and where that operator samples (`_positions`).
 
@@ -99,9 +101,15 @@ class SampledConv2d(nn.Conv2d):
         return True
 
     def reset_rule(self) -> None:
-        """Make the sampling rule start on the ordinary grid: here, a head of zeros."""
+        """Make the sampling rule start on the ordinary grid: here, a head that predicts it."""
         if self.sampler is not None:
-            self.sampler.reset_to_zero()
+            self.sampler.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The framework's default for kernel and bias, and a fresh rule: trainers ask it of a layer without values."""
+        super().reset_parameters()
+        if "config" in vars(self):  # else torch.nn.Conv2d's constructor asks, before there is a rule
+            self.reset_rule()
 
     def reset_rule_as_published(self) -> None:
         """Start the sampling rule as the paper's program does; a head of zeros for all kinds but the metric."""
@@ -111,6 +119,8 @@ class SampledConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` or ``(C, H, W)`` -> the same with ``out_channels`` and the convolution's output size."""
+        if isinstance(input, Proxy):
+            return self.recorded(input, input)
         if input.dim() == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
         return self._operator(*self._padded(input))
@@ -158,12 +168,14 @@ class SampledConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, {options}" if options else super().extra_repr()
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Pads]:
-        """Resolve the padding; one that is not zeros is applied here, and none is left for the operator."""
-        pads = resolve_padding(self.padding, tuple(input.shape[-2:]), self.kernel_size, self.stride, self.dilation)
-        if self.padding_mode == "zeros":
+        """Resolve the padding; one that is not zeros, or open, is applied here, and none is left for the operator."""
+        size = (input.shape[-2], input.shape[-1])
+        pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, self.dilation)
+        zeros = self.padding_mode == "zeros"
+        if zeros and not is_open(self.padding, self.stride, size[0]):
             return input, pads
         (top, bottom), (left, right) = pads
-        return F.pad(input, (left, right, top, bottom), mode=self.padding_mode), NO_PADS
+        return F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode), NO_PADS
 
     def _build_head(self, device, dtype) -> PredictionHead | None:
         channels = self._head_channels()

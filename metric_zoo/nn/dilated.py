@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.base import SampledConv2d
@@ -72,11 +73,15 @@ class DilatedConv2d(SampledConv2d):
         """``(1, K, 2, 1, 1)``: the same at every pixel."""
         # In the precision of positions, which half types do not have.
         like = at_least_float32(self.weight.detach())
-        return (grid_offsets(self.kernel_size, self.dilation) * self.config.factor).to(like).view(1, -1, 2, 1, 1)
+        return (grid_offsets(self.kernel_size, self.dilation) * self._factor()).to(like).view(1, -1, 2, 1, 1)
+
+    def _factor(self) -> float:
+        return constants(self.config)[0]
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        growth = [d * (k - 1) * (self.config.factor - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
-        if float(self.config.factor).is_integer() and all(g % 2 == 0 for g in growth):
+        factor = self._factor()
+        growth = [d * (k - 1) * (factor - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        if float(factor).is_integer() and all(g % 2 == 0 for g in growth):
             return self._dense(input, pads, [int(g) for g in growth])
         # Samples between pixels, or an even kernel whose stretched centre would lie half a pixel off.
         positions = self._shared_positions()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,7 +46,12 @@ class PredictionHead(WindowConv2d):
         layer_kernel_size, stride, dilation: of the layer it serves.
         form: one of `HEADS`.
         width: channels of a bottleneck.
+
+    Attributes:
+        resting: what its channels are where the layer is the ordinary convolution; empty for zeros.
     """
+
+    resting: Sequence[float] = ()
 
     def __init__(
         self,
@@ -80,11 +88,21 @@ class PredictionHead(WindowConv2d):
         excess = [d * (own - layer) for d, own, layer in zip(dilation, window, layer_kernel_size, strict=True)]
         self.margin = tuple((total - total // 2, total // 2) for total in excess)
 
-    def reset_to_zero(self) -> None:
-        """Predict zeros everywhere, and be able to learn: only the last convolution is zero."""
+    def reset_parameters(self) -> None:
+        """Predict the ordinary grid everywhere, and be able to learn: only the last convolution is constant."""
+        if "form" not in vars(self):  # the constructor of torch.nn.Conv2d asks for its own start
+            super().reset_parameters()
+            return
         self.reset_features()
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
+        if self.resting:
+            _set(self.bias, self.resting)
+
+    def reset_as_framework(self) -> None:
+        """The framework's default for every convolution."""
+        self.reset_features()
+        super().reset_parameters()
 
     def reset_features(self) -> None:
         """The framework's default for what comes before the last convolution."""
@@ -97,6 +115,17 @@ class PredictionHead(WindowConv2d):
         if self.features is None:
             return super().forward(input, pads)
         return super().forward(self.features(input, pads), NO_PADS)
+
+
+@torch.no_grad()
+def _set(parameter: nn.Parameter, values: Sequence[float]) -> None:
+    """Also where every process holds a shard: each takes its own."""
+    whole = torch.tensor(values, dtype=parameter.dtype, device=parameter.device)
+    if hasattr(parameter, "placements"):
+        from torch.distributed.tensor import distribute_tensor
+
+        whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(whole)
 
 
 def head_cost(form: str, in_channels: int, out_channels: int, kernel_size: tuple[int, int], width: int = 1) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.parametrize import EPS, MatrixOptions, get_parametrization, identity_raw, metric_from_raw
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, check_sampling
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import MetricConfig
+from metric_zoo.nn.head import PredictionHead
 from metric_zoo.ops.metric import metric_conv2d
 from metric_zoo.ops.padding import Padding, Pads
 
@@ -96,24 +100,9 @@ class MetricConv2d(SampledConv2d):
         """The metric predicted for ``input (B, C, H, W)``, one per output pixel and metric group."""
         return self._metric(*self._padded(input))
 
-    def reset_rule(self) -> None:
-        """Start at the Euclidean metric: zero weights, and the bias at which M = I and omega = 0.
-
-        The direction's bias is (1, 0), not 0: an orientation has no gradient to speak of at the origin. Where no such
-        bias exists (a ``scale`` without 1) the head starts at zeros.
-        """
-        super().reset_rule()
-        try:
-            row = identity_raw(self.config.parametrization, self._matrix_options())
-        except MetricZooError:
-            return
-        with torch.no_grad():
-            self.sampler.bias.copy_(torch.tensor(row * self.config.metric_groups))
-
     def reset_rule_as_published(self) -> None:
         """The published start: rows of the head at ``1 / (k^2 C_in)``, at 1e-6, or at the framework's default."""
-        self.sampler.reset_features()
-        self.sampler.reset_parameters()
+        self.sampler.reset_as_framework()
         mean = 1 / self.sampler.weight[0].numel()
         rows = get_parametrization(self.config.parametrization).paper_rows * self.config.metric_groups
         with torch.no_grad():
@@ -121,6 +110,18 @@ class MetricConv2d(SampledConv2d):
                 if row is not None:
                     self.sampler.weight[index] = mean if row == "mean" else EPS
                     self.sampler.bias[index] = 0
+
+    def _build_head(self, device, dtype) -> PredictionHead:
+        """One that rests at the Euclidean metric: the bias at which M = I and omega = 0.
+
+        The direction's bias is (1, 0), not 0: an orientation has no gradient to speak of at the origin. Where no such
+        bias exists (a ``scale`` without 1) the head rests at zeros.
+        """
+        head = super()._build_head(device, dtype)
+        with suppress(MetricZooError):
+            row = identity_raw(self.config.parametrization, self._matrix_options())
+            head.resting = row * self.config.metric_groups
+        return head
 
     def _head_channels(self) -> int:
         return get_parametrization(self.config.parametrization).channels * self.config.metric_groups
@@ -130,15 +131,15 @@ class MetricConv2d(SampledConv2d):
 
     def _matrix_options(self) -> MatrixOptions:
         # The grid is exact: the paper's guards would move every sample off the pixels by a millionth.
-        return MatrixOptions(self.config.eps_L, self.config.scale, 0.0 if self.config.sampling == "grid" else EPS)
+        _, sampling, _, _, eps_L, scale, *_ = constants(self.config)
+        return MatrixOptions(eps_L, scale, 0.0 if sampling == "grid" else EPS)
 
     def _samples(self):
         return ball_samples(self.config.sampling, self.kernel_size, self.dilation)
 
     def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
-        config = self.config
-        raw = self.sampler(input, pads)
-        return metric_from_raw(raw, config.parametrization, config.drift, config.eps_omega, self._matrix_options())
+        parametrization, _, drift, eps_omega, *_ = constants(self.config)
+        return metric_from_raw(self.sampler(input, pads), parametrization, drift, eps_omega, self._matrix_options())
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
         return self._samples().positions(self._metric(input, pads))

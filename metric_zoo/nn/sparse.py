@@ -5,20 +5,22 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.parametrize import is_parametrized
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
-from metric_zoo.ops.padding import Padding, pair, resolve_padding
+from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
 from metric_zoo.sparse.render import resize
 
 
-class SparseKernelComplex2d(nn.Module):
+class SparseKernelComplex2d(Leaf):
     """Stands in for a depthwise convolution with large, fixed kernels: every channel has a complex of its own.
 
     Source: DISK, ICLR 2026. The kernels have to be known: `from_conv` fits them. It pays where they are large: of 7 x 7
@@ -74,6 +76,7 @@ class SparseKernelComplex2d(nn.Module):
         self.weights = nn.Parameter(torch.empty(channels, layers, samples, **like))
         self.bias = nn.Parameter(torch.zeros(channels, **like)) if bias else None
         self._reach = max(self.kernel_size) // 2 + layers
+        self._fitted: tuple[Tensor | None, Tensor | None] = (None, None)
         self.reset_parameters()
 
     @classmethod
@@ -160,14 +163,19 @@ class SparseKernelComplex2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, channels, H, W)`` or ``(channels, H, W)`` -> the same with the convolution's output size."""
+        if isinstance(input, Proxy):
+            return self.recorded(input, input)
         if input.dim() == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
         if input.dim() != 4 or input.shape[1] != self.channels:
             raise MetricZooError(f"input {tuple(input.shape)}: expected {self.channels} channels of (H, W), or a batch")
         size = (input.shape[-2], input.shape[-1])
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, (1, 1))
+        if is_open(self.padding, self.stride, size[0]):
+            (top, bottom), (left, right) = pads
+            input, pads = F.pad(input, (left, right, top, bottom)), NO_PADS
         # A kernel's middle lies half of its size within; what the padding has more or less of is added or cut off.
-        if min(n + sum(pad) - k for n, pad, k in zip(size, pads, self.kernel_size, strict=True)) < 0:
+        elif any(n + sum(pad) < k for n, pad, k in zip(size, pads, self.kernel_size, strict=True)):
             raise MetricZooError(f"a kernel of {self.kernel_size} is larger than the padded input: {size}, {pads}")
         (top, bottom), (left, right) = (
             (before - k // 2, after - k // 2) for (before, after), k in zip(pads, self.kernel_size, strict=True)
@@ -205,9 +213,8 @@ class SparseKernelComplex2d(nn.Module):
 
     def is_identity(self) -> bool:
         """Whether this is what `keep_as_fitted` saw: not trained, nor loaded, since."""
-        kept = getattr(self, "_fitted", (None, None))
-        now = (self.offsets, self.weights)
-        return all(old is not None and torch.equal(old.to(new), new) for old, new in zip(kept, now, strict=True))
+        pairs = zip(self._fitted, (self.offsets, self.weights), strict=True)
+        return all(old is not None and torch.equal(old.to(new), new) for old, new in pairs)
 
     def extra_repr(self) -> str:
         """Sizes, and the number of reads beside the dense kernel's."""

@@ -10,16 +10,22 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError, suggest
+from metric_zoo.ops.choice import Chosen, chosen
 from metric_zoo.ops.native import library
 from metric_zoo.ops.triton import INTERPRETED
 
 BACKENDS = ("native", "triton", "torch")
 _DEVICES = {"native": "cpu", "triton": "cpu" if INTERPRETED else "cuda"}
-_chosen: str | None = None
 
 
-class use_backend:
+class use_backend(Chosen):
     """Choose the backend for all operators of this process; as a context manager, until the block ends.
+
+    A block is that of its thread or asyncio task alone: others, threads that start in it among them, go by what was
+    chosen for the process. So call it plainly for layers that `torch.nn.DataParallel` runs, or that a GPU's backward
+    pass recomputes from checkpoints. A plain call within a block counts there until the block ends, too. The backward
+    pass of an operator runs on the backend that its forward pass ran on; what was compiled is compiled anew for another
+    choice.
 
     Without a choice the CPU gets ``"native"`` (C++) where this installation has it, and everything else ``"torch"``
     (grid_sample and a product), which runs everywhere and is differentiable any number of times. ``"triton"`` (CUDA)
@@ -38,20 +44,12 @@ class use_backend:
     """
 
     def __init__(self, name: str | None) -> None:
-        global _chosen
         if name is not None and name not in BACKENDS:
             raise MetricZooError(f"unknown backend {name!r}{suggest(name, BACKENDS)}; known: {BACKENDS}")
         why = "" if name is None else why_unavailable(name)
         if why:
             raise MetricZooError(f"backend {name!r} is not available: {why}")
-        self._before, _chosen = _chosen, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        global _chosen
-        _chosen = self._before
+        super().__init__(name)
 
 
 def why_unavailable(name: str) -> str:
@@ -82,8 +80,9 @@ def backend(device: str = "cpu") -> str:
     Args:
         device: its type, such as ``"cpu"`` or ``"cuda"``.
     """
-    if _chosen is not None:
-        return _chosen
+    name = chosen()
+    if name is not None:
+        return name
     return "native" if device == "cpu" and library.is_available() else "torch"
 
 
@@ -114,5 +113,5 @@ def backend_for(input: Tensor) -> str:
 def kernels_for(input: Tensor) -> ModuleType:
     """The ``forward`` and ``backward`` of the fused backend for a tensor: whoever calls the operator itself, as an
     exported graph does, gets the one that its device has."""
-    triton = input.device.type == "cuda" or (_chosen == "triton" and INTERPRETED)
+    triton = input.device.type == "cuda" or (INTERPRETED and chosen() == "triton")
     return importlib.import_module("metric_zoo.ops.triton.launch") if triton else library

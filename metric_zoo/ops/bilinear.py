@@ -34,12 +34,46 @@ def bilinear_sample(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
         RuntimeError: from the framework, if the shapes do not fit; the public operators check them first.
     """
     image = at_least_float32(image)
-    x, y = x.to(image.dtype), y.to(image.dtype)
-    height, width = image.shape[-2:]
-    # Two pixels beyond the border read zero like anything further out, and keep float-to-int conversions in range.
-    position = torch.stack((x.clamp(-2, width + 1), y.clamp(-2, height + 1)), dim=-1)
-    samples = _Gather.apply(image, position.flatten(1, -2))
+    samples = _Gather.apply(image, _positions(image, x, y))
     return samples.unflatten(2, x.shape[1:])
+
+
+def grid_sample(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`bilinear_sample` in one operation, which exporters know for images of any size.
+
+    Positions are rounded, so that one at a pixel has the slope of either side: a result is right, a derivative is not.
+    """
+    image = at_least_float32(image)
+    height, width = image.shape[-2:]
+    columns, rows = _positions(image, x, y).unbind(-1)
+    grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), dim=-1)
+    samples = F.grid_sample(image, grid[:, None], "bilinear", "zeros", align_corners=False)
+    return samples.reshape(*image.shape[:2], *x.shape[1:])
+
+
+def bilinear_gradients(
+    image: Tensor, x: Tensor, y: Tensor, grad: Tensor, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What flows back through `bilinear_sample`: to image, x and y, in at least float32.
+
+    Args:
+        image, x, y: as for `bilinear_sample`.
+        grad: of its result.
+        needs: whether the image needs it, and whether the positions do; None stands for what does not.
+    """
+    image = at_least_float32(image)
+    grad_image, grad_position = _fused_gradients(image, _positions(image, x, y), grad.flatten(2), needs)
+    if grad_position is None:
+        return grad_image, None, None
+    return grad_image, *(g.view(x.shape) for g in grad_position.unbind(-1))
+
+
+def _positions(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """``(N, *S)`` each to ``(N, P, 2)``. Two pixels beyond the border read zero like anything further out, and keep
+    float-to-int conversions in range."""
+    height, width = image.shape[-2:]
+    x, y = x.to(image.dtype), y.to(image.dtype)
+    return torch.stack((x.clamp(-2, width + 1), y.clamp(-2, height + 1)), dim=-1).flatten(1, -2)
 
 
 class _Gather(torch.autograd.Function):

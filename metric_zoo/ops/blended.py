@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops.backend import backend_for, kernels_for
+from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import leaves_of, second_derivatives
 from metric_zoo.ops.dispatch import refuse_forward_mode
 from metric_zoo.ops.layout import memory_format
@@ -51,8 +52,10 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
         MetricZooError: when shapes or devices do not fit together; on the triton backend for float64.
     """
     _check(input, coordinates, offsets, weights)
+    if any(isinstance(size, int) and size == 0 for size in input.shape):
+        return input + 0 * (coordinates.sum() + offsets.sum() + weights.sum())  # with gradients of zero
     if backend_for(input) == "torch":
-        return _composed(input, coordinates, offsets, weights).to(input.dtype)
+        return composed(input, coordinates, offsets, weights).to(input.dtype)
     refuse_forward_mode(input, coordinates, offsets, weights)
     compute = at_least_float32(input).dtype
     return _fused(*(tensor.to(compute) for tensor in (input, coordinates, offsets, weights))).to(input.dtype)
@@ -86,7 +89,8 @@ def row_window(samples: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], f
     return ((0, 0), (before, samples - 1 - before)), (samples - 1) % 2 / 2
 
 
-def _composed(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def composed(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """`blended_conv2d` by the framework's operations and one `sampled_conv2d`."""
     with torch.autocast(input.device.type, enabled=False):
         return _composed_as_given(input, coordinates, offsets, weights)
 
@@ -193,10 +197,16 @@ def _(grad, input, coordinates, offsets, weights, needs):
 
 
 def _keep(ctx, inputs, output) -> None:
+    ctx.chosen = chosen()
     ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad: Tensor):
+    with Block(ctx.chosen):
+        return _gradients(ctx, grad)
+
+
+def _gradients(ctx, grad: Tensor):
     needs = list(ctx.needs_input_grad)
     if kernels_for(grad) is library:
         gradients = _fused_backward(grad, *ctx.saved_tensors, needs)
@@ -209,7 +219,7 @@ def _composed_gradients(grad: Tensor, saved: Sequence[Tensor], needs: Sequence[b
     wanted = [i for i, need in enumerate(needs) if need]
     with torch.enable_grad():
         leaves = leaves_of(saved)
-        found = torch.autograd.grad(_composed(*leaves), [leaves[i] for i in wanted], grad, create_graph=create_graph)
+        found = torch.autograd.grad(composed(*leaves), [leaves[i] for i in wanted], grad, create_graph=create_graph)
     gradients = dict(zip(wanted, found, strict=True))
     return tuple(gradients.get(i) for i in range(len(saved)))
 
@@ -224,7 +234,7 @@ def _keep_backward(ctx, inputs, output) -> None:
 
 def _double_backward(ctx, *upstream: Tensor | None):
     arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
-    return *second_derivatives(_composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[:5]), None
+    return *second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[:5]), None
 
 
 _fused_backward.register_autograd(_double_backward, setup_context=_keep_backward)

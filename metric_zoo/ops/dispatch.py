@@ -10,7 +10,7 @@ from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops import fused, reference
 from metric_zoo.ops.backend import backend_for
-from metric_zoo.ops.window import Window, autocasts
+from metric_zoo.ops.window import Window, cast_dtype
 
 
 def sampled(
@@ -45,13 +45,21 @@ def sampled(
     refuse_forward_mode(input, weight, bias, field, mask)
     name = backend_for(input)
     if name == "torch":
-        return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
-    out_dtype = torch.get_autocast_dtype(input.device.type) if autocasts(input) else weight.dtype
-    compute = out_dtype if name == "triton" else at_least_float32(input).dtype
+        if not is_recorded(input):
+            return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+        field, sampling = reference.linear_field(field, sampling, window)
+    out_dtype = cast_dtype(weight)
+    compute = out_dtype if name in ("triton", "torch") else at_least_float32(input).dtype
     precise = torch.promote_types(compute, torch.float32)
     tensors = [None if t is None else t.to(compute) for t in (input, weight, bias)]
     fields = [None if t is None else t.to(precise) for t in (field, mask)]
     return fused.call(*tensors, *fields, sampling, window).to(out_dtype)
+
+
+def is_recorded(input: Tensor) -> bool:
+    """Whether a compiler or a tracer follows, which shall see one operator: its program then serves images of any size,
+    while grid_sample needs sides that are powers of two."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(input.shape[-1], int)
 
 
 def refuse_forward_mode(*tensors: Tensor | None) -> None:

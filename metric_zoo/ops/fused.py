@@ -5,7 +5,9 @@ The backends fill its results with numbers; everything here they share.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops import reference
-from metric_zoo.ops.backend import kernels_for
+from metric_zoo.ops.backend import backend, kernels_for
+from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import second_derivatives
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.window import Window, check_sample_field, check_window
@@ -58,7 +61,7 @@ def sampled_conv2d(
     groups: int,
 ) -> Tensor:
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
-    return kernels_for(input).forward(input, weight, bias, field, mask, sampling, window)
+    return _kernels(input).forward(input, weight, bias, field, mask, sampling, window)
 
 
 @torch.library.custom_op("metric_zoo::sampled_conv2d_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -78,12 +81,14 @@ def sampled_conv2d_backward(
     window = _checked(input, weight, None, field, mask, sampling, stride, padding, dilation, groups)
     if grad.shape != (input.shape[0], weight.shape[0], *window.size) or grad.dtype != input.dtype:
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
-    gradients = kernels_for(input).backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
+    gradients = _kernels(input, sampling).backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
     return tuple(input.new_empty(0) if g is None else g for g in gradients)
 
 
 @sampled_conv2d.register_fake
 def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
+    if torch.compiler.is_exporting():
+        importlib.import_module("metric_zoo.ops.onnx").register_decompositions()
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     shape = (input.shape[0], weight.shape[0], *window.size)
     return input.new_empty(shape).contiguous(memory_format=memory_format(input))
@@ -96,6 +101,12 @@ def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, gro
         torch.empty_like(tensor, memory_format=format) if need and tensor is not None else input.new_empty(0)
         for tensor, format, need in zip((input, weight, field, mask), formats, needs, strict=True)
     )
+
+
+def _kernels(input: Tensor, linear: str = "position") -> ModuleType:
+    """The backend in use; for the gradient of a ball, which the torch backend leaves to the framework, the device's."""
+    composed = linear in ("offset", "position") and backend(input.device.type) == "torch"
+    return reference if composed else kernels_for(input)
 
 
 def _checked(
@@ -117,14 +128,21 @@ def _checked(
     window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
     check_sample_field(field, mask, sampling, input, window)
     precise = torch.promote_types(input.dtype, torch.float32)
-    for name, tensor in (("field", field), ("mask", mask)):
-        if tensor is not None and tensor.dtype != precise:
-            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {precise} for an input in {input.dtype}")
+    # Autocast does not reach in here: of the weight and the bias, too, the numbers are read as they lie.
+    for name, tensor, dtype in (
+        ("weight", weight, input.dtype),
+        ("bias", bias, input.dtype),
+        ("field", field, precise),
+        ("mask", mask, precise),
+    ):
+        if tensor is not None and tensor.dtype != dtype:
+            raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {dtype} for an input in {input.dtype}")
     return window
 
 
 def _keep(ctx, inputs, output) -> None:
     input, weight, _, field, mask, *ctx.options = inputs
+    ctx.chosen = chosen()
     ctx.save_for_backward(input, weight, field, mask)
 
 
@@ -132,7 +150,8 @@ def _backward(ctx, grad: Tensor):
     input, weight, field, mask = ctx.saved_tensors
     need_input, need_weight, need_bias, need_field, need_mask, *_ = ctx.needs_input_grad
     needs = [need_input, need_weight, need_field, need_mask and mask is not None]
-    gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
+    with Block(ctx.chosen):
+        gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
     grad_input, grad_weight, grad_field, grad_mask = (
         g if need else None for g, need in zip(gradients, needs, strict=True)
     )
@@ -153,7 +172,8 @@ def _double_backward(ctx, *upstream: Tensor | None):
 
     def composed(input: Tensor, weight: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
         window = _checked(input, weight, None, field, mask, *ctx.options)
-        return reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
+        with torch.autocast(input.device.type, enabled=False):
+            return reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
 
     arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
     second = second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[: len(ctx.saved_tensors)])

@@ -1,11 +1,13 @@
-"""Export to ONNX: the operator as standard arithmetic and one DeformConv (opset 19 or later).
+"""Export to ONNX: the operator as standard arithmetic, GridSample and Conv, or with one DeformConv.
 
 Example:
-    >>> torch.onnx.export(model, (images,), "model.onnx", dynamo=True, opset_version=20,
+    >>> torch.onnx.export(model, (images,), "model.onnx", dynamo=True)  # doctest: +SKIP
+    >>> torch.onnx.export(model, (images,), "model.onnx", dynamo=True,
     ...                   custom_translation_table=mz.ops.onnx_translations())  # doctest: +SKIP
 
-DeformConv reads as the operator does, corner by corner with zeros outside, but runtimes differ at offsets that are NaN.
-onnxruntime runs it on CPU from version 1.25 on.
+The first is the way of every runtime; the exporter decomposes the operators by itself. The second needs opset 19, which
+fewer runtimes know (onnxruntime on CPU from version 1.25 on), and stores no samples: DeformConv reads as the operator
+does, corner by corner with zeros outside, but runtimes differ at offsets that are NaN.
 """
 
 from __future__ import annotations
@@ -19,11 +21,18 @@ import torch
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
-from metric_zoo.ops import blended, fused  # noqa: F401  (they register the operators)
+from metric_zoo.ops import blended, fused, reference  # noqa: F401  (they register the operators)
+from metric_zoo.ops.bilinear import grid_sample
+from metric_zoo.ops.window import check_window
+
+_DEFORM_CONV = 19
+"""The opset that brought DeformConv."""
 
 
 def onnx_translations() -> dict[Callable, Callable]:
-    """The ``custom_translation_table`` that `torch.onnx.export` needs for models with this project's layers.
+    """The ``custom_translation_table`` with which `torch.onnx.export` writes this project's layers as DeformConv.
+
+    Without it they are written as GridSample and Conv. Exporting raises a MetricZooError for an opset below 19.
 
     Raises:
         MetricZooError: if onnxscript is not installed.
@@ -53,6 +62,7 @@ def _deform_conv(
     """``metric_zoo::sampled_conv2d`` in ONNX operators; tensors are the exporter's symbolic values."""
     from onnxscript import opset19 as op
 
+    _check_opset()
     kernel_size = tuple(int(n) for n in weight.shape[2:])
     cells, fields = kernel_size[0] * kernel_size[1], int(field.shape[1])
     offset = _offsets(field, sampling, kernel_size, tuple(dilation))
@@ -73,6 +83,18 @@ def _deform_conv(
         pads=[top, left, bottom, right],
         strides=list(stride),
     )
+
+
+def _check_opset() -> None:
+    """The exporter would write DeformConv into files of any opset, where runtimes do not know it."""
+    from onnxscript import evaluator
+
+    version = evaluator.default().opset.version
+    if version < _DEFORM_CONV:
+        raise MetricZooError(
+            f"opset_version={version} has no DeformConv: ask for {_DEFORM_CONV} or more, or export without "
+            "custom_translation_table"
+        )
 
 
 def _offsets(field: Any, sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Any:
@@ -115,6 +137,7 @@ def _blended_conv(input: Any, coordinates: Any, offsets: Any, weights: Any) -> A
     """``metric_zoo::blended_conv2d``: the weights of the interpolation times the tables, and one DeformConv."""
     from onnxscript import opset19 as op
 
+    _check_opset()
     *grid, samples = (int(n) for n in weights.shape)
     channels, dtype = int(input.shape[1]), input.dtype.numpy()
     alpha = _multilinear(coordinates, grid, dtype)
@@ -208,3 +231,27 @@ def _constant(values: Any, dtype: Any) -> Any:
     from onnxscript import opset19 as op
 
     return op.Constant(value=onnx_ir.tensor(np.array(values, dtype=dtype)))
+
+
+def _composed_conv2d(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
+    pads = (tuple(padding[:2]), tuple(padding[2:]))
+    window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+    return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window, read=grid_sample)
+
+
+def register_decompositions() -> None:
+    """For exporters that have no translation of the operators: they find what these amount to in the framework's table.
+
+    It takes long to load, so this is called where a program is being exported.
+    """
+    from torch._decomp import decomposition_table, register_decomposition
+
+    composed = {
+        torch.ops.metric_zoo.sampled_conv2d.default: _composed_conv2d,
+        torch.ops.metric_zoo.blended_conv2d.default: blended.composed,
+    }
+    for operator, function in composed.items():
+        if operator not in decomposition_table:
+            register_decomposition(operator)(function)
+            # Or shapes, too, would be found that way.
+            register_decomposition(operator, type="meta", unsafe=True)(operator)

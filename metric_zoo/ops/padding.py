@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import torch
+
 from metric_zoo.errors import MetricZooError
 
 Pair: TypeAlias = "tuple[int, int]"
 Pads: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
 Padding: TypeAlias = "int | str | tuple[int, int] | Pads"
+
+WHOLE = (int, torch.SymInt)
+"""Types of a whole number; sizes that a compiler leaves open, and padding that follows from them, are of the second."""
 
 NO_PADS: Pads = ((0, 0), (0, 0))
 
@@ -20,7 +25,7 @@ def pair(value: int | tuple[int, int], name: str, minimum: int) -> Pair:
         MetricZooError: if it is not one or two whole numbers of at least ``minimum``.
     """
     result = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(result) != 2 or not all(isinstance(v, int) and v >= minimum for v in result):
+    if len(result) != 2 or not all(isinstance(v, WHOLE) and v >= minimum for v in result):
         raise MetricZooError(f"{name} is {value!r}, expected one or two whole numbers >= {minimum}")
     return result
 
@@ -51,8 +56,25 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:
-    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    reach = (kernel - 1) * dilation
+    # With stride 1 it is the same for any size, also for one that a compiler leaves open.
+    # Whole parts of positive numbers alone: ONNX rounds those of negative ones to the other side.
+    total = reach if stride == 1 else _positive((size - 1) // stride * stride + reach + 1 - size)
     return total // 2, total - total // 2
+
+
+def _positive(number: int) -> int:
+    return number.clamp_min(0) if isinstance(number, torch.Tensor) else max(number, 0)
+
+
+def is_open(padding: Padding, stride: Pair, side: int) -> bool:
+    """Whether the padding follows from a size that a compiler or a tracer leaves open, ``side`` being one of them.
+
+    It is then to be applied by the framework, which knows open sizes, before an operator sees the input.
+    """
+    if padding != "same" or stride == (1, 1):
+        return False
+    return torch.compiler.is_compiling() or not isinstance(side, int)
 
 
 def output_size(size: Pair, kernel_size: Pair, stride: Pair, pads: Pads, dilation: Pair) -> Pair:
@@ -65,7 +87,7 @@ def output_size(size: Pair, kernel_size: Pair, stride: Pair, pads: Pads, dilatio
         (n + sum(p) - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel_size, stride, pads, dilation, strict=True)
     )
-    if min(result) < 1:
+    if result[0] < 1 or result[1] < 1:  # not their least: which of two symbolic sizes it is would become a guard
         raise MetricZooError(
             f"input of {size[0]}x{size[1]} px with padding {pads} is smaller than the kernel {kernel_size} "
             f"with dilation {dilation}"

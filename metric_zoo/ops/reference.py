@@ -5,6 +5,8 @@ It runs on every device and is differentiable any number of times; the other bac
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +14,8 @@ from torch import Tensor
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, grid_offsets
-from metric_zoo.ops.bilinear import bilinear_sample
+from metric_zoo.ops.bilinear import bilinear_gradients, bilinear_sample
+from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.window import Window, autocasts
 
 
@@ -24,20 +27,75 @@ def sampled_conv2d(
     mask: Tensor | None,
     sampling: str,
     window: Window,
+    read: Callable[[Tensor, Tensor, Tensor], Tensor] = bilinear_sample,
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.dispatch.sampled`, which documents the arguments."""
-    positions = sample_positions(field, sampling, window)
-    x, y = _absolute(positions, window)
-    batch, cells = input.shape[0], window.cells
-    x, y = (_by_group(c.expand(batch, -1, -1, -1), cells) for c in (x, y))
-    samples = bilinear_sample(_by_group(input, input.shape[1] // field.shape[1]), x, y)
+    """The operator of `metric_zoo.ops.dispatch.sampled`, which documents the arguments; ``read`` samples an image."""
+    samples = read(*_located(input, field, sampling, window))
     if mask is not None:
         samples = samples * mask.flatten(0, 1).unsqueeze(1).to(samples.dtype)
-    # (B*G, C/G, K, Ho, Wo) -> (B, C*K, Ho, Wo): channel-major, the order in which a kernel flattens.
-    samples = samples.reshape(batch, input.shape[1] * cells, *window.size)
+    samples = _by_channel(samples, input, window)
     if not autocasts(input):
         samples = samples.to(weight.dtype)
-    return F.conv2d(samples, weight.flatten(1)[..., None, None], bias, groups=window.groups)
+    return _product(samples, weight.flatten(1), bias, window.groups)
+
+
+def forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+) -> Tensor:
+    """`sampled_conv2d` as the fused operator calls it, for a program that was recorded on this backend."""
+    with torch.autocast(input.device.type, enabled=False):
+        output = sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+    return output.contiguous(memory_format=memory_format(input))
+
+
+def backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+    needs: tuple[bool, bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input, weight, field and mask; None where ``needs`` says so. Offsets and positions only: within an
+    operator nothing is differentiated, and their rules are linear."""
+    need_input, need_weight, need_field, need_mask = needs
+    with torch.autocast(input.device.type, enabled=False):
+        image, x, y = _located(input, field, sampling, window)
+        samples = bilinear_sample(image, x, y)
+        factor = None if mask is None else mask.flatten(0, 1).unsqueeze(1).to(samples.dtype)
+        counted = samples if factor is None else samples * factor
+        flow, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad.contiguous(),
+            _by_channel(counted, input, window).to(weight.dtype),
+            weight.flatten(1)[..., None, None],
+            *(None, (1, 1), (0, 0), (1, 1), False, (0, 0), window.groups, (True, need_weight, False)),
+        )
+        flow = flow.reshape(samples.shape).to(samples.dtype)
+        grad_mask = (flow * samples).sum(1).view(mask.shape).to(mask.dtype) if need_mask else None
+        flow = flow if factor is None else flow * factor
+        grad_image, *along = bilinear_gradients(image, x, y, flow, (need_input, need_field))
+    if need_input:
+        grad_image = grad_image.reshape(input.shape).to(input.dtype).contiguous(memory_format=memory_format(input))
+    if need_weight:
+        grad_weight = grad_weight.reshape(weight.shape).contiguous(memory_format=memory_format(weight))
+    return grad_image, grad_weight, _to_field(along, field, window) if need_field else None, grad_mask
+
+
+def linear_field(field: Tensor, sampling: str, window: Window) -> tuple[Tensor, str]:
+    """The field and its sampling; of a ball the positions of its samples, found by the framework's own operations."""
+    if sampling in ("offset", "position"):
+        return field, sampling
+    packed = at_least_float32(field).flatten(1, 3)
+    positions = ball_samples(sampling, window.kernel_size, window.dilation).positions(RandersMetric(packed))
+    return positions.unflatten(1, (field.shape[1], window.cells)).flip(3), "position"
 
 
 def sample_positions(field: Tensor, sampling: str, window: Window) -> Tensor:
@@ -53,9 +111,40 @@ def sample_positions(field: Tensor, sampling: str, window: Window) -> Tensor:
     return moved.flatten(1, 2)
 
 
-def _by_group(field: Tensor, per_group: int) -> Tensor:
+def _located(input: Tensor, field: Tensor, sampling: str, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    """The images ``(B*G, C/G, H, W)``, and x and y of what is read of each, ``(B*G, K, Ho, Wo)`` in pixels."""
+    x, y = _absolute(sample_positions(field, sampling, window), window)
+    groups = field.shape[1]
+    x, y = (_by_group(c.expand(input.shape[0], -1, -1, -1), groups) for c in (x, y))
+    return _by_group(input, groups), x, y
+
+
+def _by_channel(samples: Tensor, input: Tensor, window: Window) -> Tensor:
+    """``(B*G, C/G, K, Ho, Wo) -> (B, C*K, Ho, Wo)``: channel-major, the order in which a kernel flattens."""
+    return samples.reshape(input.shape[0], input.shape[1] * window.cells, *window.size)
+
+
+def _to_field(along: list[Tensor], field: Tensor, window: Window) -> Tensor:
+    """The gradients along x and y, ``(B*G, K, Ho, Wo)`` each, summed to the field of offsets or positions."""
+    both = torch.stack(along[::-1], dim=2)
+    both = both.unflatten(0, (both.shape[0] // field.shape[1], field.shape[1]))
+    return both.sum_to_size(field.shape).to(field.dtype).contiguous()
+
+
+def _by_group(field: Tensor, groups: int) -> Tensor:
     """``(B, G*n, H, W) -> (B*G, n, H, W)``."""
-    return field.reshape(field.shape[0] * (field.shape[1] // per_group), per_group, *field.shape[2:])
+    return field.reshape(field.shape[0] * groups, field.shape[1] // groups, *field.shape[2:])
+
+
+def _product(samples: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """``(B, C*K, Ho, Wo)`` and ``(O, C*K/groups) -> (B, O, Ho, Wo)``."""
+    outputs, depth = weight.shape
+    if outputs and depth:
+        return F.conv2d(samples, weight[..., None, None], bias, groups=groups)
+    # conv2d refuses to make no channels, and makes none of none: their sum is zero.
+    samples = samples.reshape(samples.shape[0], groups, depth, *samples.shape[2:])
+    total = torch.einsum("god,bgdhw->bgohw", weight.reshape(groups, outputs // groups, depth), samples).flatten(1, 2)
+    return total if bias is None else total + bias[:, None, None].to(total.dtype)
 
 
 def _absolute(positions: Tensor, window: Window) -> tuple[Tensor, Tensor]:

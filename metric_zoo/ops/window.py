@@ -51,10 +51,15 @@ def check_window(
     return Window(kernel_size, stride, pads, dilation, groups, output_size(shape, kernel_size, stride, pads, dilation))
 
 
-def autocasts(input: Tensor) -> bool:
-    """Whether autocast chooses the dtypes; the meta device does not know it."""
-    device = input.device.type
-    return device != "meta" and torch.is_autocast_enabled(device)
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast chooses the dtype: of float64 it does not, and the meta device does not know it."""
+    device = tensor.device.type
+    return device != "meta" and tensor.dtype != torch.float64 and torch.is_autocast_enabled(device)
+
+
+def cast_dtype(tensor: Tensor) -> torch.dtype:
+    """In which `torch.nn.functional.conv2d` would take a floating-point tensor: autocast's, or its own."""
+    return torch.get_autocast_dtype(tensor.device.type) if autocasts(tensor) else tensor.dtype
 
 
 def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Pair:
@@ -64,6 +69,8 @@ def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: in
         raise MetricZooError(f"weight has shape {tuple(weight.shape)}, expected (O, C/groups, kh, kw)")
     if not input.is_floating_point():
         raise MetricZooError(f"input has dtype {input.dtype}, expected a floating-point type")
+    if min(weight.shape[2:]) < 1:
+        raise MetricZooError(f"weight has shape {tuple(weight.shape)}, expected a kernel of at least one cell")
     if groups < 1 or weight.shape[0] % groups or input.shape[1] != weight.shape[1] * groups:
         raise MetricZooError(
             f"input has {input.shape[1]} channels, weight {tuple(weight.shape)} with groups={groups} "
@@ -80,8 +87,9 @@ def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: in
 def _check_alike(name: str, tensor: Tensor, input: Tensor) -> None:
     if tensor.device != input.device:
         raise MetricZooError(f"{name} is on {tensor.device}, input on {input.device}: move one of them")
-    if tensor.dtype != input.dtype and not autocasts(input):
-        raise MetricZooError(f"input has dtype {input.dtype}, {name} {tensor.dtype}: cast one of them or use autocast")
+    if tensor.dtype != input.dtype and cast_dtype(tensor) != cast_dtype(input):
+        way = "" if torch.float64 in (tensor.dtype, input.dtype) else " or use autocast"
+        raise MetricZooError(f"input has dtype {input.dtype}, {name} {tensor.dtype}: cast one of them{way}")
 
 
 def check_fields(name: str, field: Tensor, input: Tensor, per_group: int, size: Pair) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.nn.utils import parametrize
 
-from metric_zoo.converters.rewrite import CONVERTED
+from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 

@@ -25,6 +25,7 @@ from metric_zoo.benchmarks.fields import learn_fields
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.networks import SingleLayer
+from metric_zoo.benchmarks.peer_settings import SETTINGS
 from metric_zoo.benchmarks.peers import PEERS, build_peer, tune
 from metric_zoo.benchmarks.recipe import DataConfig, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
@@ -354,6 +355,23 @@ def test_filters_reduce_noise(name, channels):
     found = peer(noisy)
     assert found.shape == noisy.shape and found.dtype == noisy.dtype
     assert (found - clean).square().mean() < 0.8 * (noisy - clean).square().mean()
+
+
+@pytest.mark.parametrize("weight", [0.6, 1.5])
+def test_total_variation_runs_to_convergence(weight):
+    """A step edge has a closed form: its halves meet by weight / width of a half (Strong and Chan, 2003). At its usual
+    tolerance scikit-image stops 0.15 away from it."""
+    picture = torch.full((1, 1, 32, 32), 0.2)
+    picture[..., 16:] = 0.8
+    exact = picture + weight / 16 * torch.where(picture < 0.5, 1, -1)
+    found = build_peer("total-variation", SMALL).filtered(picture, weight)
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "total-variation", "bm3d"])
+def test_the_settings_of_a_peer_are_options_of_its_runs(write_recipe, name):
+    runs = expand(load_recipe(write_recipe(**{**TASK, "peers": [name]})))
+    assert [run.kind.options for run in runs if run.kind.kind == "peer"] == [SETTINGS.get(name, {})]
 
 
 def test_a_peer_without_its_package(monkeypatch):

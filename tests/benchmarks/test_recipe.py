@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from metric_zoo import RecipeError
@@ -66,6 +68,59 @@ def test_packaged_recipes_are_valid():
 def test_mistakes(write_recipe, changes, message):
     with pytest.raises(RecipeError, match=message):
         expand(load_recipe(write_recipe(**changes)))
+
+
+def test_all_mistakes_are_shown(write_recipe):
+    """Each with its place, its value and the nearest key; those of kinds, too, which are looked at by others."""
+    changes = {
+        "epoch": 3, "lr": 0.1, "data": {"name": "digits", "augmentation": "none"},
+        "kinds": ["metrik", {"kind": "metric", "wher": "x"}, *({"kind": "metric", "where": w} for w in ([5], 5))],
+        "train": {"epochs": 0, "optimizer": "adamww", "accumulate": "all", "batchsize": 3},
+    }  # fmt: skip
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(write_recipe(**changes))
+    title, *lines = str(refused.value).splitlines()
+    assert title.endswith("recipe.yaml has 11 mistakes:") and len(lines) == 11
+    expected = [
+        r"unknown key 'augmentation' in data; did you mean 'augment'\?; .*got 'none'",
+        r"unknown key 'wher' in kinds.1; did you mean 'where'\?; .*got 'x'",
+        "kinds.2.where.0: .*got 5",
+        "kinds.3.where: .* or .*got 5",
+        "train.epochs: .*got 0",
+        "train.accumulate: .*'auto', got 'all'",
+        r"train.optimizer: .*got 'adamww'; did you mean 'adamw'\?",
+        r"unknown key 'batchsize' in train; did you mean 'batch_size'\?; .*got 3",
+        "unknown key 'epoch'.*got 3",
+        r"unknown key 'lr'; did you mean 'train.lr'\?; .*got 0.1",
+        "kinds.0: unknown kind 'metrik'; did you mean 'metric'",
+    ]
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.match(f"  {pattern}", line), line
+
+
+def test_more_mistakes_than_anybody_reads(write_recipe):
+    with pytest.raises(RecipeError, match=r"has 1000 mistakes:(\n.*){20}\n  and 980 more$"):
+        load_recipe(
+            write_recipe(**{f"k{number}": "x" * 10_00 for number in range(100)}, train={f"k{n}": 1 for n in range(900)})
+        )
+
+
+def test_mistakes_of_several_kinds(write_recipe):
+    """That take reading the registry."""
+    kinds = ["metrik", {"kind": "metric", "options": {"scale": 5}}, {"kind": "standard", "freeze_kernels": True}]
+    recipe = load_recipe(write_recipe(kinds=kinds, train={"batch_size": 63, "precision": "fp16"}))
+    with pytest.raises(RecipeError, match="has 5 mistakes") as refused:
+        expand(recipe, processes=2)
+    for part in (
+        "kinds.0: unknown kind",
+        "kinds.1: scale=5",
+        "kinds.2: .*leave freeze_kernels out",
+        "=63",
+        "needs a GPU",
+    ):
+        assert re.search(part, str(refused.value))
+    with pytest.raises(RecipeError, match="num-processes is 0"):
+        expand(recipe, processes=0)
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("a: [", "is not YAML"), ("- a", "or a list")])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from metric_zoo.benchmarks.record import config_id
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.site import measurements
 from metric_zoo.leaderboards.site.kernels import kernels
+from metric_zoo.leaderboards.site.views import BOARDS, Board, Cell, Heading, Row, Table
 from tests.leaderboards.records import make_config, make_denoising, make_record, write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -180,20 +184,97 @@ def test_from_the_board_to_a_run_and_back(open_page):
     assert "/models/" in page.url
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-def test_pages_do_not_scroll_sideways(open_page, site, width):
-    for name in (
-        "index.html",
-        "classification.html",
-        "conversion.html",
-        "kernels.html",
-        "operators.html",
-        next(site.glob("runs/*")).name,
-    ):
-        page = open_page(f"runs/{name}" if not (site / name).exists() else name)
-        page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        page.close()
+def one_of(site: Path, name: str) -> str:
+    """A page, or any of a folder's."""
+    return name if name.endswith(".html") else next((site / name).iterdir()).relative_to(site).as_posix()
+
+
+LEFT_EDGES = """region => {
+  region.scrollLeft = region.scrollWidth;
+  const cells = [...region.querySelectorAll("tr > :first-child")].filter(cell => cell.offsetParent).slice(0, 50);
+  return cells.map(cell => Math.abs(cell.getBoundingClientRect().left - region.getBoundingClientRect().left));
+}"""
+TAKEN = """region => Math.max(...[...region.querySelectorAll("tr")].slice(0, 50).map(row => {
+  const stays = [...row.cells].filter(cell => getComputedStyle(cell).position === "sticky");
+  return stays.reduce((width, cell) => width + cell.offsetWidth, 0) / region.clientWidth;
+}))"""
+PAGES = [*(f"{name}.html" for name in ("index", *BOARDS)), "models", "runs"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_do_not_scroll_sideways(open_page, site, name):
+    """Their tables do: the first column stays, leaves room for the others, and a keyboard reaches what scrolls."""
+    page = open_page(one_of(site, name))
+    for width in (360, 400, 1280):
+        page.set_viewport_size({"width": width, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for region in page.locator(".scroll:has(table):visible").all():
+            assert max(region.evaluate(LEFT_EDGES)) < 1
+            assert region.evaluate(TAKEN) < 0.6
+            assert width > 360 or region.evaluate("region => region.scrollLeft") > 0
+    for region in page.locator(".scroll, pre").all():
+        assert region.get_attribute("tabindex") == "0" and region.get_attribute("role") == "region"
+        assert "scroll" in region.get_attribute("aria-label")
+
+
+def darkness(region) -> float:
+    """Of the pixels beside a region's right edge, in the mean: of 255."""
+    pixels = Image.open(io.BytesIO(region.screenshot())).convert("L")
+    return 255 - np.asarray(pixels)[:, -4:-2].mean()
+
+
+@pytest.mark.parametrize("name", ["index.html", "classification.html", "runs"])
+def test_a_shadow_says_that_there_is_more(open_page, site, name):
+    """At the right of what can be scrolled on: a table, a picture or a recipe; where it ends there is none."""
+    page = open_page(one_of(site, name), color_scheme="light")
+    page.set_viewport_size({"width": 360, "height": 740})
+    region = page.locator(".scroll:visible, pre:visible").last
+    assert region.evaluate("region => region.scrollWidth > region.clientWidth")
+    more = darkness(region)
+    region.evaluate("region => region.scrollLeft = region.scrollWidth")
+    assert more > darkness(region) + 20
+
+
+def test_a_table_scrolls_by_keyboard(open_page):
+    page = open_page("operators.html")
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.locator(".scroll").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+
+
+def test_on_paper_nothing_stays_or_is_shaded(open_page):
+    page = open_page("classification.html", media="print")
+    for name, value in (("overflowX", "visible"), ("backgroundImage", "none")):
+        assert page.locator(".scroll").first.evaluate(f"e => getComputedStyle(e).{name}") == value
+    assert page.locator("tbody td").first.evaluate("e => getComputedStyle(e).position") == "static"
+
+
+def test_the_pages_of_a_long_table_do_not_scroll_away(open_page):
+    page = open_page("conversion.html")
+    page.set_viewport_size({"width": 360, "height": 740})
+    first = page.locator("tbody tr td").first.inner_text()
+    page.locator(".scroll").evaluate("region => region.scrollLeft = 500")
+    button = page.locator(".dt-paging button[data-dt-idx=next]")
+    assert 0 <= button.bounding_box()["x"] < 330
+    button.click()
+    playwright.expect(page.locator("tbody tr td").first).not_to_have_text(first)
+
+
+def test_a_download_holds_no_formula(browser, tmp_path):
+    """Signs of every width; numbers stay numbers, as pandas reads them."""
+    texts = ["=1", "＝1", "﹢1", "－1", "＠x", "\u200b=1", "\u2212x", "-1", "+0.5", "-2e3", "plain", "a=b"]
+    rows = [Row([Cell(f"{i}"), Cell(text)]) for i, text in enumerate(texts)]
+    board = Board("kernels", "Kernels", "", [Table("T", "", [Heading("N", True), Heading("Text", False)], rows)])
+    build(write(tmp_path / "records", make_record()), tmp_path / "site", [board])
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/site/kernels.html")
+    with page.expect_download() as download:
+        page.click("text=Download CSV")
+    download.value.save_as(tmp_path / "d.csv")
+    found = [row[2] for row in list(csv.reader((tmp_path / "d.csv").open(encoding="utf-8")))[1:]]
+    page.close()
+    assert found == [f"'{text.strip()}" for text in texts[:7]] + texts[7:]
 
 
 def test_light_and_dark(open_page):

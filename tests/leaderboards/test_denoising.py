@@ -14,6 +14,7 @@ from metric_zoo.benchmarks.record import Record, config_id
 from metric_zoo.benchmarks.weights import network_of
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.build import build
+from metric_zoo.leaderboards.cells import cell_of
 from metric_zoo.leaderboards.published import PUBLISHED, published_for
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.statistics import leaderboard
@@ -173,3 +174,15 @@ def test_tasks_do_not_exclude_each_other(tmp_path):
     assert "another fingerprint" not in str(_refusals(other, True, known))
     changed = one.model_copy(update={"dataset": one.dataset.model_copy(update={"fingerprint": "e"})})
     assert "another fingerprint" in str(_refusals(changed, True, known))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"eps": 0.0, "max_num_iter": 2000}, "eps=0.0, max_num_iter=2000"),
+        ({}, "eps=0.0002, max_num_iter=200"),  # scikit-image's defaults, of records that do not say
+    ],
+)
+def test_the_settings_of_a_peer_stand_in_the_table(options, told):
+    record = make_denoising("peer", model="total-variation", source="peer", options=options)
+    assert cell_of(record).options == told

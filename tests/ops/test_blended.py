@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metric_zoo import MetricZooError, ops
 from metric_zoo.ops.native import library
+from tests.conftest import interpreted
 
 native = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 
@@ -54,6 +55,7 @@ def test_native_is_what_torch_computes(case, batch, isa):
     torch.testing.assert_close(rough, expected.float(), atol=1e-3, rtol=0)
 
 
+@interpreted
 @pytest.mark.parametrize("case, batch", [("one axis", 1), ("two tables", 2), ("two axes", 1)])
 def test_triton_is_what_torch_computes(case, batch):
     """Also where a table that no pixel needs, and a coordinate, are NaN."""
@@ -253,6 +255,7 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=1e-2)
 
 
+@interpreted
 @pytest.mark.parametrize("case", ["two tables"])
 def test_triton_has_the_gradients_of_torch(case):
     given = arguments(case)

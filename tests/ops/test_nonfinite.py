@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import pytest
@@ -12,14 +11,13 @@ import torch.nn.functional as F
 from metric_zoo import ops
 from metric_zoo.geometry import RandersMetric
 from metric_zoo.ops.native import library
+from tests.conftest import interpreted
 
 
-@pytest.fixture(autouse=True, params=["native", "triton"])
+@pytest.fixture(autouse=True, params=["native", pytest.param("triton", marks=interpreted)])
 def backend(request):
     if request.param == "native" and not library.is_available():
         pytest.skip(library.why_unavailable())
-    if request.param == "triton" and importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed")
     with ops.use_backend(request.param):
         yield
 

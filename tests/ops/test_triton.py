@@ -20,6 +20,7 @@ from metric_zoo.benchmarks.operators import gpu
 from metric_zoo.benchmarks.operators.calls import KINDS, Blend, Call, assert_alike
 from metric_zoo.benchmarks.operators.cases import Case
 from metric_zoo.benchmarks.operators.check import BLENDS, TOLERANCES, is_repeatable, relative_errors
+from tests.conftest import interpreted
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -48,6 +49,7 @@ def crossed() -> list:
     return [pytest.param(*pair, marks=[] if pair in usual else pytest.mark.slow) for pair in pairs]
 
 
+@interpreted
 @pytest.mark.parametrize(("kind", "shape"), crossed())
 def test_every_kind_and_shape_class(kind, shape):
     """The oracle is the torch backend in float64."""
@@ -55,24 +57,28 @@ def test_every_kind_and_shape_class(kind, shape):
     assert max(errors.values()) <= TOLERANCES["float32"], errors
 
 
+@interpreted
 @pytest.mark.parametrize("shape", ["dense", "depthwise"])
 def test_half_types(shape):
     errors = relative_errors(Call(kind="modulated", **SHAPES[shape]), CPU, "float16")
     assert max(errors.values()) <= TOLERANCES["float16"], errors
 
 
+@interpreted
 @pytest.mark.parametrize("sampling", ["polar", "onion"])
 def test_samplings(sampling):
     errors = relative_errors(Call(sampling=sampling, batch=1), CPU, "float32")
     assert max(errors.values()) <= TOLERANCES["float32"], errors
 
 
+@interpreted
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_blended_samples_against_float64(dtype):
     errors = relative_errors(BLENDS["one axis"], CPU, dtype)
     assert max(errors.values()) <= TOLERANCES[dtype], errors
 
 
+@interpreted
 @pytest.mark.parametrize("kind", ["metric", "modulated"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_gathered_in_tiles(kind, stride):
@@ -86,6 +92,7 @@ def test_gradients_gathered_in_tiles(kind, stride):
     assert_alike(found, call.outcome("torch"), 2e-5)
 
 
+@interpreted
 def test_infinity_stays_where_it_is_in_tiles():
     """A product of matrices would spread it over the whole tile."""
     from metric_zoo.ops.triton import configs
@@ -104,6 +111,7 @@ def test_infinity_stays_where_it_is_in_tiles():
     assert torch.equal(spoiled["tiled"], spoiled["one by one"]) and not spoiled["tiled"].all()
 
 
+@interpreted
 @pytest.mark.parametrize("kind", ["metric", "modulated", "shifted"])
 def test_partial_sums(kind, monkeypatch):
     """A device of many processors shares the channels and the pixels of one block among programs."""
@@ -114,6 +122,7 @@ def test_partial_sums(kind, monkeypatch):
     assert_alike(call.outcome("triton"), call.outcome("torch"), 2e-5)
 
 
+@interpreted
 @pytest.mark.parametrize("shape", ["strided", "depthwise", pytest.param("grouped", marks=pytest.mark.slow)])
 def test_deterministic_mode(shape):
     call = Call(kind="modulated", **SHAPES[shape])
@@ -126,6 +135,7 @@ def test_deterministic_mode(shape):
     assert is_repeatable(Call(kind="modulated", batch=1, size=(5, 5)), CPU)
 
 
+@interpreted
 def test_a_bias_that_is_no_array_of_its_own():
     call = Call(batch=1, size=(4, 4), out_channels=3, bias=False)
     shared, spread = torch.ones(1).expand(3), torch.arange(6.0)[::2]
@@ -134,6 +144,7 @@ def test_a_bias_that_is_no_array_of_its_own():
         torch.testing.assert_close(call.run(**leaves, bias=bias), call.run(**leaves, bias=bias.contiguous()))
 
 
+@interpreted
 def test_an_empty_batch_and_frozen_tensors():
     outcome = Call(kind="modulated", batch=0).outcome("triton")
     assert outcome["output"].shape == (0, 6, 9, 8) and not outcome["weight"].any()
@@ -148,6 +159,7 @@ def test_an_empty_batch_and_frozen_tensors():
         torch.testing.assert_close(leaves[name].grad, everything[name], msg=name)
 
 
+@interpreted
 def test_opcheck():
     call = Call(kind="modulated", batch=1, size=(4, 3), channels=2, out_channels=2)
     leaves = call.leaves()
@@ -158,6 +170,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.metric_zoo.sampled_conv2d.default, args)
 
 
+@interpreted
 def test_one_graph_under_compile():
     call = Call(batch=1, size=(4, 4))
     leaves = {name: tensor.requires_grad_() for name, tensor in call.leaves().items()}
@@ -174,6 +187,7 @@ def test_errors():
             call.run(**call.leaves())
 
 
+@interpreted
 def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
     """The command of a GPU on CPU, with a few checks; then with a tolerance that nothing can meet."""
     monkeypatch.setattr(
@@ -192,6 +206,14 @@ def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
         gpu.gpu_check(tmp_path / "strict", "cpu", ())
     found = json.loads((tmp_path / "strict" / gpu.JSON).read_text())["checks"]
     assert [check["passed"] for check in found] == [True] * 5 + [False, True, False] + [True] * 2
+
+
+def test_gpu_check_is_not_of_the_interpreter(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "device_named", torch.device)
+    monkeypatch.setattr(gpu, "INTERPRETED", True)
+    with pytest.raises(MetricZooError, match="TRITON_INTERPRET is set, .*unset it"):
+        gpu.gpu_check(tmp_path, "cuda")
+    assert not list(tmp_path.iterdir())
 
 
 def test_roofline_is_the_larger_of_products_and_traffic():

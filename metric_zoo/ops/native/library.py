@@ -201,7 +201,7 @@ def backward(
     grad_field = torch.zeros_like(field, memory_format=torch.contiguous_format) if need_field else None
     grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format) if need_mask else None
     gradients = (pixels, grad_weight, grad_field, grad_mask)
-    if grad.numel() == 0:
+    if grad.numel() == 0 or weight.numel() == 0:
         return tuple(None if g is None else g.zero_() for g in gradients)
     call = _Call(input, weight, None, field, mask, sampling, window, grad)
     call.tensors.grad = grad.data_ptr()

@@ -50,8 +50,8 @@ def forward(
     """
     shape = (input.shape[0], weight.shape[0], *window.size)
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format(input))
-    if output.numel() == 0:
-        return output
+    if output.numel() == 0 or weight.numel() == 0:
+        return output.zero_() if bias is None else output.copy_(bias[:, None, None])
     call = _Call(input, weight, field, mask, sampling, window, output, tables, grid)
     name = "forward_depthwise" if call.depthwise else "forward_dense"
     call.run(
@@ -97,7 +97,7 @@ def backward(
     Raises:
         MetricZooError: as `forward`.
     """
-    if grad.numel() == 0:
+    if grad.numel() == 0 or weight.numel() == 0:
         tensors = (input, weight, field, mask)
         return tuple(torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
     grad = dense(grad)

@@ -246,7 +246,8 @@ void unpack_tables(const Problem& p, int64_t lanes, const std::vector<Buffer<dou
 }  // namespace
 
 template <class T>
-void backward(const Problem& p, const Tensors<T>& t) {
+void backward(const Problem& p, const Tensors<T>& given) {
+  const Tensors<T> t = readable(p, given);
   const Kernels<T>& k = kernels<T>();
   const Plan<T> plan(p, k, Pass::kBackward);
   const Constants<T> constants(p, k, t);

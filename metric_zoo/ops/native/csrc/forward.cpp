@@ -72,7 +72,8 @@ static void store_by_channel(const Problem& p, Block block, const T* rows, T* ou
 }
 
 template <class T>
-void forward(const Problem& p, const Tensors<T>& t) {
+void forward(const Problem& p, const Tensors<T>& given) {
+  const Tensors<T> t = readable(p, given);
   const Kernels<T>& k = kernels<T>();
   const Plan<T> plan(p, k, Pass::kForward);
   const Constants<T> constants(p, k, t);

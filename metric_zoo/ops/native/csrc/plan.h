@@ -97,6 +97,15 @@ struct Constants {
   Constants(const Problem&, const Kernels<T>&, const Tensors<T>&);
 };
 
+// The arguments, with a zero for the first pixel of images that have none: where vectors are read by their indices, lanes
+// whose corner lies outside read the first pixel and drop it.
+template <class T>
+Tensors<T> readable(const Problem& p, Tensors<T> t) {
+  static const T nothing = T(0);
+  if (p.height * p.width * p.channels == 0) t.input = &nothing;
+  return t;
+}
+
 template <class T>
 bool masked(const Problem& p, const Tensors<T>& t) { return t.mask || p.rule == kBlend; }
 

@@ -1,0 +1,90 @@
+"""What a converted layer remembers of the convolution that it replaced: its class and construction, not its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from metric_zoo.errors import ConversionError
+from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.sparse import SparseKernelComplex2d
+
+CONVERTED = (SampledConv2d, SparseKernelComplex2d)
+"""Classes of what a conversion puts in a convolution's place."""
+
+NAME = "_metric_zoo_name"
+"""The attribute by which a converted layer knows what the report calls it."""
+_ATTRIBUTE = "_origin"
+_STATE = ("_parameters", "_buffers", "_modules")
+
+
+@dataclass(frozen=True)
+class Original:
+    """Attributes:
+    cls: the convolution's class.
+    construction: attributes that it was built with and the layer has, too, perhaps with other values (padding).
+    own: names of the layer's own attributes and children; whatever else hangs on it goes back with it.
+    parameters: names of the convolution's, in order, each with the tensor where the layer has none of that name: the
+        kernel that a sparse complex approximates. None where the layer has it, which is then the only copy.
+    """
+
+    cls: type[nn.Conv2d]
+    construction: dict[str, Any]
+    own: frozenset[str]
+    parameters: dict[str, nn.Parameter | None]
+
+
+def is_hooks(attribute: str) -> bool:
+    """Whether a module keeps hooks, or flags that belong to them, under this name."""
+    return attribute.startswith("_") and "hook" in attribute
+
+
+def inherit(layer: nn.Module, conv: nn.Conv2d) -> None:
+    """Give ``layer`` the mode, the buffers, the hooks, the children and all other attributes of what it replaces."""
+    own = frozenset({*vars(layer), *layer._modules, _ATTRIBUTE, NAME, "parametrizations"})
+    layer.train(conv.training)
+    layer._buffers, layer._non_persistent_buffers_set = conv._buffers, conv._non_persistent_buffers_set
+    layer._modules.update((name, child) for name, child in conv._modules.items() if name not in own)
+    for attribute, value in vars(conv).items():
+        # Every kind of hook with the flags that belong to it, and whatever a user has hung on the convolution.
+        if is_hooks(attribute) or attribute not in own:
+            setattr(layer, attribute, value)
+    construction = {k: v for k, v in vars(conv).items() if k in own and k not in _STATE and not is_hooks(k)}
+    kept = {name: None if name in layer._parameters else value for name, value in conv._parameters.items()}
+    setattr(layer, _ATTRIBUTE, Original(type(conv), construction, own, kept))
+
+
+def find_original(layer: nn.Module) -> Original | None:
+    """What `inherit` has written down; None for a layer that no conversion made."""
+    return getattr(layer, _ATTRIBUTE, None)
+
+
+def restore(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
+    """The convolution that ``layer`` came from, with the parameters, buffers, hooks and attributes of the layer now.
+
+    Raises:
+        ConversionError: if there is none, or the layer's weight is computed.
+    """
+    original = find_original(layer)
+    if original is None:
+        raise ConversionError("a layer that was not made by mz.convert has no original to revert to")
+    absent = [name for name, kept in original.parameters.items() if kept is None and name not in layer._parameters]
+    if absent:
+        raise ConversionError("a layer whose weight is computed (weight norm or a parametrization) cannot be reverted")
+    conv = original.cls.__new__(original.cls)
+    nn.Module.__init__(conv)
+    hung = {name: value for name, value in vars(layer).items() if is_hooks(name) or name not in original.own}
+    vars(conv).update(original.construction | hung)
+    conv._buffers, conv._non_persistent_buffers_set = layer._buffers, layer._non_persistent_buffers_set
+    conv._modules.update((name, child) for name, child in layer._modules.items() if name not in original.own)
+    for name, kept in original.parameters.items():
+        conv._parameters[name] = layer._parameters[name] if kept is None else _moved(kept, layer)
+    conv.training = layer.training
+    return conv
+
+
+def _moved(kept: nn.Parameter, layer: SparseKernelComplex2d) -> nn.Parameter:
+    """The kernel, where and as what the model has been moved to since."""
+    return nn.Parameter(kept.detach().to(layer.weights), kept.requires_grad)

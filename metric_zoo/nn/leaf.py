@@ -1,0 +1,31 @@
+"""What `torch.fx` records of a layer: one call, whichever tracer looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.fx import Proxy
+
+
+class Leaf(nn.Module):
+    """A module that symbolic tracing does not enter.
+
+    A tracer takes modules of the framework for leaves, and enters all others; torchvision's and timm's feature
+    extractors have tracers of their own. So the module answers for itself when it is called with what they pass, before
+    its hooks and its ``forward`` see anything that is no tensor.
+    """
+
+    @property
+    def itself(self) -> Leaf:
+        """The module: its name where it is the root of what is traced, whose own name is empty."""
+        return self
+
+    def _call_impl(self, *args, **kwargs):
+        proxy = next((value for value in (*args, *kwargs.values()) if isinstance(value, Proxy)), None)
+        return super()._call_impl(*args, **kwargs) if proxy is None else self.recorded(proxy, *args, **kwargs)
+
+    def recorded(self, proxy: Proxy, *args, **kwargs) -> Any:
+        """A node that calls this module; for a ``forward`` that is itself the root, or called by name."""
+        target = proxy.tracer.path_of_module(self) or "itself"
+        return proxy.tracer.create_proxy("call_module", target, args, kwargs)

@@ -1,0 +1,85 @@
+"""Reading files that may be anybody's: what is read has an end and one meaning."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from metric_zoo.files import check_regular
+
+_DIGITS = 1000
+_LEVELS = 100
+
+
+def read_text(path: Path, most: int) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: of a regular file, or a link to one; what never ends (a pipe, a device) is not waited for.
+        most: bytes.
+
+    Raises:
+        OSError: if it cannot be read, or is no file; ValueError if it is too large, or no text in UTF-8.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"its bytes are more than {most:,}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
+
+
+def read_json(path: Path, most: int) -> Any:
+    """JSON of a file of at most ``most`` bytes, without NaN, integers of more than 1000 digits, half characters or more
+    than 100 levels, and whose objects have every key once.
+
+    Raises:
+        OSError, ValueError: saying what is wrong with it.
+    """
+    text = read_text(path, most)
+    try:
+        data = json.loads(text, parse_constant=_no_number, parse_int=_integer, object_pairs_hook=_object)
+        _check_depth(data)
+        json.dumps(data, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError(f"it has more than {_LEVELS} levels") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair, which is no character") from None
+    return data
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits is no count")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name[:80]!r} is there more than once")
+    return found
+
+
+def _check_depth(data: Any) -> None:
+    level = [data]
+    for _ in range(_LEVELS):
+        level = [item for part in level for item in parts(part)]
+        if not level:
+            return
+    raise ValueError(f"it has more than {_LEVELS} levels")
+
+
+def parts(tree: Any) -> list[Any]:
+    """What a list or the values of a dict hold; nothing of anything else."""
+    return list(tree.values()) if isinstance(tree, dict) else tree if isinstance(tree, list) else []
