@@ -31,6 +31,7 @@ from metric_zoo.nn.registry import get_kind
 from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
 from metric_zoo.reading import read_json
 from metric_zoo.zoo.create import build_base, check_name
+from metric_zoo.zoo.hollow import hollow
 from metric_zoo.zoo.options import check_options, check_preprocessing, check_value
 from metric_zoo.zoo.origin import ModelOrigin, find_origin, preprocessing_of, settings_of
 from metric_zoo.zoo.shards import gather, mesh_of, together, writes
@@ -179,7 +180,8 @@ def _load(model: nn.Module, config: dict[str, Any], folder: Path) -> nn.Module:
         model.to(getattr(torch, config["dtype"]))
         for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
             tensor.data = tensor.data.to(dtypes.get(name, tensor.dtype))
-        safetensors.torch.load_model(model, folder / WEIGHTS)
+        # What is missing is shared with what is there: that has been checked.
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS), strict=False)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         swap(model, {layer: conv for conv, layer in replacements.items()})
         detach(model)
@@ -195,14 +197,14 @@ def _check_fits(model: nn.Module, path: Path) -> dict[str, torch.dtype]:
     """
     with _opened(path) as file:
         keys = {_current_key(model, name): name for name in file.keys()}  # noqa: SIM118, no dict
-        tensors = model.state_dict(keep_vars=True)
+        tensors = model.state_dict()
         for key, name in keys.items():
             stored, own = tuple(file.get_slice(name).get_shape()), tensors.get(key)
             if own is None or stored != tuple(own.shape):
                 there = None if own is None else tuple(own.shape)
                 raise RuntimeError(f"{key} has shape {stored}, the architecture's is {there}")
-        found = {id(tensors[key]) for key in keys}  # tied tensors are stored once
-        missing = [key for key, tensor in tensors.items() if id(tensor) not in found]
+        found = {tensors[key].untyped_storage()._cdata for key in keys}  # what is shared is stored once
+        missing = [key for key, tensor in tensors.items() if tensor.untyped_storage()._cdata not in found]
         if missing:
             raise RuntimeError(f"{len(missing)} tensors of the architecture are missing, {missing[0]} the first")
         dtypes = {key: file.get_tensor(name).dtype for key, name in keys.items()}
@@ -264,12 +266,7 @@ def _build(config: dict[str, Any], folder: Path) -> nn.Module:
 
 def _rehearse(origin: ModelOrigin, config: dict[str, Any], folder: Path) -> None:
     """Load without storage, so that absurd sizes end before memory is taken."""
-    try:
-        twin = _without_storage(origin, config["preprocessing"])
-    except Exception:
-        if not _needs_storage(origin):
-            raise
-        return
+    twin = hollow(lambda: _build_as(origin, config["preprocessing"]))
     with atrous_layer4(twin, wanted=config["atrous"]):
         _apply_layers(twin, config["layers"], folder)
     try:
@@ -287,20 +284,6 @@ def _build_as(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
     if origin.source != "timm" or not preprocessing:
         return build_base(origin)
     return build_base(replace(origin, options={**origin.options, "pretrained_cfg_overlay": preprocessing}))
-
-
-def _without_storage(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
-    with torch.device("meta"):  # no storage, no initialisation
-        return _build_as(origin, preprocessing)
-
-
-def _needs_storage(origin: ModelOrigin) -> bool:
-    """Whether a constructor computes with its weights; else its options are at fault where it fails."""
-    try:
-        _without_storage(replace(origin, options={}), {})
-    except Exception:
-        return True
-    return False
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -462,10 +445,5 @@ def _fingerprint(bare: Bare) -> dict[str, object]:
 
 def _twin(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
     preprocessing = check_preprocessing(json.loads(json.dumps(preprocessing)))
-    try:
-        return _without_storage(origin, preprocessing)
-    except MetricZooError:
-        raise
-    except Exception:  # a constructor that computes with its weights
-        with torch.random.fork_rng():
-            return _build_as(origin, preprocessing)
+    with torch.random.fork_rng():
+        return hollow(lambda: _build_as(origin, preprocessing))

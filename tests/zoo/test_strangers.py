@@ -156,6 +156,21 @@ def test_a_detector_fetches_no_backbone(tmp_path, no_reading):
     assert "weights_backbone" in one_line(tmp_path)
 
 
+def test_constructors_that_compute_take_no_memory_either(tmp_path):
+    """torchvision's RegNets compute their widths with tensors, so that they cannot be built on the meta device."""
+    from metric_zoo.zoo.hollow import hollow
+
+    build = lambda: torchvision.models.regnet_x_400mf(num_classes=3)  # noqa: E731
+    with pytest.raises(NotImplementedError), torch.device("meta"):
+        build()
+    assert all(parameter.is_meta for parameter in hollow(build).parameters())
+    assert not any(parameter.is_meta for parameter in build().parameters())
+    mz.save(mz.create_model("regnet_x_400mf", "standard", source="torchvision", num_classes=3), tmp_path)
+    assert mz.load(tmp_path).fc.out_features == 3
+    describe(tmp_path, options={"num_classes": 2**24})
+    assert "cannot be" in one_line(tmp_path)  # loaded, or built where not even addresses suffice
+
+
 CONFIGS = {
     "deep": '{"format_version": 1, "model": ' + "[" * 100_000 + "]" * 100_000 + "}",
     "digits": '{"format_version": ' + "9" * 6000 + "}",

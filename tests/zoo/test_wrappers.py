@@ -115,6 +115,24 @@ def test_shards_of_one_process_are_gathered(group, tmp_path):
     check(fully_shard(model), expected, tmp_path)
 
 
+@pytest.mark.parametrize("tied", ["parameter", "storage"])
+def test_shared_tensors_are_stored_once_and_stay_shared(tied, tmp_path):
+    def make() -> nn.Module:
+        model = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3)))
+        if tied == "parameter":
+            model[2].weight = model[1].weight
+        else:
+            model[2].weight.data = model[1].weight.data
+        return model
+
+    image = torch.rand(1, 4, 16, 16)
+    model = mz.convert(make(), example_input=image, inplace=True)
+    mz.save(nn.DataParallel(model), tmp_path)
+    loaded = mz.load(tmp_path, model=make())
+    assert torch.equal(loaded(image), model(image))
+    assert loaded[2].weight.data_ptr() == loaded[1].weight.data_ptr()
+
+
 def test_parts_of_a_larger_storage_are_copied(tmp_path):
     model = converted()
     flat = torch.cat([model.fc.weight.detach().flatten(), torch.zeros(7)])
