@@ -22,8 +22,7 @@ from pydantic import (
 )
 
 from metric_zoo.errors import RecordError
-from metric_zoo.files import replacing
-from metric_zoo.reading import parts, read_json
+from metric_zoo.files import parts, read_json, replacing
 
 SCHEMA_VERSION = 1
 

@@ -11,13 +11,13 @@ import pandas as pd
 import yaml
 
 from metric_zoo.errors import MetricZooError, RecordError
+from metric_zoo.files import read_text
 from metric_zoo.leaderboards.cells import printable, printable_lines
 from metric_zoo.leaderboards.collect import Collection, collect, shown
 from metric_zoo.leaderboards.site import render_site
 from metric_zoo.leaderboards.site.views import BOARDS, TASKS, Board
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet
-from metric_zoo.reading import read_text
 
 _MARKER = "leaderboard.json"
 """A folder that holds it, and nothing that is not of a leaderboard, may be replaced by a newer one."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from metric_zoo.benchmarks.kernels.report import PUBLISHED, milliseconds, varying
+from metric_zoo.files import read_json
 from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.site.foreign import MOST, figure, written_by
 from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
-from metric_zoo.reading import read_json
 
 _READS = Heading("Reads", True, "Of a pixel, in all layers.")
 _PSNR = Heading("PSNR, dB", True, "Of the photographs, against the dense kernel's, in the mean.")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from metric_zoo.files import read_json, read_text
 from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.site.foreign import MOST, figure, written_by
 from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
-from metric_zoo.reading import read_json, read_text
 
 _NUMBERS = {"parameters": ("Parameters, M", 1e-6, ".1f"), "convolutions": ("Convolutions", 1, ".0f"),
             "swapped": ("Swapped", 1, ".0f")}  # fmt: skip
