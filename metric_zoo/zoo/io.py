@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +24,12 @@ from metric_zoo.converters.report import ConversionReport, attach, describe, det
 from metric_zoo.converters.rewrite import build_layer, swap
 from metric_zoo.converters.sparse import build_sparse
 from metric_zoo.errors import ConversionError, MetricZooError
-from metric_zoo.files import replacing
+from metric_zoo.files import check_regular, replacing
 from metric_zoo.nn.base import SampledConv2d, current_key
 from metric_zoo.nn.config import KindOptions, SparseConfig
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
+from metric_zoo.reading import read_json
 from metric_zoo.zoo.create import build_base, check_name
 from metric_zoo.zoo.options import check_options, check_preprocessing, check_value
 from metric_zoo.zoo.origin import ModelOrigin, find_origin, preprocessing_of, settings_of
@@ -214,13 +214,8 @@ def _check_fits(model: nn.Module, path: Path) -> dict[str, torch.dtype]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file of tensors.
-
-    Raises:
-        RuntimeError: for what is no ordinary file, a pipe for one, which would be waited for.
-    """
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        raise RuntimeError("it is not a file")
+    """A file of tensors; a pipe is not waited for."""
+    check_regular(path)
     with safetensors.safe_open(path, "pt") as file:
         yield file
 
@@ -310,13 +305,11 @@ def _needs_storage(origin: ModelOrigin) -> bool:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        if path.exists() and not (stat.S_ISREG(path.stat().st_mode) and path.stat().st_size <= _LARGEST_CONFIG):
-            raise ValueError(f"not a file of up to {_LARGEST_CONFIG} bytes")
-        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        config = read_json(path, _LARGEST_CONFIG)
         version = config["format_version"]
     except FileNotFoundError:
         raise ConversionError(f"{path} does not exist: expected a folder that mz.save wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(f"{path} is not a configuration that mz.save wrote ({_one_line(error)})") from None
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
         raise ConversionError(f"{path} has format {version!r:.40}, this version reads up to {FORMAT_VERSION}: upgrade")
@@ -331,10 +324,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {**config, "preprocessing": check_preprocessing(config["preprocessing"])}
     except ValueError as error:
         raise ConversionError(f"{path}: {_one_line(error)}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no JSON")
 
 
 def _one_line(error: Exception) -> str:

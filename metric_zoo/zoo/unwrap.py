@@ -13,7 +13,6 @@ from torch.nn.utils import parametrize
 
 from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.base import SampledConv2d
 
 # By name: importing what defines them, to ask, would cost more than the file.
 _INNER = {
@@ -144,7 +143,7 @@ def _check_modules(modules: dict[str, nn.Module]) -> None:
 
 
 def _check_layer(name: str, layer: nn.Module) -> None:
-    """`load` builds converted layers afresh: what was hung on them since then would find no place.
+    """`load` builds converted layers afresh, with parameters: what computes them would find no place.
 
     Raises:
         ConversionError: with the way back to a plain parameter.
@@ -157,10 +156,6 @@ def _check_layer(name: str, layer: nn.Module) -> None:
                 f"the {computed[0]} of {path} is computed, which mz.load does not rebuild: make it a parameter, "
                 f"{_way_out(module, computed[0])}, and save again"
             )
-    own = {"sampler"} if isinstance(layer, SampledConv2d) else set()
-    added = next((key for key in layer._modules if key not in own), None)
-    if added is not None:
-        raise ConversionError(f"{name}.{added} was added to a converted layer, which mz.load does not rebuild")
 
 
 def _way_out(module: nn.Module, key: str) -> str:

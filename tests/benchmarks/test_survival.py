@@ -22,8 +22,8 @@ from metric_zoo.benchmarks.record import Record, keep_record, read_record
 from metric_zoo.benchmarks.remeasure import remeasure
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, LOGS, claimed, failed_record
 from metric_zoo.benchmarks.torchrun import status, words
-from metric_zoo.reading import read_text
 from metric_zoo.leaderboards.soundness import contradictions
+from metric_zoo.reading import read_text
 from tests.leaderboards.records import make_record
 
 

@@ -168,7 +168,6 @@ REFUSED = {
         on(lambda c: prune.l1_unstructured(c.sampler, "bias", 0.5)),
         "bias of layer1.0.conv1.sampler .*prune.remove",
     ),
-    "something added": (on(lambda c: c.add_module("adapter", nn.Linear(2, 2))), "layer1.0.conv1.adapter was added"),
     "quantized": (quantized, "fc is quantized"),
     "traced part": (lambda model: nn.Sequential(model, torch.jit.trace(nn.ReLU(), X)), "1 is a TorchScript module"),
     "meta": (lambda model: model.to("meta"), "meta device"),
@@ -209,14 +208,22 @@ def test_offloaded_models_come_back_as_the_message_says(tmp_path):
     check(model, expected, tmp_path)
 
 
-def test_other_layers_may_be_computed_in_the_architecture_too(tmp_path):
-    """A warning tells that it must be passed, and it is read."""
-    model = converted()
-    prune.l1_unstructured(model.fc, "weight", 0.5)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: prune.l1_unstructured(m.fc, "weight", 0.5),
+        lambda m: parametrizations.weight_norm(m.fc),
+        lambda m: m.layer1[0].conv1.add_module("adapter", nn.Linear(2, 2)),
+    ],
+    ids=["pruned classifier", "weight norm of the classifier", "a module hung on a converted layer"],
+)
+def test_what_the_architecture_may_have_too_is_read(change, tmp_path):
+    """A warning tells that the architecture must be passed, and with the same change it is read."""
+    model, architecture = converted(), network()
+    change(model)
     with pytest.warns(UserWarning, match="only mz.load"):
         mz.save(model, tmp_path)
-    architecture = network()
-    prune.identity(architecture.fc, "weight")
+    change(architecture)
     assert torch.equal(mz.load(tmp_path, model=architecture)(X), model(X))
 
 
