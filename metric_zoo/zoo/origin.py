@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from metric_zoo.nn.registry import KINDS
 from metric_zoo.zoo.options import PREPROCESSING, SHAPING, WITHOUT_A_SHAPE
 
 _ATTRIBUTE = "_metric_zoo_origin"
@@ -47,8 +48,10 @@ def find_origin(model: nn.Module) -> ModelOrigin | None:
         return _tagged(ModelOrigin("timm", name, _told(model, given)), cfg) if name else None
     if origin.source != "timm":
         return origin
-    resized = {name: given[name] for name in ("img_size",) if name in given}  # as by a model's set_input_size
-    return _tagged(replace(origin, options={**origin.options, **resized}), cfg)
+    # timm notes what its methods change (set_input_size, reset_classifier), among what our entry points were given.
+    ours = {option.name for kind in KINDS.values() for option in fields(kind.config)}
+    noted = {name: value for name, value in given.items() if name in SHAPING - ours}
+    return _tagged(replace(origin, options={**origin.options, **noted}), cfg)
 
 
 def _told(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _check_modules(modules: dict[str, nn.Module]) -> None:
         package = next((cls.__module__ for cls in type(module).__mro__ if cls.__module__.startswith("peft.")), "")
         if package:
             why = "an adapter of PEFT: merge it, model.merge_and_unload(), and save what that returns"
-        elif ".quantized." in f"{type(module).__module__}.":
+        elif ".quantized." in f"{type(module).__module__}." and "FloatFunctional" not in type(module).__name__:
             why = "quantized: save the float model, and quantize after mz.load"
         if why:
             raise ConversionError(f"{name or 'the model'} is {why}")

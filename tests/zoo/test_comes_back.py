@@ -130,6 +130,15 @@ CHANGES = {
 }
 
 
+def test_what_timm_s_own_methods_change_comes_back(tmp_path):
+    model = mz.create_model("test_vit", "standard", num_classes=3, global_pool="token")
+    model.set_input_size(96)
+    model.reset_classifier(5, "avg")
+    loaded = round_trip(model.eval(), tmp_path)
+    image = torch.rand(1, 3, 96, 96)
+    assert loaded.global_pool == "avg" and torch.equal(loaded(image), model(image))
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_settings_changed_after_creation_come_back(change, tmp_path):
     model = mz.create_model("resnet10t", num_classes=3, drop_rate=0.1, where="last")
@@ -186,6 +195,11 @@ def test_what_torchvision_s_weights_imply_comes_back(name, tmp_path, monkeypatch
     assert told(loaded) == told(model)
     outputs = (torch.utils._pytree.tree_leaves(m(X)) for m in (model, loaded))
     assert all(map(torch.equal, *outputs))
+
+
+def test_networks_made_to_be_quantized_are_floats_still(tmp_path):
+    model = mz.create_model("quantized_resnet18", "shifted", source="torchvision", num_classes=3, where="last").eval()
+    assert torch.equal(round_trip(model, tmp_path)(X), model(X))
 
 
 def test_what_cannot_be_written_is_said(tmp_path):

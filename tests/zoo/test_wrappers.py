@@ -229,11 +229,13 @@ def test_what_the_architecture_may_have_too_is_read(change, tmp_path):
 
 def test_adapters_of_peft_are_refused(tmp_path):
     peft = pytest.importorskip("peft")
-    model = peft.get_peft_model(converted(), peft.LoraConfig(target_modules=["fc"]))
+    model = peft.get_peft_model(converted(), peft.LoraConfig(target_modules=["fc", "layer1.0.conv1"]))
     with pytest.raises(mz.ConversionError, match="merge_and_unload"):
         mz.save(model, tmp_path / "model")
     assert not (tmp_path / "model").exists()
-    mz.save(model.merge_and_unload(), tmp_path / "model")
+    merged = model.merge_and_unload().eval()
+    mz.save(merged, tmp_path / "model")
+    assert torch.equal(mz.load(tmp_path / "model")(X), merged(X))
 
 
 def test_wrapped_architectures_are_no_place_to_load_into(tmp_path):
