@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from metric_zoo import __version__
 from metric_zoo.converters.atrous import atrous_layer4, is_atrous
+from metric_zoo.converters.modes import SHARED
 from metric_zoo.converters.original import CONVERTED
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import build_layer, swap
@@ -467,5 +468,5 @@ def _twin(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
     except MetricZooError:
         raise
     except Exception:  # a constructor that computes with its weights
-        with torch.random.fork_rng():
+        with SHARED, torch.random.fork_rng():
             return _build_as(origin, preprocessing)
