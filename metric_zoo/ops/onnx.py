@@ -25,7 +25,6 @@ from metric_zoo.ops import blended, fused, reference  # noqa: F401  (they regist
 from metric_zoo.ops.bilinear import grid_sample
 from metric_zoo.ops.window import check_window
 
-
 _DEFORM_CONV = 19
 """The opset that brought DeformConv."""
 
