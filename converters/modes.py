@@ -11,7 +11,7 @@ from torch import nn
 
 SHARED = threading.RLock()
 """Held where the process's state is changed for a while: random numbers, cuDNN's flags, filters of warnings, and what
-`torch.fx` puts in the place of a module's call. Two such whiles that overlap would end with the state of the wrong one."""
+`torch.fx` puts in the place of a module's call. Two such whiles that overlap would end with the wrong one's state."""
 
 
 @contextmanager
