@@ -17,7 +17,7 @@ from metric_zoo.benchmarks.hits import pack_hits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import PEER, Run
-from metric_zoo.benchmarks.record import Record, write_record
+from metric_zoo.benchmarks.record import Record, keep_record
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
@@ -48,7 +48,8 @@ def execute(
         weights: keep those of the trained network beside the record.
 
     Raises:
-        MetricZooError: if data or model cannot be had; FloatingPointError if the loss is not finite.
+        MetricZooError: if data or model cannot be had, or the record not be written; FloatingPointError if the loss
+            is not finite.
         SystemExit: with `RESUMABLE`, when asked to stop while training.
     """
     clock, task = Clock(), get_task(run.task)
@@ -89,7 +90,7 @@ def execute(
             wall_seconds=search.seconds_before + before + clock.seconds(),
             provenance=provenance(clock),
         )
-        write_record(path, record)
+        keep_record(path, record)
         told = ", ".join(f"{name} {value:.4g}" for name, value in task.testing(test.scores).items())
         log.write(f"done: {told}, {record.wall_seconds:.0f} s in all")
     accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,10 +23,11 @@ def progress(model: nn.Module, doing: str) -> Iterator[None]:
     There is no total: how often a model runs depends on what is found.
     """
     what = {"desc": f"{doing} {type(model).__name__}", "unit": " convolutions run"}
+    own = threading.get_ident()
     with tqdm(**what, delay=PATIENCE, mininterval=0.5, leave=False) as bar:
 
         def count(module: nn.Module, *_: Any) -> None:
-            if isinstance(module, _ConvNd):
+            if isinstance(module, _ConvNd) and threading.get_ident() == own:
                 bar.update()
 
         # For all modules: copies of the model run as well.

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.meta_tracer import MetaTracer
 
 from metric_zoo.converters.inputs import Inputs
+from metric_zoo.converters.modes import SHARED
 
 _MAX_RETRIES = 25
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -70,7 +71,7 @@ def trace_concrete(model: nn.Module, inputs: Inputs) -> fx.GraphModule | None:
         return None
     optional = {name: default for name, default in defaults.items() if name not in names}
     shapes = {name: given[name] for name in names}
-    with warnings.catch_warnings():
+    with SHARED, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that it cannot follow
         return _retry(model, lambda tracer: tracer.trace(model, shapes, concrete_args=optional), _ConcreteTracer)
 
@@ -80,7 +81,8 @@ def _retry(model: nn.Module, run: Callable[[Any], fx.Graph], make: type[LeafRetr
     for _ in range(_MAX_RETRIES):
         tracer = make(leaves)
         try:
-            graph = run(tracer)
+            with SHARED:
+                graph = run(tracer)
             return fx.GraphModule(tracer.root, graph, type(model).__name__)
         except Exception:
             if tracer.failed is None or tracer.failed in (*leaves, type(model)):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.converters.inputs import Inputs, call
-from metric_zoo.converters.modes import evaluation
+from metric_zoo.converters.modes import SHARED, evaluation
 from metric_zoo.errors import ConversionError
 
 RELATIVE_TOLERANCE = 1e-5
@@ -117,7 +117,7 @@ def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Output tensors in evaluation mode, at full float32 precision, from copies of the inputs and one random state."""
     inputs = torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with evaluation(model), _full_precision(), torch.random.fork_rng(devices):
+    with SHARED, evaluation(model), _full_precision(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
         outputs = torch.utils._pytree.tree_leaves(call(model, inputs))
     return [t.detach() for t in outputs if isinstance(t, Tensor) and t.is_floating_point()]

@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from metric_zoo.operators import register_with_torch
+
 # ruff: noqa: F401
 if TYPE_CHECKING:
     from metric_zoo import explain, geometry, nn, ops, sparse
@@ -58,3 +60,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register_with_torch()

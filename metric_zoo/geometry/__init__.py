@@ -1,5 +1,8 @@
 """The mathematics: Randers metrics, how they are predicted, and how their unit balls are sampled. No layers here."""
 
+# Before anything of this package: the operators follow a first import of torch, and need modules of it whole.
+import torch  # noqa: F401
+
 from metric_zoo.geometry.geodesic import geodesic_ball
 from metric_zoo.geometry.heuristics import metric_from_image, sobel_gradient
 from metric_zoo.geometry.implicit import ImplicitMetric, fit_randers, hull_ball

@@ -92,8 +92,8 @@ def check_sampling(sampling: str, kernel_size: tuple[int, int]) -> None:
 def _grid(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> BallSamples:
     offsets = grid_offsets(kernel_size, dilation)
     # The centre cell stays put whatever its direction; one that is not 0 keeps F, and so the gradient, finite.
-    direction = offsets.clone()
-    direction[(offsets == 0).all(1)] = torch.tensor((1.0, 0.0), dtype=torch.float64)
+    centre = (offsets == 0).all(1, keepdim=True).to(offsets)
+    direction = torch.cat((offsets[:, :1] + centre, offsets[:, 1:]), dim=1)
     return BallSamples(offsets, direction, eps=0.0)
 
 

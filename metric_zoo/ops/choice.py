@@ -7,15 +7,11 @@ context variables in its newest versions alone: what it sees is a copy in a thre
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
-
-_GRACE = 0.1
-"""Seconds that another thread has from a choice of `Chosen` to the block that it may open."""
 
 
 class _Entry(NamedTuple):
@@ -27,9 +23,6 @@ class _Entry(NamedTuple):
 class _Made(NamedTuple):
     by: weakref.ref[Chosen]
     name: str | None
-    thread: int
-    settled: float
-    """When it is certain that no block was opened, on the clock of `time.monotonic`."""
 
 
 _stack: ContextVar[tuple[_Entry, ...]] = ContextVar("metric_zoo_backend", default=())
@@ -46,7 +39,7 @@ def chosen() -> str | None:
         block = _traced or getattr(_thread, "block", ())
         return block[0] if block else _process
     stack = _stack.get()
-    return stack[-1].owner.name if stack else _chosen_for_process()
+    return stack[-1].owner.name if stack else _process
 
 
 class Block:
@@ -78,7 +71,10 @@ class Block:
 
 
 class Chosen(Block):
-    """A choice for the process, unless it opens a block: then it is one for that block alone."""
+    """A choice for the process, unless it opens a block: then it is one for that block alone.
+
+    Between the two, for the microseconds of a ``with`` statement, other threads see it.
+    """
 
     def __init__(self, name: str | None) -> None:
         global _process
@@ -88,7 +84,7 @@ class Chosen(Block):
             return
         if _stack.get():
             _set((*_stack.get(), _Entry(self, False)))
-        _publish(_Made(weakref.ref(self), name, threading.get_ident(), time.monotonic() + _GRACE))
+        _publish(_Made(weakref.ref(self), name))
 
     def __enter__(self) -> None:
         global _process
@@ -124,14 +120,3 @@ def _withdraw(choice: Chosen) -> None:
         if len(kept) < len(_made):
             _made[:] = kept
             _process = kept[-1].name if kept else None
-
-
-def _chosen_for_process() -> str | None:
-    while _made and _may_open_a_block(_made[-1]):
-        time.sleep(0.001)
-    return _process
-
-
-def _may_open_a_block(made: _Made) -> bool:
-    elsewhere = made.thread != threading.get_ident() and made.by() is not None
-    return elsewhere and time.monotonic() < made.settled

@@ -67,6 +67,9 @@ def backward(
     """Gradients of input, weight, field and mask; None where ``needs`` says so. Offsets and positions only: within an
     operator nothing is differentiated, and their rules are linear."""
     need_input, need_weight, need_field, need_mask = needs
+    if weight.numel() == 0:  # which the framework's convolution refuses
+        tensors = (input, weight, field, mask)
+        return tuple(torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
     with torch.autocast(input.device.type, enabled=False):
         image, x, y = _located(input, field, sampling, window)
         samples = bilinear_sample(image, x, y)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from metric_zoo import __version__
 from metric_zoo.converters.atrous import atrous_layer4, is_atrous
+from metric_zoo.converters.modes import SHARED
 from metric_zoo.converters.original import CONVERTED
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.rewrite import build_layer, swap
@@ -445,5 +446,5 @@ def _fingerprint(bare: Bare) -> dict[str, object]:
 
 def _twin(origin: ModelOrigin, preprocessing: dict[str, Any]) -> nn.Module:
     preprocessing = check_preprocessing(json.loads(json.dumps(preprocessing)))
-    with torch.random.fork_rng():
+    with SHARED, torch.random.fork_rng():
         return hollow(lambda: _build_as(origin, preprocessing))

@@ -22,8 +22,8 @@ from metric_zoo.benchmarks.record import Record, keep_record, read_record
 from metric_zoo.benchmarks.remeasure import remeasure
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, LOGS, claimed, failed_record
 from metric_zoo.benchmarks.torchrun import status, words
-from metric_zoo.files import read_text
 from metric_zoo.leaderboards.soundness import contradictions
+from metric_zoo.reading import read_text
 from tests.leaderboards.records import make_record
 
 
@@ -102,15 +102,17 @@ def test_a_disk_that_is_full_from_the_beginning(write_recipe, tmp_path, trained,
     assert not trained and not (tmp_path / "out").exists()
 
 
-def test_a_disk_that_is_full_at_the_end(write_recipe, tmp_path, trained, monkeypatch):
-    """No failure of the run: with room, the same command writes its record."""
-    recipe, folder = write_recipe(kinds=["standard", "shifted"]), tmp_path / "out"
+def test_a_disk_that_is_full_at_the_end(write_recipe, tmp_path, monkeypatch):
+    """No failure of the run: with room, the same command writes its record and trains no step again."""
+    recipe, folder = write_recipe(kinds=["standard"], train={"epochs": 1}), tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr("metric_zoo.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
         with pytest.raises(RecordError, match=r"record .*standard.*cannot be written: No space left"):
             run_recipe(recipe, folder, cpu=True)
-    assert trained == ["standard"] and not [path for path in folder.rglob("*") if path.suffix in (".json", ".tmp")]
-    assert run_recipe(recipe, folder, cpu=True) == {"ok": 2, "skipped": 0}
+    assert not list(folder.glob("*.json")) and not list(folder.rglob("*.tmp"))
+    assert run_recipe(recipe, folder, cpu=True) == {"ok": 1, "skipped": 0}
+    (log,) = (folder / LOGS).iterdir()
+    assert "begins after step 22 of 22" in log.read_text()
 
 
 @pytest.mark.parametrize("command", [plan_recipe, show_status], ids=["plan", "status"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch.nn.utils.prune
 from torch import nn
 
 import metric_zoo as mz
-from metric_zoo.converters import analyse
+from metric_zoo.converters import analyse, verify
 from metric_zoo.nn import SampledConv2d
 
 
@@ -418,3 +419,36 @@ def test_every_branch_of_a_stem_is_the_stem():
 
     report = mz.conversion_report(mz.convert(Branches(), example_input=X))
     assert list(report.converted) == ["body"] and report.skipped["window"] == "stem: the first convolution"
+
+
+def test_proofs_in_two_threads_leave_the_process_as_it_was():
+    """The first to begin would otherwise be the first to put back what the second began with."""
+    began, ended = threading.Event(), threading.Event()
+
+    class First(nn.Module):
+        def forward(self, x):
+            began.wait(0.2)  # for the other to begin, which it may not
+            return x
+
+    class Second(nn.Module):
+        def forward(self, x):
+            began.set()
+            ended.wait(0.2)
+            return x
+
+    def run(model: nn.Module) -> None:
+        verify.run(model, (X,))
+        ended.set()
+
+    torch.backends.cudnn.allow_tf32, before = True, torch.backends.cudnn.allow_tf32
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    threads = [threading.Thread(target=run, args=(model,)) for model in (First(), Second())]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert torch.equal(torch.get_rng_state(), state) and torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -33,7 +33,8 @@ PUBLIC = {
     "metric_from_raw sobel_gradient",
 }
 
-# What each part may import, itself aside; `errors`, `files`, `images`, `reading`, `text` and `timing` are for all.
+SHARED = ("errors", "files", "images", "reading", "text", "timing", "__version__")
+# What each part may import, itself and what is shared aside.
 BELOW = {
     "geometry": set(),
     "ops": {"geometry"},
@@ -84,10 +85,7 @@ def test_imports_run_downward(part):
         for name in imports(path):
             if name.startswith("metric_zoo."):
                 target = name.split(".")[1]
-                assert (
-                    target
-                    in {part, "errors", "files", "images", "reading", "text", "timing", "__version__"} | BELOW[part]
-                ), f"{path.name} imports {name}"
+                assert target in {part, *SHARED} | BELOW[part], f"{path.name} imports {name}"
 
 
 def run(code: str) -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, nn, ops
 from metric_zoo.geometry import RandersMetric
+from metric_zoo.ops import dispatch
 from metric_zoo.ops.native import library
 
 EMPTY = {
@@ -129,6 +130,13 @@ def test_nothing_to_read(empty, rule):
     for dtype, last in product((torch.float64, torch.bfloat16, torch.float16), (False, True)):
         Case(rule, dtype=dtype, channels_last=last, **{**FORMS["one channel"], **EMPTY[empty]}).check()
         Case(rule, dtype=dtype, channels_last=last, **EMPTY[empty]).check()
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_a_recorded_program_has_nothing_to_read_either(empty, monkeypatch):
+    monkeypatch.setattr(dispatch, "is_recorded", lambda input: True)
+    for rule, masked in (("offset", True), ("ball", False)):
+        Case(rule, masked=masked, **EMPTY[empty]).check()
 
 
 @pytest.mark.parametrize("empty", EMPTY)

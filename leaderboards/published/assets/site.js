@@ -6,12 +6,21 @@ const filters = [...controls.querySelectorAll("select")];
 const boxes = [...controls.querySelectorAll("[data-column]")];
 const many = 100;
 
+// The pages' buttons do not scroll away with the table.
+function beside(scroll, paging) {
+  const below = document.createElement("div");
+  below.className = "dt-container";
+  below.append(paging);
+  scroll.after(below);
+}
+
 const boards = [...document.querySelectorAll("table.board")].map((table) => {
   const section = table.closest("section");
   const headings = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
   const paging = table.tBodies[0].rows.length > many;
   const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: paging ? "paging" : null };
   const api = new DataTable(table, { paging, pageLength: many, info: false, order: [], autoWidth: false, layout });
+  if (paging) beside(table.closest(".scroll"), api.table().container().querySelector(".dt-paging"));
   const values = api.rows().nodes().toArray().map((row) => ({ ...section.dataset, ...row.dataset }));
   api.search.fixed("filters", (text, data, index) => filters.every((f) => !f.value || values[index][f.dataset.filter] === f.value));
   return { section, headings, api };
@@ -91,8 +100,13 @@ function restore() {
   remember();
 }
 
+// As no_formula of tables.py: behind what cannot be seen a sign, of whatever width, begins a formula.
+const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const unseen = /^[\p{Cc}\p{Cf}\p{Mn}\p{Me}\p{Z}\u115f\u1160\u3164\uffa0]+/u;
+
 function quoted(text) {
-  const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+  const [first = ""] = text.replace(unseen, "");
+  const safe = /^[=+\-@\u2212]/.test(first.normalize("NFKC")) && !number.test(text) ? `'${text}` : text;
   return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
