@@ -111,7 +111,8 @@ class PredictionHead(WindowConv2d):
 
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
         """``input (B, C, H, W)``, the layer's ``pads`` -> ``(B, out_channels, Ho, Wo)``."""
-        pads = tuple((p + m, q + n) for (p, q), (m, n) in zip(pads, self.margin, strict=True))
+        if self.margin != NO_PADS:
+            pads = tuple((p + m, q + n) for (p, q), (m, n) in zip(pads, self.margin, strict=True))
         if self.features is None:
             return super().forward(input, pads)
         return super().forward(self.features(input, pads), NO_PADS)

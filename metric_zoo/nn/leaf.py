@@ -22,8 +22,10 @@ class Leaf(nn.Module):
         return self
 
     def _call_impl(self, *args, **kwargs):
-        proxy = next((value for value in (*args, *kwargs.values()) if isinstance(value, Proxy)), None)
-        return super()._call_impl(*args, **kwargs) if proxy is None else self.recorded(proxy, *args, **kwargs)
+        input = args[0] if args else kwargs.get("input")
+        if isinstance(input, Proxy):
+            return self.recorded(input, *args, **kwargs)
+        return super()._call_impl(*args, **kwargs)
 
     def recorded(self, proxy: Proxy, *args, **kwargs) -> Any:
         """A node that calls this module; for a ``forward`` that is itself the root, or called by name."""

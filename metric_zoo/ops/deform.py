@@ -8,7 +8,7 @@ from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
-from metric_zoo.ops.window import check_fields, check_mask, check_window
+from metric_zoo.ops.window import check_fields, check_mask, window_for
 
 
 def deform_conv2d(
@@ -37,9 +37,9 @@ def deform_conv2d(
     Raises:
         MetricZooError: when shapes, dtypes or devices do not fit together.
     """
-    window = check_window(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
-    offset_groups = check_fields("offset", offset, input, 2 * window.cells, window.size)
-    check_mask(mask, input, offset_groups * window.cells, window.size)
+    window = window_for(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
+    offset_groups = check_fields("offset", offset, input, 2 * window.cells, window)
+    check_mask(mask, input, offset_groups * window.cells, window)
     field = offset.unflatten(1, (offset_groups, window.cells, 2))
     mask = None if mask is None else mask.unflatten(1, (offset_groups, window.cells))
     return sampled(input, weight, bias, field, mask, "offset", window)

@@ -51,9 +51,13 @@ def sampled(
     out_dtype = cast_dtype(weight)
     compute = out_dtype if name in ("triton", "torch") else at_least_float32(input).dtype
     precise = torch.promote_types(compute, torch.float32)
-    tensors = [None if t is None else t.to(compute) for t in (input, weight, bias)]
-    fields = [None if t is None else t.to(precise) for t in (field, mask)]
-    return fused.call(*tensors, *fields, sampling, window).to(out_dtype)
+    tensors = (_in(compute, input), _in(compute, weight), _in(compute, bias))
+    output = fused.call(*tensors, _in(precise, field), _in(precise, mask), sampling, window)
+    return _in(out_dtype, output)
+
+
+def _in(dtype: torch.dtype, tensor: Tensor | None) -> Tensor | None:
+    return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
 def is_recorded(input: Tensor) -> bool:

@@ -8,7 +8,7 @@ from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
 from metric_zoo.geometry.sampling import check_sampling
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
-from metric_zoo.ops.window import check_fields, check_window
+from metric_zoo.ops.window import check_fields, window_for
 
 
 def metric_conv2d(
@@ -46,9 +46,9 @@ def metric_conv2d(
         >>> torch.allclose(metric_conv2d(x, w, metric, padding=1), F.conv2d(x, w, padding=1), atol=1e-5)
         True
     """
-    window = check_window(input, weight, bias, stride, padding, dilation, groups)
+    window = window_for(input, weight, bias, stride, padding, dilation, groups)
     packed = metric.packed if isinstance(metric, RandersMetric) else metric
-    metric_groups = check_fields("metric", packed, input, PACKED_CHANNELS, window.size)
+    metric_groups = check_fields("metric", packed, input, PACKED_CHANNELS, window)
     check_sampling(sampling, window.kernel_size)
     field = packed.unflatten(1, (metric_groups, 1, PACKED_CHANNELS))
     return sampled(input, weight, bias, field, None, sampling, window)

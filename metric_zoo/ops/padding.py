@@ -24,10 +24,12 @@ def pair(value: int | tuple[int, int], name: str, minimum: int) -> Pair:
     Raises:
         MetricZooError: if it is not one or two whole numbers of at least ``minimum``.
     """
-    result = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(result) != 2 or not all(isinstance(v, WHOLE) and v >= minimum for v in result):
+    given = isinstance(value, (tuple, list)) and len(value) == 2
+    first, second = value if given else (value, value)
+    # Written out: a compiler follows every step of it.
+    if not isinstance(first, WHOLE) or not isinstance(second, WHOLE) or first < minimum or second < minimum:
         raise MetricZooError(f"{name} is {value!r}, expected one or two whole numbers >= {minimum}")
-    return result
+    return first, second
 
 
 def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
@@ -49,8 +51,8 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
         return height, width
     if isinstance(padding, str):
         raise MetricZooError(f"padding is {padding!r}, expected whole numbers, 'same' or 'valid'")
-    if isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
-        return pair(tuple(padding[0]), "padding", 0), pair(tuple(padding[1]), "padding", 0)
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 and isinstance(padding[0], (tuple, list)):
+        return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
     ph, pw = pair(padding, "padding", 0)
     return (ph, ph), (pw, pw)
 
@@ -83,9 +85,10 @@ def output_size(size: Pair, kernel_size: Pair, stride: Pair, pads: Pads, dilatio
     Raises:
         MetricZooError: if the padded input is smaller than the kernel.
     """
-    result = tuple(
-        (n + sum(p) - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(size, kernel_size, stride, pads, dilation, strict=True)
+    (top, bottom), (left, right) = pads
+    result = (
+        (size[0] + (top + bottom) - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1,
+        (size[1] + (left + right) - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1,
     )
     if result[0] < 1 or result[1] < 1:  # not their least: which of two symbolic sizes it is would become a guard
         raise MetricZooError(

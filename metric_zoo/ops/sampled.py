@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
-from metric_zoo.ops.window import Window, check_fields, check_mask, check_window
+from metric_zoo.ops.window import Window, check_fields, check_mask, window_for
 
 
 def sampled_conv2d(
@@ -46,17 +47,19 @@ def sampled_conv2d(
     Raises:
         MetricZooError: when shapes, dtypes or devices do not fit together.
     """
-    window = check_window(input, weight, bias, stride, padding, dilation, groups)
+    window = window_for(input, weight, bias, stride, padding, dilation, groups)
     sample_groups = _check_positions(input, positions, window)
-    check_mask(mask, input, sample_groups * window.cells, window.size)
+    check_mask(mask, input, sample_groups * window.cells, window)
     field = positions.unflatten(1, (sample_groups, window.cells)).flip(3)
     mask = None if mask is None else mask.unflatten(1, (sample_groups, window.cells))
     return sampled(input, weight, bias, field, mask, "position", window)
 
 
 def _check_positions(input: Tensor, positions: Tensor, window: Window) -> int:
+    if torch.compiler.is_compiling():
+        return positions.shape[1] // window.cells
     if positions.dim() != 5 or positions.shape[2] != 2 or positions.shape[0] not in (1, input.shape[0]):
         raise MetricZooError(f"positions has shape {tuple(positions.shape)}, expected (B, G*K, 2, Ho, Wo)")
     x = positions[:, :, 0]
     size = window.size if tuple(x.shape[2:]) == (1, 1) else x.shape[2:]
-    return check_fields("positions (x part)", x.expand(input.shape[0], -1, *size), input, window.cells, window.size)
+    return check_fields("positions (x part)", x.expand(input.shape[0], -1, *size), input, window.cells, window)

@@ -7,7 +7,7 @@ from torch import Tensor
 from metric_zoo.ops.deform import groups_of
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
-from metric_zoo.ops.window import check_fields, check_window
+from metric_zoo.ops.window import check_fields, window_for
 
 
 def shifted_conv2d(
@@ -34,8 +34,8 @@ def shifted_conv2d(
     Raises:
         MetricZooError: when shapes, dtypes or devices do not fit together.
     """
-    window = check_window(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
-    shift_groups = check_fields("shift", shift, input, 2, window.size)
+    window = window_for(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
+    shift_groups = check_fields("shift", shift, input, 2, window)
     return sampled(input, weight, bias, shift.unflatten(1, (shift_groups, 1, 2)), None, "offset", window)
 
 

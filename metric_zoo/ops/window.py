@@ -21,8 +21,12 @@ class Window(NamedTuple):
     pads: Pads
     dilation: Pair
     groups: int
-    size: Pair
-    """Of the output."""
+    input_size: Pair
+
+    @property
+    def size(self) -> Pair:
+        """Of the output."""
+        return output_size(self.input_size, self.kernel_size, self.stride, self.pads, self.dilation)
 
     @property
     def cells(self) -> int:
@@ -44,11 +48,44 @@ def check_window(
     Raises:
         MetricZooError: naming the tensor or option and the shape, dtype, device or value expected.
     """
+    _check_kernel(input, weight, bias, groups)
+    window = window_of(input, weight, stride, padding, dilation, groups)
+    _ = window.size
+    return window
+
+
+def window_for(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | tuple[int, int],
+    padding: Padding,
+    dilation: int | tuple[int, int],
+    groups: int,
+) -> Window:
+    """`check_window` where the call runs; a compiler follows every check, and the operator has its own.
+
+    Raises:
+        MetricZooError: as `check_window`.
+    """
+    if torch.compiler.is_compiling():
+        return window_of(input, weight, stride, padding, dilation, groups)
+    return check_window(input, weight, bias, stride, padding, dilation, groups)
+
+
+def window_of(
+    input: Tensor,
+    weight: Tensor,
+    stride: int | tuple[int, int],
+    padding: Padding,
+    dilation: int | tuple[int, int],
+    groups: int,
+) -> Window:
+    """`check_window` without the checks of the tensors."""
     stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-    kernel_size = _check_kernel(input, weight, bias, groups)
-    shape = (input.shape[-2], input.shape[-1])
-    pads = resolve_padding(padding, shape, kernel_size, stride, dilation)
-    return Window(kernel_size, stride, pads, dilation, groups, output_size(shape, kernel_size, stride, pads, dilation))
+    kernel_size, size = (weight.shape[2], weight.shape[3]), (input.shape[-2], input.shape[-1])
+    pads = resolve_padding(padding, size, kernel_size, stride, dilation)
+    return Window(kernel_size, stride, pads, dilation, groups, size)
 
 
 def autocasts(tensor: Tensor) -> bool:
@@ -62,7 +99,7 @@ def cast_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(tensor.device.type) if autocasts(tensor) else tensor.dtype
 
 
-def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Pair:
+def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     if input.dim() != 4:
         raise MetricZooError(f"input has shape {tuple(input.shape)}, expected (B, C, H, W)")
     if weight.dim() != 4:
@@ -81,7 +118,6 @@ def _check_kernel(input: Tensor, weight: Tensor, bias: Tensor | None, groups: in
         if tuple(bias.shape) != (weight.shape[0],):
             raise MetricZooError(f"bias has shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
         _check_alike("bias", bias, input)
-    return weight.shape[2], weight.shape[3]
 
 
 def _check_alike(name: str, tensor: Tensor, input: Tensor) -> None:
@@ -92,12 +128,15 @@ def _check_alike(name: str, tensor: Tensor, input: Tensor) -> None:
         raise MetricZooError(f"input has dtype {input.dtype}, {name} {tensor.dtype}: cast one of them{way}")
 
 
-def check_fields(name: str, field: Tensor, input: Tensor, per_group: int, size: Pair) -> int:
+def check_fields(name: str, field: Tensor, input: Tensor, per_group: int, window: Window) -> int:
     """Check a ``(B, per_group*G, Ho, Wo)`` field of an input; return G.
 
     Raises:
         MetricZooError: naming the field and the shape, device or dtype expected.
     """
+    if torch.compiler.is_compiling():  # as for `window_for`
+        return field.shape[1] // per_group
+    size = window.size
     channels = field.shape[1] if field.dim() == 4 else 0
     sample_groups = channels // per_group
     wanted = (input.shape[0], per_group * max(sample_groups, 1), *size)
@@ -122,15 +161,15 @@ def check_real_field(name: str, field: Tensor, input: Tensor) -> None:
         raise MetricZooError(f"{name} has dtype {field.dtype}, expected a floating-point type")
 
 
-def check_mask(mask: Tensor | None, input: Tensor, fields: int, size: Pair) -> None:
+def check_mask(mask: Tensor | None, input: Tensor, fields: int, window: Window) -> None:
     """Check a ``(B, G*K, Ho, Wo)`` mask for ``fields`` = G*K.
 
     Raises:
         MetricZooError: naming the shape, device or dtype expected.
     """
-    if mask is None:
+    if mask is None or torch.compiler.is_compiling():
         return
-    wanted = (input.shape[0], fields, *size)
+    wanted = (input.shape[0], fields, *window.size)
     if tuple(mask.shape) != wanted:
         raise MetricZooError(f"mask has shape {tuple(mask.shape)}, expected {wanted}")
     check_real_field("mask", mask, input)

@@ -19,15 +19,17 @@ import metric_zoo as mz
 from metric_zoo import nn, ops
 from metric_zoo.nn import KINDS
 
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+
 LAYERS = {name: kind.layer for name, kind in KINDS.items() if kind.layer is not None}
 TRACED = [*LAYERS, "sparse"]
 COMPILED = [name for name in TRACED if name != "geodesic"]  # whose hundreds of operations take a compiler long
 FREE = {
     0: torch.export.Dim("batch", max=64),
-    2: torch.export.Dim("height", min=8, max=256),
-    3: torch.export.Dim("width", min=8, max=256),
+    2: torch.export.Dim("height", min=16, max=256),
+    3: torch.export.Dim("width", min=16, max=256),
 }
-SIZES = ((2, 3, 16, 17), (5, 3, 31, 20), (3, 3, 33, 9))
+SIZES = ((2, 3, 16, 17), (5, 3, 31, 20), (3, 3, 33, 16))
 
 
 def build(kind: str, padding: int | str = 1, stride: int = 2) -> torch.nn.Module:
@@ -127,12 +129,12 @@ def test_timm_extracts_features_through_its_own_tracer():
 
 def test_fusing_normalisations_keeps_the_function(resnet):
     """The framework's optimiser folds a BatchNorm into the convolution before it; ours are none of those it knows."""
-    model = moved(mz.convert(resnet, "deformable", example_input=torch.randn(1, 3, 64, 64))).eval()
+    model = moved(mz.convert(resnet, "deformable", example_input=torch.randn(1, 3, 64, 64))).double().eval()
     fused = fuse(model)
     kinds = [type(m) for m in fused.modules()]
     assert kinds.count(torch.nn.BatchNorm2d) == kinds.count(nn.DeformConv2d) > 0
-    x = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(fused(x), model(x), rtol=1e-3, atol=1e-4)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(fused(x), model(x), rtol=1e-9, atol=1e-9)
 
 
 # --- sizes that are left open
@@ -154,8 +156,6 @@ def test_same_padding_follows_the_size(kind, way):
         found = torch.compile(layer, backend=backend, dynamic=True, fullgraph=True)
     elif way == "jit":
         found = torch.jit.trace(layer, x, check_trace=False)
-    elif kind == "sparse":
-        pytest.skip("what it adds and cuts off leaves a guard on the size")
     else:
         found = torch.export.export(layer, (x,), dynamic_shapes=(FREE,)).module()
     assert_alike(found, expected)
