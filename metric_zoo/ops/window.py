@@ -69,6 +69,9 @@ def window_for(
         MetricZooError: as `check_window`.
     """
     if torch.compiler.is_compiling():
+        size, kernel_size = (input.shape[-2], input.shape[-1]), (weight.shape[2], weight.shape[3])
+        if isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
+            return Window(kernel_size, stride, padding, dilation, groups, size)
         return window_of(input, weight, stride, padding, dilation, groups)
     return check_window(input, weight, bias, stride, padding, dilation, groups)
 
