@@ -65,7 +65,8 @@ def window_for(
         MetricZooError: as `check_window`.
     """
     if torch.compiler.is_compiling():
-        if isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
+        pairs = isinstance(stride, tuple) and isinstance(dilation, tuple)
+        if pairs and isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
             return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups, None)
         return _resolved(input, weight, stride, padding, dilation, groups)
     return check_window(input, weight, bias, stride, padding, dilation, groups)
