@@ -66,4 +66,5 @@ def _composite(raw: Tensor, parametrization: str, *options) -> Tensor:
 
 if not hasattr(torch.ops.metric_zoo, "predicted_metric"):  # a module that is reloaded registers once
     torch.library.define("metric_zoo::predicted_metric", f"{_SCHEMA} -> Tensor")
-    torch.library.impl("metric_zoo::predicted_metric", "CompositeImplicitAutograd", _composite)
+    for _key in ("CompositeImplicitAutograd", "FuncTorchBatchedDecomposition"):
+        torch.library.impl("metric_zoo::predicted_metric", _key, _composite)
