@@ -169,7 +169,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
 
     def _padded(self, input: Tensor) -> tuple[Tensor, Pads]:
         """Resolve the padding; one that is not zeros, or open, is applied here, and none is left for the operator."""
-        size = (input.shape[-2], input.shape[-1])
+        size = (input.shape[-2], input.shape[-1]) if self.padding == "same" else (1, 1)  # any, for all other kinds
         pads = resolve_padding(self.padding, size, self.kernel_size, self.stride, self.dilation)
         zeros = self.padding_mode == "zeros"
         if zeros and not is_open(self.padding, self.stride, size[0]):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.constants import constants
-from metric_zoo.geometry.parametrize import EPS, MatrixOptions, get_parametrization, identity_raw, metric_from_raw
+from metric_zoo.geometry.parametrize import EPS, MatrixOptions, get_parametrization, identity_raw
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, check_sampling
 from metric_zoo.nn.base import SampledConv2d
@@ -17,6 +17,7 @@ from metric_zoo.nn.config import MetricConfig
 from metric_zoo.nn.head import PredictionHead
 from metric_zoo.ops.metric import metric_conv2d
 from metric_zoo.ops.padding import Padding, Pads
+from metric_zoo.ops.predicted import predicted_metric
 
 
 class MetricConv2d(SampledConv2d):
@@ -119,7 +120,7 @@ class MetricConv2d(SampledConv2d):
         """
         head = super()._build_head(device, dtype)
         with suppress(MetricZooError):
-            row = identity_raw(self.config.parametrization, self._matrix_options())
+            row = identity_raw(self.config.parametrization, MatrixOptions(*self._matrix_numbers()))
             head.resting = row * self.config.metric_groups
         return head
 
@@ -129,27 +130,30 @@ class MetricConv2d(SampledConv2d):
     def _sample_groups(self) -> int:
         return self.config.metric_groups
 
-    def _matrix_options(self) -> MatrixOptions:
-        # The grid is exact: the paper's guards would move every sample off the pixels by a millionth.
+    def _matrix_numbers(self) -> tuple[float, tuple[float, float], float]:
         _, sampling, _, _, eps_L, scale, *_ = constants(self.config)
-        return MatrixOptions(eps_L, scale, 0.0 if sampling == "grid" else EPS)
+        # The grid is exact: the paper's guards would move every sample off the pixels by a millionth.
+        return eps_L, scale, 0.0 if sampling == "grid" else EPS
 
     def _samples(self):
         return ball_samples(self.config.sampling, self.kernel_size, self.dilation)
 
-    def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
+    def _packed(self, input: Tensor, pads: Pads) -> Tensor:
         parametrization, _, drift, eps_omega, *_ = constants(self.config)
-        return metric_from_raw(self.sampler(input, pads), parametrization, drift, eps_omega, self._matrix_options())
+        eps_L, scale, eps = self._matrix_numbers()
+        return predicted_metric(self.sampler(input, pads), parametrization, drift, eps_omega, eps_L, scale, eps)
+
+    def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
+        return RandersMetric(self._packed(input, pads))
 
     def _positions(self, input: Tensor, pads: Pads) -> Tensor:
         return self._samples().positions(self._metric(input, pads))
 
     def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        metric = self._metric(input, pads)
         return metric_conv2d(
             input,
             self.kernel(),
-            metric,
+            self._packed(input, pads),
             groups=self.groups,
             sampling=self.config.sampling,
             **self._call_options(pads),

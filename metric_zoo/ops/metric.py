@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
@@ -49,6 +50,7 @@ def metric_conv2d(
     window = window_for(input, weight, bias, stride, padding, dilation, groups)
     packed = metric.packed if isinstance(metric, RandersMetric) else metric
     metric_groups = check_fields("metric", packed, input, PACKED_CHANNELS, window)
-    check_sampling(sampling, window.kernel_size)
+    if not torch.compiler.is_compiling():
+        check_sampling(sampling, window.kernel_size)
     field = packed.unflatten(1, (metric_groups, 1, PACKED_CHANNELS))
     return sampled(input, weight, bias, field, None, sampling, window)

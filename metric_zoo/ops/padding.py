@@ -44,17 +44,21 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
     Raises:
         MetricZooError: for anything else.
     """
-    if padding == "valid":
-        return NO_PADS
-    if padding == "same":
-        height, width = (_same(*axis) for axis in zip(size, kernel_size, stride, dilation, strict=True))
-        return height, width
     if isinstance(padding, str):
-        raise MetricZooError(f"padding is {padding!r}, expected whole numbers, 'same' or 'valid'")
+        return _by_name(padding, size, kernel_size, stride, dilation)
     if isinstance(padding, (tuple, list)) and len(padding) == 2 and isinstance(padding[0], (tuple, list)):
         return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
     ph, pw = pair(padding, "padding", 0)
     return (ph, ph), (pw, pw)
+
+
+def _by_name(padding: str, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
+    if padding == "valid":
+        return NO_PADS
+    if padding != "same":
+        raise MetricZooError(f"padding is {padding!r}, expected whole numbers, 'same' or 'valid'")
+    height, width = (_same(*axis) for axis in zip(size, kernel_size, stride, dilation, strict=True))
+    return height, width
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:

@@ -21,12 +21,8 @@ class Window(NamedTuple):
     pads: Pads
     dilation: Pair
     groups: int
-    input_size: Pair
-
-    @property
-    def size(self) -> Pair:
-        """Of the output."""
-        return output_size(self.input_size, self.kernel_size, self.stride, self.pads, self.dilation)
+    size: Pair | None
+    """Of the output; None in a program that is compiled, where the operator finds it."""
 
     @property
     def cells(self) -> int:
@@ -49,9 +45,9 @@ def check_window(
         MetricZooError: naming the tensor or option and the shape, dtype, device or value expected.
     """
     _check_kernel(input, weight, bias, groups)
-    window = window_of(input, weight, stride, padding, dilation, groups)
-    _ = window.size
-    return window
+    window = _resolved(input, weight, stride, padding, dilation, groups)
+    shape = (input.shape[-2], input.shape[-1])
+    return window._replace(size=output_size(shape, window.kernel_size, window.stride, window.pads, window.dilation))
 
 
 def window_for(
@@ -69,11 +65,14 @@ def window_for(
         MetricZooError: as `check_window`.
     """
     if torch.compiler.is_compiling():
-        return window_of(input, weight, stride, padding, dilation, groups)
+        pairs = isinstance(stride, tuple) and isinstance(dilation, tuple)
+        if pairs and isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
+            return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups, None)
+        return _resolved(input, weight, stride, padding, dilation, groups)
     return check_window(input, weight, bias, stride, padding, dilation, groups)
 
 
-def window_of(
+def _resolved(
     input: Tensor,
     weight: Tensor,
     stride: int | tuple[int, int],
@@ -81,11 +80,10 @@ def window_of(
     dilation: int | tuple[int, int],
     groups: int,
 ) -> Window:
-    """`check_window` without the checks of the tensors."""
     stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
-    kernel_size, size = (weight.shape[2], weight.shape[3]), (input.shape[-2], input.shape[-1])
-    pads = resolve_padding(padding, size, kernel_size, stride, dilation)
-    return Window(kernel_size, stride, pads, dilation, groups, size)
+    kernel_size = (weight.shape[2], weight.shape[3])
+    pads = resolve_padding(padding, (input.shape[-2], input.shape[-1]), kernel_size, stride, dilation)
+    return Window(kernel_size, stride, pads, dilation, groups, None)
 
 
 def autocasts(tensor: Tensor) -> bool:

@@ -246,6 +246,20 @@ def test_geodesics_compile_for_all_sizes(way):
     assert backend.graphs <= 1
 
 
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+def test_function_transforms_compile(transform):
+    """The oracle is the same without a compiler, where the framework composes them."""
+    layer, x = moved(build("metric")), torch.randn(3, 3, 9, 9)
+
+    def run(x):
+        if transform == "vmap":
+            return torch.func.vmap(lambda image: layer(image[None])[0])(x)
+        return torch.func.grad(lambda x: layer(x).square().sum())(x)
+
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(run, backend="aot_eager")(x), run(x), rtol=1e-4, atol=1e-5)
+
+
 # --- saved programs
 
 
