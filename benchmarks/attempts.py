@@ -10,6 +10,8 @@ MOST = 3
 """Beginnings at one place, none of which came to an end."""
 
 _FILE = "begun"
+_PLACES = ("step-*/manifest.json", "search/*/step-*/manifest.json", "search/losses-*.json")
+"""What a run leaves when it goes on; a checkpoint that is being written may be what takes its process away."""
 
 
 def begin(checkpoints: Path) -> bool:
@@ -42,5 +44,5 @@ def end(checkpoints: Path) -> None:
 
 def _place(checkpoints: Path) -> list[list]:
     """How far the run is: every finished checkpoint, and every learning rate that was tried."""
-    kept = sorted(checkpoints.rglob("*.json"))
+    kept = sorted(path for pattern in _PLACES for path in checkpoints.glob(pattern))
     return [[path.relative_to(checkpoints).as_posix(), path.stat().st_mtime_ns] for path in kept]

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from metric_zoo.benchmarks.mistakes import listed, mistakes
-from metric_zoo.benchmarks.peer_settings import SETTINGS
+from metric_zoo.benchmarks.peer_settings import options_of
 from metric_zoo.benchmarks.recipe_file import read_recipe_file
 from metric_zoo.benchmarks.record import Tree, Word, config_id, first_problem, record_path
 from metric_zoo.errors import RecipeError, suggest
@@ -409,7 +409,7 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
     pairs = [(model, kind, seed) for model in recipe.models for seed in recipe.seeds for kind in recipe.kinds]
     peers = [ModelConfig(name=name, source="peer") for name in recipe.peers]
     pairs += [
-        (peer, ConvolutionConfig(kind=PEER, options=SETTINGS.get(peer.name, {})), seed)
+        (peer, ConvolutionConfig(kind=PEER, options=options_of(peer.name)), seed)
         for peer in peers
         for seed in recipe.seeds
     ]
