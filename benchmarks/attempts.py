@@ -6,10 +6,15 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from metric_zoo.files import replacing
+from metric_zoo.reading import read_json
+
 MOST = 3
 """Beginnings at one place, none of which came to an end."""
 
 _FILE = "begun"
+_LONGEST = 2**20
+"""Bytes of that file."""
 _PLACES = ("step-*/manifest.json", "search/*/step-*/manifest.json", "search/losses-*.json")
 """What a run leaves when it goes on; a checkpoint that is being written may be what takes its process away."""
 
@@ -25,13 +30,14 @@ def begin(checkpoints: Path) -> bool:
     """
     place, count = _place(checkpoints), 0
     with suppress(OSError, ValueError, TypeError, KeyError):
-        before = json.loads((checkpoints / _FILE).read_text(encoding="utf-8"))
+        before = read_json(checkpoints / _FILE, _LONGEST)
         count = int(before["count"]) if before["place"] == place else 0
     if count >= MOST:
         return False
     with suppress(OSError):  # a disk that is full costs the note, not the run
         checkpoints.mkdir(parents=True, exist_ok=True)
-        (checkpoints / _FILE).write_text(json.dumps({"place": place, "count": count + 1}), encoding="utf-8")
+        with replacing(checkpoints / _FILE) as temporary:
+            temporary.write_text(json.dumps({"place": place, "count": count + 1}), encoding="utf-8")
     return True
 
 

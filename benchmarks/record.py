@@ -62,6 +62,7 @@ Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**64)]
 MAX_BYTES = 16 * 2**20
 """Of a record's file."""
+MAX_EPOCHS = 100_000
 _MAX_TREE = 2**16
 
 
@@ -295,7 +296,7 @@ class Record(_Part):
     micro_batches: Count | None = None
     searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = {}
     lr: Loss | None = None
-    epochs: Annotated[list[Epoch], Field(max_length=100_000)] = []
+    epochs: Annotated[list[Epoch], Field(max_length=MAX_EPOCHS)] = []
     inference: Throughput | None = None
     inference_single: Throughput | None = None
     inference_largest: Throughput | None = None
@@ -395,9 +396,15 @@ def _status(path: Path, changed: int, size: int) -> str | None:
 
 
 def readable(paths: Iterable[Path]) -> list[Record]:
-    """The records of those files that are some; of the others it is said why not."""
+    """The records of those files that are some; of the others it is said why not.
+
+    Raises:
+        RecordError: for a file that is missing: a mistake of whoever named it.
+    """
     records = []
     for path in paths:
+        if not os.path.lexists(path):
+            raise RecordError(f"{path} does not exist")
         try:
             records.append(read_record(path))
         except RecordError as error:

@@ -41,7 +41,7 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root
         How many records: those that cannot be read are left out, with a note.
 
     Raises:
-        RecordError: for a record without weights; MetricZooError for one of another device, or in a folder that takes
+        RecordError: for a record that is missing or without weights; MetricZooError for one of another device, or in a folder that takes
             no files, DataError for missing data. All are looked at before the first is timed, and written after the
             last.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,14 @@ def test_pascal_voc(folder):
     config = DataConfig(name="voc", root=str(folder), noise=0.1, image_size=16)
     with pytest.raises(DataError, match=r"val.txt cannot be read .*data.root or METRIC_ZOO_DATA"):
         load_noisy(config)
+    (lists / "val.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match="val.txt cannot be read .it is not text in UTF-8"):
+        load_noisy(config)
+    (lists / "val.txt").unlink()
+    os.mkfifo(lists / "val.txt")
+    with pytest.raises(DataError, match="val.txt cannot be read .it is a named pipe"):
+        load_noisy(config)
+    (lists / "val.txt").unlink()
     (lists / "val.txt").write_text("z\n")
     assert load_noisy(config).info.train_size == 2
     (lists / "val.txt").write_text("w\n")

@@ -22,6 +22,7 @@ from metric_zoo.benchmarks.record import Record, keep_record, read_record
 from metric_zoo.benchmarks.remeasure import remeasure
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, LOGS, claimed, failed_record
 from metric_zoo.benchmarks.torchrun import status, words
+from metric_zoo.files import prepare_folder
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.reading import read_text
 from tests.leaderboards.records import make_record
@@ -77,6 +78,22 @@ def test_folders_that_cannot_be(write_recipe, tmp_path, trained, make):
     with pytest.raises(MetricZooError, match="is no folder that files can be written in: ") as refused:
         run_recipe(recipe, tmp_path / "out", cpu=True, weights=True)
     assert "\n" not in str(refused.value) and not trained
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (_file, "out", "it is a file"),
+        (_file, "out/x/y", ".*out is a file"),
+        (lambda path: path.symlink_to("nowhere"), "out", "it is a link to nothing"),
+        (lambda path: path.symlink_to(path), "out", ".*symbolic links"),
+    ],
+    ids=["a file", "below a file", "a link to nothing", "a link to itself"],
+)
+def test_what_lies_in_a_folder_s_place_is_named(tmp_path, make, name, message):
+    make(tmp_path / "out")
+    with pytest.raises(MetricZooError, match=f"can be written in: {message}"):
+        prepare_folder(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +208,9 @@ def test_curves_and_measurements_leave_damaged_records_out(tmp_path, capfd):
         remeasure([bad])
     with pytest.raises(RecordError, match="good.safetensors does not exist"):  # a mistake of whoever asks
         remeasure([bad, good], cpu=True)
+    for command in (lambda paths: draw_curves(paths, tmp_path / "curves.svg"), remeasure):
+        with pytest.raises(RecordError, match="gone.json does not exist"):
+            command([good, tmp_path / "gone.json"])
 
 
 @pytest.mark.parametrize("message", ["m" * 10_000, "\ud800", "\0", ""], ids=["long", "half", "null", "empty"])
