@@ -82,6 +82,6 @@ def _obstacle(folder: Path) -> str:
         what = "it" if path == folder else str(path)
         if os.path.isfile(path):
             return f"{what} is a file"
-        if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):
-            return f"{what} is a link to nothing"
+        if os.path.islink(path) and not os.path.exists(path):
+            return f"{what} is a link to {'itself' if os.path.lexists(os.path.realpath(path)) else 'nothing'}"
     return ""
