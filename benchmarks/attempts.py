@@ -6,10 +6,17 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from metric_zoo.files import replacing
+from metric_zoo.reading import read_json
+
 MOST = 3
 """Beginnings at one place, none of which came to an end."""
 
 _FILE = "begun"
+_LONGEST = 2**20
+"""Bytes of that file."""
+_PLACES = ("step-*/manifest.json", "search/*/step-*/manifest.json", "search/losses-*.json")
+"""What a run leaves when it goes on; a checkpoint that is being written may be what takes its process away."""
 
 
 def begin(checkpoints: Path) -> bool:
@@ -23,13 +30,14 @@ def begin(checkpoints: Path) -> bool:
     """
     place, count = _place(checkpoints), 0
     with suppress(OSError, ValueError, TypeError, KeyError):
-        before = json.loads((checkpoints / _FILE).read_text(encoding="utf-8"))
+        before = read_json(checkpoints / _FILE, _LONGEST)
         count = int(before["count"]) if before["place"] == place else 0
     if count >= MOST:
         return False
     with suppress(OSError):  # a disk that is full costs the note, not the run
         checkpoints.mkdir(parents=True, exist_ok=True)
-        (checkpoints / _FILE).write_text(json.dumps({"place": place, "count": count + 1}), encoding="utf-8")
+        with replacing(checkpoints / _FILE) as temporary:
+            temporary.write_text(json.dumps({"place": place, "count": count + 1}), encoding="utf-8")
     return True
 
 
@@ -42,5 +50,5 @@ def end(checkpoints: Path) -> None:
 
 def _place(checkpoints: Path) -> list[list]:
     """How far the run is: every finished checkpoint, and every learning rate that was tried."""
-    kept = sorted(checkpoints.rglob("*.json"))
+    kept = sorted(path for pattern in _PLACES for path in checkpoints.glob(pattern))
     return [[path.relative_to(checkpoints).as_posix(), path.stat().st_mtime_ns] for path in kept]

@@ -17,10 +17,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from metric_zoo.benchmarks.randomness import random_states, set_random_states
 from metric_zoo.benchmarks.state import read_state, write_state
 from metric_zoo.errors import MetricZooError
+from metric_zoo.reading import read_json
 from metric_zoo.text import told, utf8
 
 _MANIFEST, _UNFINISHED = "manifest.json", ".unfinished"
 _KEPT = 2
+_LONGEST = 2**26
+"""Bytes of a manifest: it has a line for every epoch."""
 _FORMAT = "safetensors and JSON"
 """Manifests without this word stand beside pickles."""
 
@@ -194,10 +197,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: if there is none.
     """
-    try:
-        found = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("its manifest is nested too deeply") from None
+    found = read_json(path / _MANIFEST, _LONGEST)
     if not isinstance(found, dict):
         raise ValueError(f"its manifest is a {type(found).__name__}")
     return found

@@ -50,9 +50,10 @@ def run(
         processes = Processes(num_processes, num_machines, machine_rank, main_process_ip, main_process_port)
         outcome = run_recipe(find_recipe(recipe), out, processes, cpu, retry_failed, tracker, keep_weights)
     elsewhere = f", {outcome['elsewhere']} in another launch" if outcome["elsewhere"] else ""
+    left_out = f", {outcome['unreadable']} left out" if outcome["unreadable"] else ""
     typer.echo(
-        f"{outcome['ok']} runs ok, {outcome['failed']} failed, {outcome['skipped']} of them done before{elsewhere}; "
-        f"records in {out}"
+        f"{outcome['ok']} runs ok, {outcome['failed']} failed, {outcome['skipped']} of them done before{elsewhere}"
+        f"{left_out}; records in {out}"
     )
     if outcome["failed"]:
         typer.echo("see 'failure' in the failed records; --retry-failed runs them again")

@@ -19,8 +19,8 @@ def draw_curves(records: list[Path], out: Path) -> None:
         out: the picture; its ending says the format, such as ``.svg`` or ``.png``.
 
     Raises:
-        RecordError: if none has an epoch; what is no record is left out, with a note. MetricZooError if such a file
-            cannot be written.
+        RecordError: if one is missing, or none has an epoch; what is no record is left out, with a note.
+            MetricZooError if such a file cannot be written.
     """
     found = [record for record in readable(records) if record.epochs]
     if not found:

@@ -97,7 +97,8 @@ def run_recipe(
         weights: keep every trained network in ``folder/weights``; `metric_zoo.benchmarks.weights` reads them.
 
     Returns:
-        How many runs are ``"ok"``, ``"failed"``, were ``"skipped"``, and are ``"elsewhere"``: in another launch.
+        How many runs are ``"ok"``, ``"failed"``, ``"unreadable"`` (their record is), were ``"skipped"``, and are
+        ``"elsewhere"``: in another launch.
 
     Raises:
         MetricZooError: if the recipe is wrong or the processes cannot be started.

@@ -12,7 +12,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "total-variation": {"eps": 0.0, "max_num_iter": 2000},
     "nonlocal-means": {"patch_size": 5, "patch_distance": 6, "fast_mode": True},
 }
-"""Of scikit-image's functions, by peer; they are a run's options."""
+"""Of scikit-image's functions, by peer."""
 
 UNSAID = {**SETTINGS, "total-variation": {"eps": 2e-4, "max_num_iter": 200}}
-"""Of records that name none: scikit-image's defaults."""
+"""What the first records were made with, which name none."""
+
+
+def options_of(peer: str) -> dict[str, Any]:
+    """What a run names: the settings that differ from those of the first records, whose identities stay."""
+    unsaid = UNSAID.get(peer, {})
+    return {name: value for name, value in SETTINGS.get(peer, {}).items() if unsaid.get(name) != value}

@@ -148,7 +148,7 @@ def _runs(recipe: Path, processes: int, cpu: bool) -> list[Run]:
 
 
 def _state(run: Run, folder: Path) -> str:
-    """``done``, ``failed: why``, ``running: how far``, ``stopped: how far`` or ``to do``."""
+    """``done``, ``failed: why``, ``unreadable``, ``running: how far``, ``stopped: how far`` or ``to do``."""
     path = run.path(folder)
     status = status_of(path)
     if status == "ok":
@@ -156,6 +156,8 @@ def _state(run: Run, folder: Path) -> str:
     if status == "failed":
         failure = read_record(path).failure
         return f"failed: {failure.type}: {failure.message[:80]}"
+    if status is not None:
+        return status
     position = last_position(folder / CHECKPOINTS / run.id)
     word = "running" if is_claimed(run, folder) else "stopped" if position else _TO_DO
     return f"{word}: {position}" if position else word

@@ -19,9 +19,9 @@ from pydantic import (
 )
 
 from metric_zoo.benchmarks.mistakes import listed, mistakes
-from metric_zoo.benchmarks.peer_settings import SETTINGS
+from metric_zoo.benchmarks.peer_settings import options_of
 from metric_zoo.benchmarks.recipe_file import read_recipe_file
-from metric_zoo.benchmarks.record import Tree, Word, config_id, first_problem, record_path
+from metric_zoo.benchmarks.record import MAX_EPOCHS, Tree, Word, config_id, first_problem, record_path
 from metric_zoo.errors import RecipeError, suggest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -46,18 +46,21 @@ def _no_flag(value: Any) -> Any:
 
 
 def _path(text: str) -> str:
-    if any(len(part.encode()) > 255 for part in text.split("/")):
+    if len(text) > 4000:
+        raise ValueError("a path has at most 4000 characters")
+    if any(len(os.fsencode(part)) > 255 for part in text.split("/")):
         raise ValueError("a file name has at most 255 bytes")
     return text
 
 
-# What a record cannot hold (names, options), or no machine do, is refused before anything is trained.
+# What a record cannot hold (names, options, epochs), or no machine do, is refused before anything is trained.
 Int = Annotated[int, BeforeValidator(_no_flag)]
 Float = Annotated[float, BeforeValidator(_no_flag)]
 Batch = Annotated[Int, Field(ge=1, le=2**20)]
-Epochs = Annotated[Int, Field(ge=1, le=10_000)]
+Epochs = Annotated[Int, Field(ge=1, le=MAX_EPOCHS)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
-Location = Annotated[str, Field(max_length=4000), AfterValidator(_path)]
+Location = Annotated[str, AfterValidator(_path)]
+"""Its length is no field's: pydantic would refuse names that are not UTF-8."""
 
 
 class _Strict(BaseModel):
@@ -409,7 +412,7 @@ def expand(recipe: Recipe, processes: int = 1, device: str = "cpu") -> list[Run]
     pairs = [(model, kind, seed) for model in recipe.models for seed in recipe.seeds for kind in recipe.kinds]
     peers = [ModelConfig(name=name, source="peer") for name in recipe.peers]
     pairs += [
-        (peer, ConvolutionConfig(kind=PEER, options=SETTINGS.get(peer.name, {})), seed)
+        (peer, ConvolutionConfig(kind=PEER, options=options_of(peer.name)), seed)
         for peer in peers
         for seed in recipe.seeds
     ]

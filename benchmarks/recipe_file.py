@@ -158,7 +158,7 @@ def _check_scalar(node: yaml.ScalarNode, values: yaml.SafeLoader) -> None:
         value = node.value if node.tag == _MERGE else values.construct_object(node)
         if isinstance(value, str):
             value.encode()
-    except (ValueError, KeyError):
+    except (ValueError, LookupError):
         raise ValueError(f"{_line(node)}: {_short(node.value)} is no {node.tag.replace(_TAG, '')}") from None
     if isinstance(value, str) and "\0" in value:
         raise ValueError(f"{_line(node)}: text with a null character")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +33,10 @@ from metric_zoo.reading import parts, read_json
 from metric_zoo.text import told
 
 SCHEMA_VERSION = 1
+
+
+class DamagedRecordError(RecordError):
+    """What a file holds is no JSON, or breaks the schema: it can be no record for any program."""
 
 
 def _measurable(value: float) -> float:
@@ -55,6 +62,7 @@ Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**64)]
 MAX_BYTES = 16 * 2**20
 """Of a record's file."""
+MAX_EPOCHS = 100_000
 _MAX_TREE = 2**16
 
 
@@ -288,7 +296,7 @@ class Record(_Part):
     micro_batches: Count | None = None
     searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = {}
     lr: Loss | None = None
-    epochs: Annotated[list[Epoch], Field(max_length=100_000)] = []
+    epochs: Annotated[list[Epoch], Field(max_length=MAX_EPOCHS)] = []
     inference: Throughput | None = None
     inference_single: Throughput | None = None
     inference_largest: Throughput | None = None
@@ -364,11 +372,14 @@ def keep_record(path: Path, record: Record) -> None:
 
 
 def status_of(path: Path) -> str | None:
-    """Of a record, ``"ok"`` or ``"failed"``; None where none is, or none that can be read, which is said once."""
+    """Of a record, ``"ok"`` or ``"failed"``; ``"unreadable"`` where what is there may be one for another program or at
+    another time; None where none is, or what can be none. Of the last two it is said once why."""
     try:
-        found = path.stat()
+        found = path.lstat()
     except (OSError, ValueError):
         return None
+    with suppress(OSError):
+        found = path.stat()
     return _status(path, found.st_mtime_ns, found.st_size)
 
 
@@ -376,15 +387,24 @@ def status_of(path: Path) -> str | None:
 def _status(path: Path, changed: int, size: int) -> str | None:
     try:
         return read_record(path).status
-    except RecordError as error:
+    except DamagedRecordError as error:
         print(f"note: {error}; it counts as not there", file=sys.stderr, flush=True)
         return None
+    except RecordError as error:
+        print(f"note: {error}; its run is left out", file=sys.stderr, flush=True)
+        return "unreadable"
 
 
 def readable(paths: Iterable[Path]) -> list[Record]:
-    """The records of those files that are some; of the others it is said why not."""
+    """The records of those files that are some; of the others it is said why not.
+
+    Raises:
+        RecordError: for a file that is missing: a mistake of whoever named it.
+    """
     records = []
     for path in paths:
+        if not os.path.lexists(path):
+            raise RecordError(f"{path} does not exist")
         try:
             records.append(read_record(path))
         except RecordError as error:
@@ -393,8 +413,9 @@ def readable(paths: Iterable[Path]) -> list[Record]:
 
 
 def set_aside(path: Path) -> None:
-    """Rename what is no record, so that one can take its place."""
-    kept = path.with_name(f"{path.name}.damaged")
+    """Rename what is no record, so that one can take its place; to a name that is free."""
+    names = chain([f"{path.name}.damaged"], (f"{path.name}.damaged-{number}" for number in count(2)))
+    kept = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
     path.rename(kept)
     print(f"note: {path} is {kept.name} now, its run is done again", file=sys.stderr, flush=True)
 
@@ -403,21 +424,23 @@ def read_record(path: Path) -> Record:
     """Read and validate one record.
 
     Raises:
-        RecordError: naming the file and what is wrong with it.
+        RecordError: naming the file and what is wrong with it; DamagedRecordError if it can be no record.
     """
     try:
         data = read_json(path, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read as JSON: {told(error)}") from None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {told(error)}") from None
+    except ValueError as error:
+        raise DamagedRecordError(f"{path} cannot be read as JSON: {told(error)}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
-        raise RecordError(f"{path} is not a record: it has no 'schema_version'")
+        raise DamagedRecordError(f"{path} is not a record: it has no 'schema_version'")
     if version > SCHEMA_VERSION:
         raise RecordError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}: upgrade")
     try:
         return Record.model_validate(data)
     except ValidationError as error:
-        raise RecordError(f"{path} breaks the schema: {first_problem(error)}") from None
+        raise DamagedRecordError(f"{path} breaks the schema: {first_problem(error)}") from None
 
 
 def first_problem(error: ValidationError) -> str:

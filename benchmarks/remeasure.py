@@ -41,9 +41,9 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root
         How many records: those that cannot be read are left out, with a note.
 
     Raises:
-        RecordError: for a record without weights; MetricZooError for one of another device, or in a folder that takes
-            no files, DataError for missing data. All are looked at before the first is timed, and written after the
-            last.
+        RecordError: for a record that is missing or without weights; MetricZooError for one of another device, or in a
+            folder that takes no files, DataError for missing data. All are looked at before the first is timed, and
+            written after the last.
     """
     if rounds < 1:
         raise MetricZooError(f"rounds={rounds}, expected at least 1")

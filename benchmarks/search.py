@@ -18,9 +18,12 @@ from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.train import Seconds, Trainer
 from metric_zoo.files import replacing
+from metric_zoo.reading import read_json
 
 FOLDER = "search"
 """In that of a run's checkpoints."""
+_LONGEST = 2**20
+"""Bytes of the file of the losses so far."""
 _LOSSES, _SECONDS = TypeAdapter(dict[str, FiniteFloat | None]), TypeAdapter(Seconds)
 
 
@@ -68,9 +71,9 @@ def search_rate(
 def _kept(path: Path) -> Search:
     """What was tried before; nothing where its file is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, _LONGEST)
         losses, seconds = _LOSSES.validate_python(found["losses"]), _SECONDS.validate_python(found["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return Search({}, 0.0)
     return Search(losses, seconds)
 

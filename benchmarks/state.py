@@ -11,6 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from metric_zoo.files import check_regular
+
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -38,8 +40,11 @@ def read_state(folder: Path, name: str) -> Any:
         OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError, RuntimeError: if it is
             missing or damaged.
     """
-    tree = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return _decoded(tree, safetensors.torch.load((folder / f"{name}.safetensors").read_bytes()))
+    structure, tensors = (folder / f"{name}.{suffix}" for suffix in ("json", "safetensors"))
+    for path in (structure, tensors):
+        check_regular(path)
+    tree = json.loads(structure.read_text(encoding="utf-8"))  # a state may hold infinity, which `read_json` refuses
+    return _decoded(tree, safetensors.torch.load(tensors.read_bytes()))
 
 
 def _encoded(state: Any, place: str, tensors: dict[str, Tensor]) -> Any:

@@ -67,7 +67,7 @@ class Plan(BaseModel):
 
 
 def pending(runs: list[Run], folder: Path) -> list[Run]:
-    """The runs without a record that can be read."""
+    """The runs without a record."""
     return [run for run in runs if status_of(run.path(folder)) is None]
 
 
@@ -80,7 +80,7 @@ def failed(runs: list[Run], folder: Path) -> list[Run]:
 def claimed(run: Run, folder: Path, again: bool = False) -> Iterator[bool]:
     """Whether this process may work on a run: no other launch does, and there is no record yet.
 
-    What lies in the record's place and is none is renamed.
+    What lies in the record's place and can be none is renamed.
 
     Args:
         again: a record of a failure is no record; it goes.
@@ -95,7 +95,7 @@ def claimed(run: Run, folder: Path, again: bool = False) -> Iterator[bool]:
             record.unlink()
         elif status is None and os.path.lexists(record):
             set_aside(record)
-        yield not record.exists()
+        yield not os.path.lexists(record)
 
 
 @contextmanager

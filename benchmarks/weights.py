@@ -14,6 +14,7 @@ from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Record, first_problem, read_record
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
+from metric_zoo.text import told
 
 WEIGHTS = "weights"
 """Folder beside the records."""
@@ -73,5 +74,5 @@ def trained_model(record: Path) -> nn.Module:
     try:
         load_model(model, path)
     except (RuntimeError, SafetensorError) as error:
-        raise RecordError(f"{path} does not hold the weights of {record}: {str(error).splitlines()[0]}") from None
+        raise RecordError(f"{path} does not hold the weights of {record}: {told(error)}") from None
     return model.eval()

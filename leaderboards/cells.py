@@ -145,8 +145,8 @@ def _options(record: Record) -> str:
     placement = {"where": kind.get("where")} if kind.get("where") is not None else {}
     start = {"init": kind["init"]} if kind.get("init", "pretrained") != "pretrained" else {}
     flags = {name: True for name in ("freeze_kernels", "batch_mixed", "per_pixel") if kind.get(name)}
-    options = UNSAID.get(record.model, {}) if record.kind == PEER and not record.options else record.options
-    return _pairs({**options, **placement, **start, **flags})
+    unsaid = UNSAID.get(record.model, {}) if record.kind == PEER else {}
+    return _pairs({**unsaid, **record.options, **placement, **start, **flags})
 
 
 _ALWAYS = ("epochs", "batch_size", "optimizer", "lr", "schedule")

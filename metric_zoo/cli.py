@@ -167,7 +167,8 @@ def main() -> None:
     """Entry point of the ``metric-zoo`` command."""
     # Deprecations inside the frameworks are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    if sys.stdout is not None:  # as where it was closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()
     except (MetricZooError, OSError) as error:  # a disk or a network, where nobody had more to say of it

@@ -71,4 +71,17 @@ def prepare_folder(folder: Path) -> None:
         for path in made:
             with suppress(OSError, ValueError):
                 path.rmdir()
-        raise MetricZooError(f"{folder} is no folder that files can be written in: {told(error)}") from None
+        raise MetricZooError(
+            f"{folder} is no folder that files can be written in: {_obstacle(folder) or told(error)}"
+        ) from None
+
+
+def _obstacle(folder: Path) -> str:
+    """What lies in a folder's place or in that of one above it; empty if nothing does."""
+    for path in (folder, *folder.parents):
+        what = "it" if path == folder else str(path)
+        if os.path.isfile(path):
+            return f"{what} is a file"
+        if os.path.islink(path) and not os.path.exists(path):
+            return f"{what} is a link to {'itself' if os.path.lexists(os.path.realpath(path)) else 'nothing'}"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from metric_zoo.errors import DataError
 from metric_zoo.files import check_regular, replacing
 from metric_zoo.text import told
 
+_OVERSHOOT = 1e-3
+"""By which floating-point pixels may leave [0, 1], as resizing and colour transforms leave them."""
 
-def read_image(path: Path) -> Tensor:
+
+def read_image(path: Path | str) -> Tensor:
     """A grey or colour picture, as `read_levels` finds it.
 
     Returns:
@@ -29,16 +33,17 @@ def read_image(path: Path) -> Tensor:
     return (image / white(pixels)).contiguous()
 
 
-def read_levels(path: Path) -> np.ndarray:
+def read_levels(path: Path | str) -> np.ndarray:
     """What a file of any of PIL's formats shows: the first of several frames, as `levels` has it.
 
     Raises:
         DataError: if the file is missing, no file but a pipe or a folder, or no whole picture, or its pixels are of no
             known range.
     """
+    name = os.fspath(path)  # what is no path at all is no fault of a file
     try:
-        check_regular(path)
-        with path.open("rb") as file, Image.open(file) as picture:  # PIL maps a named TIFF and turns it wrongly
+        check_regular(name)
+        with open(name, "rb") as file, Image.open(file) as picture:  # PIL maps a named TIFF and turns it wrongly
             return levels(picture)
     except UnidentifiedImageError:
         raise DataError(f"{path} cannot be read as a picture: it is of no format that PIL knows") from None
@@ -46,7 +51,7 @@ def read_levels(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read as a picture: {told(error)}") from None
 
 
-def read_8_bits(path: Path) -> Image.Image:
+def read_8_bits(path: Path | str) -> Image.Image:
     """What `read_levels` finds, as a picture of PIL's with 8 bits, grey or in colour.
 
     Raises:
@@ -60,7 +65,8 @@ def levels(picture: Image.Image) -> np.ndarray:
 
     Transparency is dropped (the colours below it stay), a palette becomes colour, CMYK and the like become RGB, one bit
     becomes black and white. White is 255, or 65535 where the mode or the format has 16 bits; whole numbers of 32 bits
-    are of the first range if none is above 255, else of the second; floating-point numbers are in [0, 1].
+    are of the first range if none is above 255, else of the second; floating-point numbers are in [0, 1], but for
+    a thousandth, which is cut off.
 
     Returns:
         ``(H, W)`` for grey or ``(H, W, 3)``; uint8, uint16 or float32, `white` of which is white.
@@ -119,9 +125,9 @@ def _in_range(picture: Image.Image) -> np.ndarray:
 
 def _of_floats(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 1):  # nor is NaN
-        raise ValueError(f"floating-point pixels from {low:g} to {high:g} have no known range, expected 0 to 1")
-    return values.astype(np.float32)
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):  # nor is NaN
+        raise ValueError(f"floating-point pixels from {low} to {high} have no known range, expected 0 to 1")
+    return values.astype(np.float32).clip(0, 1)
 
 
 def _of_integers(values: np.ndarray, wide: bool) -> np.ndarray:
@@ -146,13 +152,14 @@ def centre_crop(image: Tensor, size: int) -> Tensor:
     return image[..., top : top + size, left : left + size]
 
 
-def write_image(image: Tensor, path: Path) -> None:
+def write_image(image: Tensor, path: Path | str) -> None:
     """Write ``(1, C, H, W)`` in [0, 1], C 1 or 3, with 8 bits; the whole file or none.
 
     Raises:
         DataError: if the file's name says no format that PIL writes, or it cannot be written.
     """
     levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    path = Path(path)
     form = Image.registered_extensions().get(path.suffix.lower())
     if form is None:
         raise DataError(f"{path} has no ending of a picture, such as .png")

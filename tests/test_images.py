@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from metric_zoo.errors import DataError
-from metric_zoo.images import levels, of_8_bits, read_image, read_levels
+from metric_zoo.images import levels, of_8_bits, read_image, read_levels, write_image
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 COLOUR = np.stack([GREY, GREY[:, ::-1], 255 - GREY], -1)
@@ -92,10 +92,11 @@ def test_a_pgm_of_16_bits_is_dark_where_it_says_so(tmp_path):
     [
         (GREY.astype(np.int32) - 1, "pixels from -1 to 219 have no known range"),
         (GREY.astype(np.int32) * 1000, "pixels from 0 to 220000"),
-        (GREY.astype(np.float32), "floating-point pixels from 0 to 220 have no known range, expected 0 to 1"),
+        (GREY.astype(np.float32), "floating-point pixels from 0.0 to 220.0 have no known range, expected 0 to 1"),
+        (GREY.astype(np.float32) / np.float32(219.7), r"pixels from 0.0 to 1.00136\d* have"),
         (np.full((2, 2), np.nan, np.float32), "floating-point pixels from nan"),
     ],
-    ids=["negative", "large", "float levels", "NaN"],
+    ids=["negative", "large", "float levels", "float", "NaN"],
 )
 def test_unknown_ranges(tmp_path, pixels, message):
     Image.fromarray(pixels).save(tmp_path / "p.tif")
@@ -172,6 +173,18 @@ def test_faults_are_named_in_one_line(tmp_path, monkeypatch, name):
     with pytest.raises(DataError, match=rf"p\.png cannot be read as a picture: .*{message}") as error:
         read_levels(tmp_path / "p.png")
     assert "\n" not in str(error.value)
+
+
+def test_floating_point_pixels_may_overshoot_a_little(tmp_path):
+    Image.fromarray(np.float32([[-0.0009, 0.5, 1.0009]])).save(tmp_path / "p.tif")
+    assert read_levels(tmp_path / "p.tif").tolist() == [[0.0, 0.5, 1.0]]
+
+
+def test_a_path_may_be_text(tmp_path):
+    write_image(torch.zeros(1, 1, 2, 2), str(tmp_path / "p.png"))
+    assert not read_image(str(tmp_path / "p.png")).any()
+    with pytest.raises(TypeError, match="int"):
+        read_image(3)
 
 
 def test_a_name_that_is_not_utf_8(tmp_path):

@@ -97,6 +97,7 @@ def _cache(root: Path) -> Path:
 def _known(cache: Path) -> Known:
     """Empty where there is none, or a damaged one."""
     try:
+        check_regular(cache)
         found = json.loads(cache.read_text(encoding="utf-8"))
         return {name: entry for name, entry in found.items() if _is_entry(entry)}
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,15 @@ def _load(root: Path) -> dict[str, Any]:
         raise DataError("datasets is not installed: pip install 'metric-zoo[huggingface]'") from None
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: name the data set's by data.root or METRIC_ZOO_DATA")
+    saved = os.path.exists(root / "dataset_dict.json")
+    files = None if saved else _parquet(root)
     try:
-        if (root / "dataset_dict.json").exists():
-            return datasets.load_from_disk(str(root))
-        return datasets.load_dataset("parquet", data_files=_parquet(root))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{root} cannot be read as a Hugging Face data set: {str(error).splitlines()[0]}") from None
+        tables = datasets.load_from_disk(str(root)) if saved else datasets.load_dataset("parquet", data_files=files)
+    except Exception as error:  # whatever its readers make of damaged files
+        raise DataError(f"{root} cannot be read as a Hugging Face data set: {told(error)}") from None
+    if not tables:
+        raise DataError(f"{root} is a Hugging Face data set without splits; expected train, and test or validation")
+    return tables
 
 
 def _parquet(root: Path) -> dict[str, list[str]]:

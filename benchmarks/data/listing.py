@@ -14,6 +14,9 @@ from metric_zoo.text import told
 _LEFT_BEHIND = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")
 """Folders that systems and archives leave among the data, with pictures of their own in some."""
 
+_DEEPEST = 100
+"""Levels of folders; the system itself refuses the names of what lies much deeper."""
+
 
 def is_hidden(name: str) -> bool:
     """Whether what has this name is not the user's: ``.ipynb_checkpoints``, ``._photo.jpg``, ``__MACOSX``."""
@@ -38,24 +41,26 @@ def pictures_below(folder: Path) -> list[str]:
     """Paths of all that is called a picture, in the order of torchvision's image folders: by folder, then by name.
 
     Raises:
-        DataError: for a folder that cannot be listed, that has a picture's name, or that leads back to one above it.
+        DataError: for a folder that cannot be listed, that is too deep, or that leads back to one above it.
     """
-    return sorted(_walk(folder, ()), key=os.path.split)
+    return sorted(_walk(folder), key=os.path.split)
 
 
-def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    entries, status = _entries(folder), os.stat(folder)
-    own = status.st_dev, status.st_ino
-    if own in above:
-        raise DataError(f"{folder} leads back to a folder above it: remove that link")
-    for entry in entries:
-        if not _is_folder(entry):
-            if is_picture(entry.name):
+def _walk(top: Path) -> Iterator[str]:
+    left: list[tuple[Path | str, tuple[tuple[int, int], ...]]] = [(top, ())]
+    while left:
+        folder, above = left.pop()
+        entries, status = _entries(folder), os.stat(folder)
+        own = status.st_dev, status.st_ino
+        if own in above:
+            raise DataError(f"{folder} leads back to a folder above it: remove that link")
+        if len(above) == _DEEPEST:
+            raise DataError(f"{top} has folders more than {_DEEPEST} deep")
+        for entry in entries:
+            if _is_folder(entry):
+                left.append((entry.path, (*above, own)))
+            elif is_picture(entry.name):
                 yield entry.path
-        elif is_picture(entry.name):
-            raise DataError(f"{entry.path} is a folder with a picture's name: rename it")
-        else:
-            yield from _walk(entry.path, (*above, own))
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry]:

@@ -14,6 +14,7 @@ from metric_zoo.benchmarks.data.splits import Splits, TensorImages, augmentation
 from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError
+from metric_zoo.text import told
 
 Pixels = tuple[Tensor, Tensor]
 """Images ``(N, C, H, W)`` uint8 and labels ``(N,)`` int64."""
@@ -43,13 +44,14 @@ def load_torchvision(config: DataConfig, class_name: str) -> Splits:
     parts = []
     for train in (True, False):
         try:
-            parts.append(_pixels(getattr(datasets, class_name)(str(root), train=train, download=False)))
-        except (RuntimeError, OSError) as error:
+            found = getattr(datasets, class_name)(str(root), train=train, download=False)
+        except Exception as error:  # whatever its readers make of damaged files
             raise DataError(
-                f"data set {config.name!r} is not in {root} ({str(error).splitlines()[0]}): put the files of "
+                f"data set {config.name!r} is not in {root} ({told(error)}): put the files of "
                 f"torchvision.datasets.{class_name} there, or name their folder by data.root in the recipe or by "
                 "METRIC_ZOO_DATA"
             ) from None
+        parts.append(_pixels(found))
     return _splits(config, *parts)
 
 

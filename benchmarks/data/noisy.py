@@ -19,7 +19,8 @@ from metric_zoo.benchmarks.recipe import DataConfig
 from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.errors import DataError, suggest
 from metric_zoo.images import centre_crop, in_channels, read_image
-from metric_zoo.text import utf8
+from metric_zoo.reading import read_text
+from metric_zoo.text import told, utf8
 
 EMBEDDED = {
     "train": ("brick", "coffee", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "rocket"),
@@ -33,6 +34,8 @@ LEAST = 11
 """Pixels a side."""
 _TRAIN, _TEST, _VALIDATION = 0, 1, 2
 _SIZE = 256
+_LONGEST = 2**24
+"""Bytes of a list of names."""
 
 
 class Noisy(Dataset):
@@ -215,10 +218,10 @@ def _listed(root: Path, split: str) -> list[Path]:
     """PascalVOC's segmentation split; ``root`` holds ``JPEGImages`` and ``ImageSets``."""
     listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     try:
-        names = listing.read_text(encoding="utf-8").split()
-    except OSError as error:
+        names = read_text(listing, _LONGEST).split()
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{listing} cannot be read ({error.strerror}): name PascalVOC's folder by data.root or METRIC_ZOO_DATA"
+            f"{listing} cannot be read ({told(error)}): name PascalVOC's folder by data.root or METRIC_ZOO_DATA"
         ) from None
     if not names:
         raise DataError(f"{listing} is empty")

@@ -18,7 +18,7 @@ from metric_zoo.benchmarks.operators.publish import publish
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops.native import library
-from metric_zoo.text import markdown
+from metric_zoo.text import markdown, told
 from metric_zoo.timing import LEAST_REPEATS, alternate, quartiles
 
 PASSES = ("forward", "forward+backward")
@@ -175,7 +175,7 @@ def device_named(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise MetricZooError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from error
+        raise MetricZooError(f"device {name!r} is not available: {told(error)}") from error
     return device
 
 

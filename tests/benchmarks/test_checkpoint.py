@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from metric_zoo.benchmarks import attempts
 from metric_zoo.benchmarks.checkpoint import Checkpoints, _digests, last_position
 from metric_zoo.benchmarks.optimization import moving_average
 from metric_zoo.benchmarks.search import _kept
@@ -181,6 +183,28 @@ def test_a_damaged_manifest_falls_back_to_the_one_before(saved, capfd, name):
     assert Training(saved).checkpoints.restore() == {"epoch": 1, "step": 0}
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1 and "step-000000003 is damaged" in said[0] and len(said[0]) < 500
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.json", "model.safetensors"])
+def test_a_pipe_in_a_file_s_place_is_not_waited_for(saved, capfd, name):
+    piped(saved / "step-000000003" / name)
+    assert Training(saved).checkpoints.restore() == {"epoch": 1, "step": 0}
+    assert "step-000000003 is damaged" in capfd.readouterr().err
+
+
+def test_a_pipe_in_a_note_s_place_is_not_waited_for(tmp_path):
+    """Of beginnings, which it gives way to, of losses and of a part's state."""
+    for name in ("begun", "losses.json", "part.json"):
+        os.mkfifo(tmp_path / name)
+    assert [attempts.begin(tmp_path) for _ in range(4)] == [True, True, True, False]
+    assert _kept(tmp_path / "losses.json").losses == {}
+    with pytest.raises(OSError, match="named pipe"):
+        read_state(tmp_path, "part")
 
 
 def cut(path: Path) -> None:

@@ -103,6 +103,17 @@ def test_fashion_mnist(tmp_path):
     assert torch.bincount(splits.test.labels).tolist() == [1000] * 10
 
 
+def test_damaged_files_of_fashion_mnist(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        for name in ("images-idx3", "labels-idx1"):
+            (raw / f"{split}-{name}-ubyte").touch()
+    with pytest.raises(DataError, match="'fashion-mnist' is not in") as error:
+        load_data(DataConfig(name="fashion-mnist", root=str(tmp_path)))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -89,6 +89,10 @@ def test_the_order_is_torchvisions(root):
     assert load_data(config(root)).train.samples == ImageFolder(root / "train").samples
 
 
+def nested(path: Path) -> None:
+    (path / "/".join("d" * 120)).mkdir(parents=True)
+
+
 def linked_to_itself(path: Path) -> None:
     path.symlink_to(path.parent, target_is_directory=True)
 
@@ -100,10 +104,10 @@ def linked_to_itself(path: Path) -> None:
         ("x.jpg", lambda path: path.symlink_to("/dev/zero"), r"x\.jpg cannot be read: it is a device, not a file"),
         ("x.jpg", lambda path: path.symlink_to("nowhere"), r"x\.jpg is missing"),
         ("x.jpg", lambda path: path.symlink_to(path), r"x\.jpg cannot be read: .*symbolic links"),
-        ("x.jpg", Path.mkdir, r"x\.jpg is a folder with a picture's name"),
+        ("x", nested, "train.* has folders more than 100 deep"),
         ("x", linked_to_itself, r"x leads back to a folder above it"),
     ],
-    ids=["pipe", "device", "link to nothing", "link to itself", "folder", "folder in itself"],
+    ids=["pipe", "device", "link to nothing", "link to itself", "deep", "folder in itself"],
 )
 def test_what_is_no_file_is_refused_at_once(root, name, make, message):
     make(root / "train" / "a" / name)
@@ -111,6 +115,16 @@ def test_what_is_no_file_is_refused_at_once(root, name, make, message):
         with pytest.raises(DataError, match=message) as error:
             load(config(root, **changes))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("skip", [False, True], ids=["all", "readable"])
+def test_a_folder_may_have_a_picture_s_name(root, skip):
+    for split in ("train", "test"):
+        (root / split / "a").rename(root / split / "a.jpg")
+        (root / split / "a.jpg" / "sub.tif").mkdir()
+        Image.fromarray(PIXELS).save(root / split / "a.jpg" / "sub.tif" / "p.png")
+    info = load_data(config(root, skip_unreadable=skip)).info
+    assert (info.train_size, info.test_size, info.classes, info.unreadable) == (5, 5, 2, 0)
 
 
 def test_a_pipe_may_be_left_out(root):

@@ -187,6 +187,14 @@ def test_what_is_no_data_set(tmp_path, monkeypatch):
         load_data(config)
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"splits": []}', "7", ""])
+def test_a_damaged_list_of_splits(tmp_path, content):
+    (tmp_path / "dataset_dict.json").write_text(content)
+    with pytest.raises(DataError, match="Hugging Face data set") as error:
+        load_data(DataConfig(name="huggingface", root=str(tmp_path), image_size=8))
+    assert "\n" not in str(error.value)
+
+
 def test_an_unreadable_image_is_named(tmp_path):
     rows = table(pictures(4, 0)).cast_column("img", datasets.Image(decode=False))
     broken = rows.map(

@@ -51,6 +51,9 @@ HOSTILE = {
     "ordered": (OK + "data: !!omap [label: x]", "!!omap is not allowed"),
     "own tag": (OK + "data: !mine x", "!mine is not allowed"),
     "not of its tag": (OK + "seeds: !!int x", "'x' is no int"),
+    "no digit": (OK + "seeds: !!int ''", "'' is no int"),
+    "only a sign": (OK + "seeds: !!int '-'", "'-' is no int"),
+    "no float": (OK + "seeds: !!float ''", "'' is no float"),
     "infinite": (OK + "train: {lr: .inf}", ".inf is not finite"),
     "no number": (OK + "train: {lr: .nan}", ".nan is not finite"),
     "too large a number": (OK + "train: {lr: 1.0e+400}", "is not finite"),
@@ -149,7 +152,7 @@ NUMBERS = {
     "seeds: [4294967296]": "seeds.0: .*less than 4294967296",  # numpy takes no more
     "seeds: 6000\npeers: [tv]": "make 12,000 runs",
     "train: {epochs: true}": "train.epochs: expected a number",
-    "train: {epochs: 1000000}": "train.epochs: .*less than or equal to 10000",
+    "train: {epochs: 1000000}": "train.epochs: .*less than or equal to 100000",
     "train: {lr: inf}": "train.lr: .*finite",
     "train: {lr: '1e999'}": "train.lr: .*finite",
     "train: {batch_size: 100000000000000000000}": "train.batch_size: .*less than or equal",

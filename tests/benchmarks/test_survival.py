@@ -22,6 +22,7 @@ from metric_zoo.benchmarks.record import Record, keep_record, read_record
 from metric_zoo.benchmarks.remeasure import remeasure
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, LOGS, claimed, failed_record
 from metric_zoo.benchmarks.torchrun import status, words
+from metric_zoo.files import prepare_folder
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.reading import read_text
 from tests.leaderboards.records import make_record
@@ -80,6 +81,22 @@ def test_folders_that_cannot_be(write_recipe, tmp_path, trained, make):
 
 
 @pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (_file, "out", "it is a file"),
+        (_file, "out/x/y", ".*out is a file"),
+        (lambda path: path.symlink_to("nowhere"), "out", "it is a link to nothing"),
+        (lambda path: path.symlink_to(path), "out", "it is a link to itself"),
+    ],
+    ids=["a file", "below a file", "a link to nothing", "a link to itself"],
+)
+def test_what_lies_in_a_folder_s_place_is_named(tmp_path, make, name, message):
+    make(tmp_path / "out")
+    with pytest.raises(MetricZooError, match=f"can be written in: {message}"):
+        prepare_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize(
     "name", ["n" * 300, "a/b/" + "n" * 300, "x/" * 2500, "a\0b"], ids=["long", "deep", "path", "null"]
 )
 def test_names_that_no_file_system_takes(write_recipe, tmp_path, trained, name):
@@ -128,9 +145,13 @@ DAMAGE = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "empty": lambda path: path.write_bytes(b""),
     "no text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
-    "of another schema": lambda path: path.write_text('{"schema_version": 99}'),
+    "against the schema": lambda path: path.write_text('{"schema_version": 1}'),
+}
+FOREIGN = {
+    "of a newer schema": lambda path: path.write_text('{"schema_version": 99}'),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere")),
 }
 
 
@@ -148,6 +169,27 @@ def test_a_damaged_record_is_done_again(write_recipe, tmp_path, trained, damage,
     assert run_recipe(recipe, folder, cpu=True, retry_failed=True) == {"ok": 2, "skipped": 1}
     assert trained == ["standard"] and read_record(path).status == "ok"
     assert path.with_name(f"{path.name}.damaged").exists()
+    damage(path)
+    run_recipe(recipe, folder, cpu=True)
+    assert {file.name.removeprefix(path.name) for file in folder.glob(f"{path.name}*")} == {
+        "",
+        ".damaged",
+        ".damaged-2",
+    }
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN)
+def test_what_may_be_a_record_is_left_alone(write_recipe, tmp_path, trained, change, capfd):
+    recipe, folder = write_recipe(kinds=["standard", "shifted"]), tmp_path / "out"
+    path = runs_of(recipe)[0].path(folder)
+    run_recipe(recipe, folder, cpu=True)
+    change(path)
+    before = path.lstat()
+    trained.clear()
+    assert run_recipe(recipe, folder, cpu=True, retry_failed=True) == {"ok": 1, "unreadable": 1, "skipped": 2}
+    assert not trained and path.lstat() == before and not list(folder.glob("*.damaged*"))
+    assert "its run is left out" in capfd.readouterr().err
+    assert show_status(recipe, folder).endswith("1 done, 1 unreadable")
 
 
 def test_a_plan_does_a_damaged_record_again(write_recipe, tmp_path):
@@ -166,6 +208,9 @@ def test_curves_and_measurements_leave_damaged_records_out(tmp_path, capfd):
         remeasure([bad])
     with pytest.raises(RecordError, match="good.safetensors does not exist"):  # a mistake of whoever asks
         remeasure([bad, good], cpu=True)
+    for command in (lambda paths: draw_curves(paths, tmp_path / "curves.svg"), remeasure):
+        with pytest.raises(RecordError, match="gone.json does not exist"):
+            command([good, tmp_path / "gone.json"])
 
 
 @pytest.mark.parametrize("message", ["m" * 10_000, "\ud800", "\0", ""], ids=["long", "half", "null", "empty"])
@@ -271,6 +316,8 @@ def test_a_run_that_always_takes_its_process_away(write_recipe, tmp_path, traine
         assert attempts.begin(dying) and attempts.begin(going_on)
         (going_on / f"step-{number}").mkdir()
         (going_on / f"step-{number}" / "manifest.json").write_text("{}")
+        (dying / ".unfinished").mkdir(exist_ok=True)
+        (dying / ".unfinished" / f"model-{number}.json").write_text("{}")  # it ends while it keeps its first checkpoint
     assert run_recipe(recipe, folder, cpu=True) == {"failed": 1, "ok": 1, "skipped": 0}
     assert trained == ["shifted"]
     record = read_record(runs_of(recipe)[0].path(folder))

@@ -86,3 +86,7 @@ def test_version_and_help():
     assert run("--version").stdout.startswith("metric-zoo ")
     for command in ([], ["bench"], ["leaderboard"], ["bench", "run"], ["leaderboard", "build"], ["demo"]):
         assert run(*command, "--help").returncode == 0
+
+
+def test_help_for_a_closed_output():
+    assert subprocess.run(["bash", "-c", f"{sys.executable} -m metric_zoo.cli bench --help >&-"]).returncode == 0
