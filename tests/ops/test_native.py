@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,6 +63,17 @@ def test_bitwise_repeatable_for_a_number_of_threads(shape, count, threads):
     assert all(torch.equal(first[name], second[name]) for name in first)
     threads(1)
     assert_alike(first, call.outcome("native"), 1e-5)
+
+
+@pytest.mark.parametrize("shape", ["one channel", "grouped"])
+def test_threads_that_call_at_once_do_not_disturb_each_other(shape):
+    """Python's lock is let go while the library runs."""
+    calls = [Call(kind="modulated", seed=seed, **SHAPES[shape]) for seed in range(4)]
+    alone = [call.outcome("native") for call in calls]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda call: call.outcome("native"), calls * 5))
+    for index, outcome in enumerate(together):
+        assert all(torch.equal(outcome[name], alone[index % 4][name]) for name in outcome)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
