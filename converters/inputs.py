@@ -74,11 +74,12 @@ def why_not_accepted(model: nn.Module, example_input: Any) -> str:
     """What to pass to a model that does not run, for a message."""
     if example_input is None:
         return "any example input tried; pass example_input="
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = list(inspect.signature(model.forward).parameters.values())
     named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if not named or isinstance(example_input, Mapping):
         return "the example_input given"
-    return f"the example_input given; its forward takes keywords, pass a dict with {named}"
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return f"the example_input given; its forward takes keywords, pass a dict with {needed}"
 
 
 def _images(model: nn.Module, size: tuple[int, int, int]) -> Tensor:

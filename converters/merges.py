@@ -11,15 +11,15 @@ import re
 from functools import cache
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 
 _MERGES = re.compile(
-    r"_?(fuse|(structural_)?re_?param|(\w+_)?deploy$|merge_(kernel|branch|bn|norm|conv|dilated)|fold_(bn|norm|conv)|"
-    r"absorb_(bn|norm)|collapse|get_(\w+_)?(kernel_(and_)?bias|equivalent))"
+    r"_?(fuse|(structural_)?re_?param|(\w+_)?deploy$|merge($|_(kernel|branch|bn|norm|conv|dilated))|fold($|_(bn|norm|conv))|"
+    r"absorb($|_(bn|norm))|collapse|get_(\w+_)?(kernel_(and_)?bias|equivalent))"
 )
 """Beginnings of names under which blocks of timm, RepVGG, RepLKNet, YOLO and others merge, or compute what would be."""
 
@@ -36,6 +36,8 @@ class GuardedMerge:
         Raises:
             ConversionError: where that would drop what a rule has learned.
         """
+        if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):  # a step of the forward pass
+            return getattr(type(self._block), self._name)(self._block, *args, **kwargs)
         lost = [name for name, module in self._block.named_modules() if _loses_by_merging(module)]
         if lost:
             raise ConversionError(
@@ -76,4 +78,4 @@ def _needs_nothing(method: Any) -> bool:
     if not inspect.isfunction(method):
         return False
     _, *others = inspect.signature(method).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others)
+    return all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in others)

@@ -18,6 +18,8 @@ NAME = "_metric_zoo_name"
 """The attribute by which a converted layer knows what the report calls it."""
 _ATTRIBUTE = "_origin"
 _STATE = ("_parameters", "_buffers", "_modules")
+_BOUND = ("forward", "_old_forward", "_compiled_call_impl")
+"""What is bound to the very module it hangs on (accelerate's hooks, `torch.nn.Module.compile`) and goes to no other."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def inherit(layer: nn.Module, conv: nn.Conv2d) -> None:
     layer._modules.update((name, child) for name, child in conv._modules.items() if name not in own)
     for attribute, value in vars(conv).items():
         # Every kind of hook with the flags that belong to it, and whatever a user has hung on the convolution.
-        if is_hooks(attribute) or attribute not in own:
+        if is_hooks(attribute) or attribute not in {*own, *_BOUND}:
             setattr(layer, attribute, value)
     construction = {k: v for k, v in vars(conv).items() if k in own and k not in _STATE and not is_hooks(k)}
     kept = {name: None if name in layer._parameters else value for name, value in conv._parameters.items()}
@@ -75,7 +77,7 @@ def restore(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
         raise ConversionError("a layer whose weight is computed (weight norm or a parametrization) cannot be reverted")
     conv = original.cls.__new__(original.cls)
     nn.Module.__init__(conv)
-    hung = {name: value for name, value in vars(layer).items() if is_hooks(name) or name not in original.own}
+    hung = {k: v for k, v in vars(layer).items() if is_hooks(k) or k not in {*original.own, *_BOUND}}
     vars(conv).update(original.construction | hung)
     conv._buffers, conv._non_persistent_buffers_set = layer._buffers, layer._non_persistent_buffers_set
     conv._modules.update((name, child) for name, child in layer._modules.items() if name not in original.own)

@@ -80,6 +80,8 @@ def unsupported_reason(conv: nn.Module) -> str:
     other = next((text for base, text in _OTHER_RANK.items() if isinstance(conv, base)), None)
     if other:
         return f"{other} ({cls.__name__})"
+    if "forward" in vars(conv):
+        return "its forward was replaced on this object (hooks of accelerate): remove that first"
     for name in ("weight", "bias"):
         if getattr(conv, name) is not None and conv._parameters.get(name) is None:
             return f"its {name} is computed (weight norm, pruning or a parametrization), not a parameter"

@@ -9,8 +9,10 @@ import contextlib
 import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 
 def register_with_torch() -> None:
@@ -28,28 +30,40 @@ def _register() -> None:
 
 
 class _BeforeTorch(MetaPathFinder):
-    """Finds torch as Python does, once, and has the operators follow it."""
+    """Finds torch as all other finders do, and has the operators follow it. It stays until torch is really imported:
+    many libraries only ask whether torch is there."""
+
+    def __init__(self) -> None:
+        self._asks = False
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        if name != "torch":
+        if name != "torch" or self._asks:
             return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
+        self._asks = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self._asks = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenOperators(spec.loader)
+            spec.loader = _ThenOperators(spec.loader, self)
         return spec
 
 
 class _ThenOperators(Loader):
     """A loader's module, and then the operators; the module keeps its own loader."""
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: Loader, finder: _BeforeTorch) -> None:
+        self._loader, self._finder = loader, finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         _register()

@@ -196,7 +196,8 @@ class SampledConv2d(Leaf, nn.Conv2d):
     __prepare_scriptable__ = refuse_script
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments) -> None:
-        for key in [key for key in state_dict if key.startswith(f"{prefix}head.")]:
+        former = () if "head" in self._modules else [key for key in state_dict if key.startswith(f"{prefix}head.")]
+        for key in former:
             state_dict[current_key(key, prefix)] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 

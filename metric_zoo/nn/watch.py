@@ -38,7 +38,8 @@ def _meet_replacement(parent: nn.Module, name: str, former: SampledConv2d, child
     there = not former.weight.is_meta and not hasattr(former.weight, "placements")  # a shard alone cannot tell
     if not there or any(isinstance(module, SampledConv2d) for module in child.modules()):
         return
-    if _is_kernel_of(getattr(child, "weight", None), former.weight) and not former.is_identity():
+    taken = any(_is_kernel_of(getattr(module, "weight", None), former.weight) for module in child.modules())
+    if taken and not former.is_identity():
         raise ConversionError(
             f"{type(parent).__name__}.{name}: {type(child).__name__} takes the kernel of a {type(former).__name__} and "
             "drops its trained sampling: leave the layer out, or call its reset_rule() first if that is meant"
@@ -50,9 +51,11 @@ def _is_kernel_of(weight: object, kernel: Tensor) -> bool:
     """Whether ``weight`` is ``kernel`` but for a factor for every output channel."""
     if not isinstance(weight, Tensor) or weight.shape != kernel.shape or weight.is_meta:
         return False
+    if weight[0].numel() < 2:  # two numbers are always parallel
+        return torch.equal(weight.to(kernel), kernel)
     a, b = (t.to_dense().to(kernel.device, torch.float32).flatten(1) for t in (weight, kernel))
     parallel = (a * b).sum(1).abs() >= (1 - _PARALLEL) * a.norm(dim=1) * b.norm(dim=1)
-    return bool(parallel.all())
+    return bool(parallel.all()) and bool(a.any())
 
 
 register_module_module_registration_hook(_meet)

@@ -8,7 +8,7 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
-from metric_zoo.ops.window import Window, check_fields, check_mask, window_for
+from metric_zoo.ops.window import Window, check_fields, check_mask, check_real_field, window_for
 
 
 def sampled_conv2d(
@@ -57,6 +57,7 @@ def sampled_conv2d(
 
 def _check_positions(input: Tensor, positions: Tensor, window: Window) -> int:
     if torch.compiler.is_compiling():
+        check_real_field("positions", positions, input)
         return positions.shape[1] // window.cells
     if positions.dim() != 5 or positions.shape[2] != 2 or positions.shape[0] not in (1, input.shape[0]):
         raise MetricZooError(f"positions has shape {tuple(positions.shape)}, expected (B, G*K, 2, Ho, Wo)")

@@ -59,12 +59,16 @@ def window_for(
     dilation: int | tuple[int, int],
     groups: int,
 ) -> Window:
-    """`check_window` where the call runs; a compiler follows every check, and the operator has its own.
+    """`check_window` where the call runs. A compiler follows every check: of what it compiles the types alone are
+    checked here, before they are cast; the operator checks the shapes, and lets a field of size 1 serve all.
 
     Raises:
         MetricZooError: as `check_window`.
     """
     if torch.compiler.is_compiling():
+        _check_alike("weight", weight, input)
+        if bias is not None:
+            _check_alike("bias", bias, input)
         pairs = isinstance(stride, tuple) and isinstance(dilation, tuple)
         if pairs and isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
             return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups, None)
@@ -133,6 +137,7 @@ def check_fields(name: str, field: Tensor, input: Tensor, per_group: int, window
         MetricZooError: naming the field and the shape, device or dtype expected.
     """
     if torch.compiler.is_compiling():  # as for `window_for`
+        check_real_field(name, field, input)
         return field.shape[1] // per_group
     size = window.size
     channels = field.shape[1] if field.dim() == 4 else 0
@@ -165,7 +170,10 @@ def check_mask(mask: Tensor | None, input: Tensor, fields: int, window: Window) 
     Raises:
         MetricZooError: naming the shape, device or dtype expected.
     """
-    if mask is None or torch.compiler.is_compiling():
+    if mask is None:
+        return
+    if torch.compiler.is_compiling():
+        check_real_field("mask", mask, input)
         return
     wanted = (input.shape[0], fields, *window.size)
     if tuple(mask.shape) != wanted:

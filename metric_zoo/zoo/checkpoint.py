@@ -24,6 +24,8 @@ def _keep_fresh_rules(model: nn.Module, state: dict[str, Any], prefix: str, *_: 
     layers = {f"{prefix}{name}.": m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
     owned = {id(parameter) for parameter in head_parameters(model)}
     rules = {f"{prefix}{name}": p.detach() for name, p in model.named_parameters() if id(p) in owned}
+    if any(rule.is_meta for rule in rules.values()):  # no values: nothing is known of the rules, nor could they stay
+        return
     present = {current_key(key, key[: key.rfind("head.")]) for key in state if "head." in key}
     if rules.keys() & (state.keys() | present) or not all(layer.is_identity() for layer in layers.values()):
         return

@@ -221,3 +221,40 @@ def test_every_merging_method_of_timm_is_found():
         block = getattr(importlib.import_module(f"timm.models.{module}"), cls, None)
         names = [name for name in ("fuse", "reparameterize", "switch_to_deploy") if hasattr(block, name)]
         assert block is None or (names and set(names) <= set(_merging_methods(block)))
+
+
+class Fusing(nn.Module):
+    """Its forward pass has a step of a merge's name."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def fuse(self, first=None, second=None):
+        return first + second
+
+    def merge(self):
+        self.a = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fuse(x, self.a(x))
+
+
+def test_a_step_of_the_forward_pass_is_no_merge():
+    x = torch.randn(1, 3, 8, 8)
+    model = trained(mz.convert(Fusing(), "deformable", where="all", example_input=x))
+    assert model(x).isfinite().all()
+    with pytest.raises(mz.ConversionError, match="Fusing.merge would drop the trained sampling"):
+        model.merge()
+
+
+def test_a_kernel_within_what_takes_the_place_is_met():
+    x = torch.randn(1, 3, 8, 8)
+    model = trained(mz.convert(Fusing(), "deformable", where="all", example_input=x))
+    inner = nn.Conv2d(4, 4, 3, padding=1)
+    inner.weight.data.copy_(model.a.weight)
+    with pytest.raises(mz.ConversionError, match="drops its trained sampling"):
+        model.a = nn.Sequential(inner, nn.ReLU())
+    nn.init.zeros_(inner.weight)
+    model.a = inner  # a convolution of zeros is nobody's

@@ -141,3 +141,28 @@ def test_save_load_revert(tmp_path):
     mz.save(converted(), tmp_path)
     plain = mz.revert(mz.load(tmp_path, model=network()))
     torch.testing.assert_close(plain(X), network()(X))
+
+
+@pytest.mark.parametrize("bound", ["forward", "compiled"])
+def test_what_is_bound_to_a_layer_does_not_follow_it(bound):
+    """accelerate's hooks replace `forward` on the object (1.15), `Module.compile` its call: both go on to the old one."""
+    x = torch.randn(1, 3, 16, 16)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1))
+    model = mz.convert(net, "deformable", where="all", example_input=x)
+    if bound == "forward":
+        hooks = pytest.importorskip("accelerate.hooks")
+        hooks.add_hook_to_module(model[1], hooks.AlignDevicesHook(io_same_device=True))
+    else:
+        model[1].compile(backend="eager")
+    plain = mz.revert(model)
+    plain[1].weight = nn.Parameter(torch.zeros_like(plain[1].weight))
+    torch.testing.assert_close(plain(x), plain[1].bias[:, None, None].expand(1, 4, 16, 16))
+
+
+def test_a_forward_replaced_on_the_object_is_left_alone():
+    """Its sampling would never run."""
+    hooks = pytest.importorskip("accelerate.hooks")
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+    hooks.add_hook_to_module(net[2], hooks.AlignDevicesHook(io_same_device=True))
+    report = mz.conversion_report(mz.convert(net, where="all", example_input=torch.randn(1, 3, 16, 16)))
+    assert list(report.converted) == ["1"] and "its forward was replaced" in report.skipped["2"]

@@ -263,7 +263,11 @@ def test_function_transforms_compile(transform):
 # --- saved programs
 
 
-@pytest.mark.parametrize("imports", ["import torch, metric_zoo", "import metric_zoo, torch"])
+ASKED = "import metric_zoo, importlib.util; importlib.util.find_spec('torch'); import torch"  # as transformers asks
+IMPORTS = ["import torch, metric_zoo", "import metric_zoo, torch", ASKED]
+
+
+@pytest.mark.parametrize("imports", IMPORTS, ids=["after torch", "before torch", "torch was asked for"])
 def test_a_saved_program_loads_after_a_plain_import(imports, tmp_path):
     layer, x = moved(build("deformable")).eval(), torch.randn(SIZES[0])
     path = tmp_path / "layer.pt2"
