@@ -46,6 +46,9 @@ from metric_zoo.text import beginning
 _SECONDS_TO_BLAME = 120
 """For another machine to write the record of the run whose workers died."""
 
+_SECONDS_TO_END = 30
+"""For workers that were told to stop when the process that started them died."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -219,6 +222,9 @@ def _run_workers(plan: Plan, file: Path, processes: Processes) -> None:
         left = pending(plan.runs, plan.folder)
         if code == 0 and all(is_claimed(run, plan.folder) for run in left):
             return
+        if (running := _in_progress(plan, left)) is not None:
+            _wait_until_free(running, plan.folder)
+            left = pending(plan.runs, plan.folder)
         how, victim = _how_they_ended(file, code), _in_progress(plan, left)
         if victim is not None:
             print(f"{victim.label} failed: WorkerDied: {how}", file=sys.stderr, flush=True)
@@ -235,6 +241,13 @@ def _in_progress(plan: Plan, left: list[Run]) -> Run | None:
     except OSError:
         return None
     return next((run for run in left if run.id == running), None)
+
+
+def _wait_until_free(run: Run, folder: Path) -> None:
+    """Workers whose own launcher was killed have a step to finish, and hold the run's lock until then."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while is_claimed(run, folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _how_they_ended(plan: Path, code: int) -> str:

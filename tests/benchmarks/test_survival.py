@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -323,6 +325,24 @@ def test_a_run_that_always_takes_its_process_away(write_recipe, tmp_path, traine
     record = read_record(runs_of(recipe)[0].path(folder))
     assert record.failure.type == "WorkerDied" and "3 times at the same place" in record.failure.message
     assert run_recipe(recipe, folder, cpu=True, retry_failed=True) == {"ok": 2, "skipped": 1}
+
+
+def test_workers_that_outlive_their_launcher_are_waited_for(write_recipe, tmp_path):
+    (run,) = runs_of(write_recipe(kinds=["standard"]))
+    held, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with claimed(run, tmp_path):
+            held.set()
+            time.sleep(0.7)
+            ended.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    launch._wait_until_free(run, tmp_path)
+    assert ended.is_set()
+    thread.join()
 
 
 DEATHS = {

@@ -365,11 +365,11 @@ def unhashable(path: Path) -> None:
 
 
 FILES = [
-    (fifo, "no regular file"), (loop, "symbolic links"), (dangling, "No such file"), (latin, "can't decode byte"),
-    (wide, "can't decode byte"), (gigabyte, f"bytes are more than {MAX_BYTES:,}"),
+    (fifo, "named pipe, not a file"), (loop, "symbolic links"), (dangling, "No such file"),
+    (latin, "not text in UTF-8"), (wide, "not text in UTF-8"), (gigabyte, f"bytes are more than {MAX_BYTES:,}"),
     (twice, "'seed' is there more than once"),
     (endless_integer, "an integer of 5000 digits"), (half_a_character, "half of a surrogate pair"),
-    (infinite_option, "a number that is not finite"), (unhashable, "unhashable"),
+    (infinite_option, "holds what JSON cannot"), (unhashable, "unhashable"),
 ]  # fmt: skip
 
 
