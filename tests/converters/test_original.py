@@ -145,7 +145,7 @@ def test_save_load_revert(tmp_path):
 
 @pytest.mark.parametrize("bound", ["forward", "compiled"])
 def test_what_is_bound_to_a_layer_does_not_follow_it(bound):
-    """accelerate's hooks replace `forward` on the object (1.15), `Module.compile` its call: both go on to the old one."""
+    """accelerate's hooks replace `forward` on the object (1.15), `Module.compile` its call: both run the old one."""
     x = torch.randn(1, 3, 16, 16)
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1))
     model = mz.convert(net, "deformable", where="all", example_input=x)

@@ -194,3 +194,13 @@ def test_flops_are_those_of_a_convolution():
             output.sum().backward()
         totals.append((forward, counter.get_total_flops()))
     assert totals[0] == totals[1] and totals[0][0] > 0
+
+
+@pytest.mark.parametrize("wrong", ["weight", "bias", "offset"])
+def test_a_compiler_refuses_what_eager_refuses(wrong):
+    """Types are checked before they are cast."""
+    arguments = {"offset": torch.zeros(1, 18, 6, 6), "weight": torch.randn(4, 4, 3, 3), "bias": torch.zeros(4)}
+    arguments[wrong] = arguments[wrong].long() if wrong == "offset" else arguments[wrong].double()
+    for function in (ops.deform_conv2d, torch.compile(ops.deform_conv2d, backend="eager")):
+        with pytest.raises(Exception, match=f"{wrong} (has dtype )?torch"):
+            function(torch.randn(1, 4, 8, 8), **arguments)
