@@ -388,7 +388,7 @@ def test_files_that_are_no_records(tmp_path, make, reason):
 
 
 def test_a_folder_is_no_record(tmp_path):
-    with pytest.raises(RecordError, match="no regular file"):
+    with pytest.raises(RecordError, match="it is a folder, not a file"):
         read_record(tmp_path)
 
 
@@ -478,5 +478,5 @@ def test_other_boards_refuse_what_no_page_can_show(tmp_path, board, text):
 @pytest.mark.parametrize("board", [measurements.operators, measurements.conversion, kernels])
 def test_other_boards_wait_for_no_pipe(tmp_path, board):
     os.mkfifo(tmp_path / "x")
-    with pytest.raises(RecordError, match="no regular file"):
+    with pytest.raises(RecordError, match="named pipe, not a file"):
         board(tmp_path / "x")
