@@ -51,9 +51,9 @@ def _is_kernel_of(weight: object, kernel: Tensor) -> bool:
     """Whether ``weight`` is ``kernel`` but for a factor for every output channel."""
     if not isinstance(weight, Tensor) or weight.shape != kernel.shape or weight.is_meta:
         return False
-    if weight[0].numel() < 2:  # two numbers are always parallel
-        return torch.equal(weight.to(kernel), kernel)
     a, b = (t.to_dense().to(kernel.device, torch.float32).flatten(1) for t in (weight, kernel))
+    if a.shape[1] == 1:  # two numbers are always parallel
+        return torch.equal(a, b)
     parallel = (a * b).sum(1).abs() >= (1 - _PARALLEL) * a.norm(dim=1) * b.norm(dim=1)
     return bool(parallel.all()) and bool(a.any())
 
