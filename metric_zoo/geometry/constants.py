@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import torch
+
 
 def constants(options: object) -> tuple[Any, ...]:
     """The values of a frozen dataclass, in the order of its fields.
@@ -15,5 +17,5 @@ def constants(options: object) -> tuple[Any, ...]:
     return tuple(getattr(options, field.name) for field in fields(options))
 
 
-# As `torch.compiler.assume_constant_result` does, which would import the compiler.
-constants._dynamo_marked_constant = True
+# As `torch.compiler.assume_constant_result` does, which would import the compiler. That of torch 2.11 takes no objects.
+constants._dynamo_marked_constant = torch.__version__ >= (2, 14)
