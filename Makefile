@@ -12,9 +12,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# What would take the tests beyond a quarter of an hour, about ten minutes.
+# What would take the tests beyond a quarter of an hour: another quarter.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 # Every registered architecture, about three hours on 2 cores; it goes on where it was interrupted.
 sweep: $(VENV)/.installed
