@@ -1,5 +1,6 @@
 """Functional operators. Kinds differ only in where they sample; `sampled_conv2d` is what they share."""
 
+from metric_zoo.ops import decompositions  # noqa: F401  (it registers them)
 from metric_zoo.ops.backend import backend, use_backend
 from metric_zoo.ops.ball_filter import ball_filter
 from metric_zoo.ops.bilinear import bilinear_sample

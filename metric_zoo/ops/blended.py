@@ -16,6 +16,7 @@ from metric_zoo.ops.backend import backend_for, kernels_for
 from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import leaves_of, second_derivatives
 from metric_zoo.ops.dispatch import refuse_forward_mode
+from metric_zoo.ops.inductor import keep_whole
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.native import library
 from metric_zoo.ops.sampled import sampled_conv2d
@@ -112,7 +113,12 @@ def _blend(alpha: Tensor, table: Tensor) -> Tensor:
     return torch.einsum("bphw,pnc->bnchw", alpha, table.flatten(0, -3).to(alpha))
 
 
-@torch.library.custom_op("metric_zoo::blended_conv2d", mutates_args=(), device_types=("cpu", "cuda"))
+@torch.library.custom_op(
+    "metric_zoo::blended_conv2d",
+    mutates_args=(),
+    device_types=("cpu", "cuda"),
+    tags=(torch.Tag.needs_exact_strides,),  # as of sampled_conv2d
+)
 def _fused(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     _check_fused(input, coordinates, offsets, weights)
     kernels = kernels_for(input)
@@ -184,6 +190,7 @@ def _native_gradients(
 
 @_fused.register_fake
 def _(input, coordinates, offsets, weights):
+    keep_whole("metric_zoo::blended_conv2d")
     _check_fused(input, coordinates, offsets, weights)
     return torch.empty_like(input, memory_format=memory_format(input))
 

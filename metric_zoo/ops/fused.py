@@ -5,7 +5,6 @@ The backends fill its results with numbers; everything here they share.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -18,6 +17,7 @@ from metric_zoo.ops import reference
 from metric_zoo.ops.backend import backend, kernels_for
 from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import second_derivatives
+from metric_zoo.ops.inductor import keep_whole
 from metric_zoo.ops.layout import memory_format
 from metric_zoo.ops.window import Window, check_sample_field, check_window
 
@@ -40,7 +40,13 @@ def call(
     return operator(input, weight, bias, field, mask, sampling, stride, padding, dilation, window.groups)
 
 
-@torch.library.custom_op("metric_zoo::sampled_conv2d", mutates_args=(), device_types=("cpu", "cuda"))
+@torch.library.custom_op(
+    "metric_zoo::sampled_conv2d",
+    mutates_args=(),
+    device_types=("cpu", "cuda"),
+    # The default of an operator that inductor takes of itself; those on its list have none.
+    tags=(torch.Tag.needs_exact_strides,),
+)
 def sampled_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -80,8 +86,7 @@ def sampled_conv2d_backward(
 
 @sampled_conv2d.register_fake
 def _(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
-    if torch.compiler.is_exporting():
-        importlib.import_module("metric_zoo.ops.onnx").register_decompositions()
+    keep_whole("metric_zoo::sampled_conv2d")
     window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
     shape = (input.shape[0], weight.shape[0], *window.size)
     return input.new_empty(shape).contiguous(memory_format=memory_format(input))

@@ -21,9 +21,7 @@ import torch
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
-from metric_zoo.ops import blended, fused, reference  # noqa: F401  (they register the operators)
-from metric_zoo.ops.bilinear import grid_sample
-from metric_zoo.ops.window import check_window
+from metric_zoo.ops import blended, fused  # noqa: F401  (they register the operators)
 
 _DEFORM_CONV = 19
 """The opset that brought DeformConv."""
@@ -231,27 +229,3 @@ def _constant(values: Any, dtype: Any) -> Any:
     from onnxscript import opset19 as op
 
     return op.Constant(value=onnx_ir.tensor(np.array(values, dtype=dtype)))
-
-
-def _composed_conv2d(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
-    pads = (tuple(padding[:2]), tuple(padding[2:]))
-    window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
-    return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window, read=grid_sample)
-
-
-def register_decompositions() -> None:
-    """For exporters that have no translation of the operators: they find what these amount to in the framework's table.
-
-    It takes long to load, so this is called where a program is being exported.
-    """
-    from torch._decomp import decomposition_table, register_decomposition
-
-    composed = {
-        torch.ops.metric_zoo.sampled_conv2d.default: _composed_conv2d,
-        torch.ops.metric_zoo.blended_conv2d.default: blended.composed,
-    }
-    for operator, function in composed.items():
-        if operator not in decomposition_table:
-            register_decomposition(operator)(function)
-            # Or shapes, too, would be found that way.
-            register_decomposition(operator, type="meta", unsafe=True)(operator)

@@ -238,9 +238,10 @@ def test_opcheck():
     )
 
 
-def test_compiles_without_a_break():
+def test_compiles_without_a_break(monkeypatch):
+    monkeypatch.setenv("CI", "true")  # inductor is stricter there
     given = arguments("two axes")
-    compiled = torch.compile(ops.blended_conv2d, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(ops.blended_conv2d, fullgraph=True)
     torch.testing.assert_close(compiled(*given), ops.blended_conv2d(*given))
     leaves = [t.detach().requires_grad_() for t in given]
     expected, found = (torch.autograd.grad(f(*leaves).square().sum(), leaves) for f in (ops.blended_conv2d, compiled))

@@ -156,7 +156,9 @@ def test_compiles_without_a_break(kind):
     assert_alike(*({name: leaf.grad for name, leaf in some.items()} for some in (leaves, eager)), 1e-6)
 
 
-def test_inductor_trains_a_layer():
+def test_inductor_trains_a_layer(monkeypatch):
+    """Also where the environment names CI: there, inductor refuses operators with a decomposition it was not given."""
+    monkeypatch.setenv("CI", "true")
     layer, x = nn.MetricConv2d(3, 4, 3, padding=1), torch.randn(2, 3, 8, 8)
     torch.nn.init.normal_(layer.sampler.weight, std=0.3)
     layer(x).square().sum().backward()

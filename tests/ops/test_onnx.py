@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -97,6 +100,20 @@ def test_plain_export_serves_all_sizes(name, tmp_path):
     for shape in ((2, 3, 24, 23), (1, 3, 31, 18)):
         x = torch.randn(shape)
         np.testing.assert_allclose(run(x), layer(x).detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_saved_program_is_exported_by_a_process_that_traced_nothing(tmp_path):
+    layer = mz.nn.MetricConv2d(3, 4, 3, padding=1).eval()
+    torch.export.save(torch.export.export(layer, (torch.randn(1, 3, 9, 9),)), tmp_path / "layer.pt2")
+    program = (
+        "import sys, torch, metric_zoo\n"
+        "torch.onnx.export(torch.export.load(sys.argv[1]), f=sys.argv[2], dynamo=True, verbose=False)"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "layer.pt2", tmp_path / "layer.onnx"], check=True)
+    x = torch.randn(1, 3, 9, 9)
+    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx")
+    (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), layer(x), rtol=1e-4, atol=1e-5)
 
 
 def test_an_opset_without_deform_conv_is_refused_with_the_table(tmp_path):
