@@ -47,7 +47,7 @@ sanitize: $(VENV)/.installed
 	mkdir -p $(dir $(SANITIZED))
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -fopenmp -fno-omit-frame-pointer -Wno-unknown-pragmas \
 		-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all \
-		metric_zoo/ops/native/csrc/*.cpp -o $(SANITIZED)
+		metric_zoo/ops/backends/native/csrc/*.cpp -o $(SANITIZED)
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" METRIC_ZOO_LIBRARY=$(SANITIZED) \
 		$(BIN)/python -m pytest tests/ops --ignore tests/ops/test_triton.py
 

@@ -47,9 +47,9 @@ setup(
     cmdclass={"build_ext": BuildLibrary},
     ext_modules=[
         Extension(
-            "metric_zoo.ops.native.libmetric_zoo",
-            sorted(glob("metric_zoo/ops/native/csrc/*.cpp")),
-            depends=sorted(glob("metric_zoo/ops/native/csrc/*.h")),
+            "metric_zoo.ops.backends.native.libmetric_zoo",
+            sorted(glob("metric_zoo/ops/backends/native/csrc/*.cpp")),
+            depends=sorted(glob("metric_zoo/ops/backends/native/csrc/*.h")),
             extra_compile_args=[*FLAGS, OPENMP],
             extra_link_args=[OPENMP],
             language="c++",

@@ -12,17 +12,17 @@ from torch import nn
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.data import Splits
-from metric_zoo.benchmarks.figures import measured
 from metric_zoo.benchmarks.hits import pack_hits
 from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.peer_learner import Tuner
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import PEER, Run
 from metric_zoo.benchmarks.record import Record, keep_record
+from metric_zoo.benchmarks.run_measurements import measured
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
 from metric_zoo.benchmarks.train import Trainer
-from metric_zoo.benchmarks.tuning import Tuner
 from metric_zoo.benchmarks.weights import keep_weights
 from metric_zoo.nn.base import SampledConv2d
 

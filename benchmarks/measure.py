@@ -19,7 +19,7 @@ from metric_zoo.benchmarks.energy import gpu_joules
 from metric_zoo.benchmarks.recipe import MeasureConfig
 from metric_zoo.benchmarks.record import Latency, Parameters, Throughput
 from metric_zoo.benchmarks.tasks.classification import logits_of
-from metric_zoo.nn.groups import head_parameters
+from metric_zoo.nn.training import head_parameters
 
 
 def count_parameters(model: nn.Module) -> Parameters:

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from metric_zoo.benchmarks.ablations import mix_batches
-from metric_zoo.benchmarks.fields import learn_fields
-from metric_zoo.benchmarks.networks import get_network
 from metric_zoo.benchmarks.peers import build_peer
+from metric_zoo.benchmarks.per_pixel import learn_fields
 from metric_zoo.benchmarks.recipe import PEER, ConvolutionConfig, ModelConfig, Run
 from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.single_layer import get_network
 from metric_zoo.converters import convert
 from metric_zoo.errors import RecipeError
-from metric_zoo.nn.groups import freeze_kernels
+from metric_zoo.nn.training import freeze_kernels
 from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.origin import ModelOrigin
 

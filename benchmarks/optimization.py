@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from metric_zoo.benchmarks.recipe import TrainConfig
-from metric_zoo.nn.groups import parameter_groups
+from metric_zoo.nn.training import parameter_groups
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

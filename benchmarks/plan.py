@@ -14,13 +14,13 @@ import torch
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.checkpoint import last_position
 from metric_zoo.benchmarks.data import Splits
-from metric_zoo.benchmarks.figures import autocast_of
-from metric_zoo.benchmarks.fit import divisors, is_lack_of_memory
 from metric_zoo.benchmarks.launch import preflight
+from metric_zoo.benchmarks.memory_fit import divisors, is_lack_of_memory
 from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import PEER, MeasureConfig, Run, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record, status_of
+from metric_zoo.benchmarks.run_measurements import autocast_of
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, is_claimed
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import MetricZooError

@@ -120,7 +120,7 @@ class DataConfig(_Strict):
 class ModelConfig(_Strict):
     """An architecture: its registry's name, ``source``, constructor ``options``, and what to start from.
 
-    ``metric-zoo`` has the networks of `metric_zoo.benchmarks.networks`; ``peer`` is what `Recipe.peers` becomes.
+    ``metric-zoo`` has the networks of `metric_zoo.benchmarks.single_layer`; ``peer`` is what `Recipe.peers` becomes.
 
     ``small_image_stem`` gives a ResNet a 3x3 stride-1 stem without max-pool (the paper's setting for small images).
     """
@@ -137,7 +137,7 @@ class ConvolutionConfig(_Strict):
 
     ``freeze_kernels`` trains the heads only (the paper's FKW); ``init: uniform`` is the paper's start; ``batch_mixed``
     is the published program's confusion of the images of a batch (`metric_zoo.benchmarks.ablations`); ``per_pixel``
-    learns the sampling of every pixel itself instead of predicting it (`metric_zoo.benchmarks.fields`).
+    learns the sampling of every pixel itself instead of predicting it (`metric_zoo.benchmarks.per_pixel`).
     """
 
     kind: Word

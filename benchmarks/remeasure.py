@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.figures import autocast_of, first_images, throughput_of
 from metric_zoo.benchmarks.measure import Timed
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import MeasureConfig
 from metric_zoo.benchmarks.record import SPEEDS, keep_record, read_record, readable
+from metric_zoo.benchmarks.run_measurements import autocast_of, first_images, throughput_of
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.errors import DataError, MetricZooError, RecordError

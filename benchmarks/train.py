@@ -22,16 +22,16 @@ from tqdm import tqdm
 from metric_zoo.benchmarks.checkpoint import Checkpoints
 from metric_zoo.benchmarks.data import Augmented, Splits
 from metric_zoo.benchmarks.data.batches import TrainingBatches
-from metric_zoo.benchmarks.fit import micro_batches
 from metric_zoo.benchmarks.interruption import RESUMABLE, SIGNALS, Interruption
 from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.memory_fit import micro_batches
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.optimization import build_optimizer, moving_average, rate, set_rate
 from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Epoch, first_problem
 from metric_zoo.benchmarks.tasks import Evaluation, get_task
 from metric_zoo.errors import DataError, MetricZooError
-from metric_zoo.nn.groups import head_regularization
+from metric_zoo.nn.training import head_regularization
 
 _STEPS_BETWEEN_LOOKS = 20
 

@@ -11,20 +11,21 @@ import torch
 from torch import Tensor, fx, nn
 
 from metric_zoo.converters.analyse import Analysis, analyse
-from metric_zoo.converters.atrous import atrous_layer4, is_atrous
-from metric_zoo.converters.copies import full_copy
-from metric_zoo.converters.filters import Filters, Range
-from metric_zoo.converters.fit import build_fitting_layer, check_may_fit, fit_layers, plain_view
+from metric_zoo.converters.build import INITS, build_layer, check_lossless, check_may_start_uniform, swap
+from metric_zoo.converters.check_model import check_model, check_not_sharded
+from metric_zoo.converters.example_inputs import Inputs
+from metric_zoo.converters.fit_metric import build_fitting_layer, check_may_fit, fit_layers, plain_view
 from metric_zoo.converters.graph import functional_leftovers, to_graph
-from metric_zoo.converters.inputs import Inputs
+from metric_zoo.converters.model_state import full_copy
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.original import CONVERTED, restore
+from metric_zoo.converters.paper_resnet import atrous_layer4, is_atrous
 from metric_zoo.converters.progress import progress
-from metric_zoo.converters.refuse import check_model, check_not_sharded
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.converters.resize import images_of
-from metric_zoo.converters.rewrite import INITS, build_layer, check_lossless, check_may_start_uniform, swap
-from metric_zoo.converters.select import Decision, check_selection, select
+from metric_zoo.converters.selection.filters import Filters, Range
+from metric_zoo.converters.selection.select import Decision, check_selection, select
+from metric_zoo.converters.selection.where import Where
 from metric_zoo.converters.sparse import sparsify
 from metric_zoo.converters.verify import (
     Difference,
@@ -34,7 +35,6 @@ from metric_zoo.converters.verify import (
     output_difference,
     run,
 )
-from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import KINDS, get_kind
@@ -71,11 +71,12 @@ def convert(
             `metric_zoo.converters.sparse.SparseOptions`. The report tells the error and the speed of each layer, and
             what was refused with its figure.
         where: which convolutions: a preset (``"paper"``, ``"last"``, ``"all"``, ``"stem+all"``), a regular expression,
-            names, rules or a callable; see `metric_zoo.converters.select.select`. None is the default policy.
+            names, rules or a callable; see `metric_zoo.converters.selection.select.select`. None is the default policy.
             ``"paper"`` also runs ResNet's layer 4 at stride 1, with dilation 2 after its first block, and the function
             that is kept is that of this network.
-        stages, resolution, receptive_field: narrow the selection; see `metric_zoo.converters.filters.Filters`. Stages
-            count as ResNet's layers: ``stages=[2, 3, 4]`` is ``layer2`` to ``layer4``, or what has their resolution.
+        stages, resolution, receptive_field: narrow the selection; see
+            `metric_zoo.converters.selection.filters.Filters`. Stages count as ResNet's layers: ``stages=[2, 3, 4]`` is
+            ``layer2`` to ``layer4``, or what has their resolution.
         example_input: a tensor ``(B, C, H, W)``, a tuple of positional arguments or a dict of keywords; None is a
             random image of the declared size. The model's own forward hooks see it too.
         init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels;

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from metric_zoo.converters.attributes import keep
-from metric_zoo.converters.copies import shell_copy
+from metric_zoo.converters.model_state import keep, shell_copy
 from metric_zoo.converters.trace import trace
 from metric_zoo.errors import ConversionError
 

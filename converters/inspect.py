@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.converters.analyse import analyse
-from metric_zoo.converters.atrous import atrous_layer4
-from metric_zoo.converters.copies import shell_copy
-from metric_zoo.converters.refuse import check_model
-from metric_zoo.converters.select import select
-from metric_zoo.converters.where import Where
+from metric_zoo.converters.check_model import check_model
+from metric_zoo.converters.model_state import shell_copy
+from metric_zoo.converters.paper_resnet import atrous_layer4
+from metric_zoo.converters.selection.select import select
+from metric_zoo.converters.selection.where import Where
 from metric_zoo.text import size
 
 COLUMNS = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from metric_zoo.converters.attributes import drop, keep
+from metric_zoo.converters.model_state import drop, keep
 from metric_zoo.converters.original import CONVERTED, NAME
 from metric_zoo.converters.verify import Difference, nothing_compared
 from metric_zoo.errors import ConversionError
@@ -77,7 +77,7 @@ class LayerReport:
 
     ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
     was not meant to keep the function, and one of no ``compared`` values where none was finite. ``explained`` is for
-    ``init="fit"``: see `metric_zoo.converters.fit.fit_rule`; ``approximation`` is for ``to="sparse"``.
+    ``init="fit"``: see `metric_zoo.converters.fit_metric.fit_rule`; ``approximation`` is for ``to="sparse"``.
     """
 
     kind: str

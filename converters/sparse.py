@@ -12,17 +12,17 @@ from torch import nn
 from tqdm import tqdm
 
 from metric_zoo.converters.analyse import Analysis, analyse
-from metric_zoo.converters.atrous import is_atrous
-from metric_zoo.converters.filters import Filters
+from metric_zoo.converters.build import swap
+from metric_zoo.converters.conv_types import behaviour
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.original import inherit
+from metric_zoo.converters.paper_resnet import is_atrous
 from metric_zoo.converters.progress import PATIENCE
 from metric_zoo.converters.report import Approximation, ConversionReport, attach, describe
-from metric_zoo.converters.rewrite import swap
-from metric_zoo.converters.select import Decision, check_selection, select
-from metric_zoo.converters.source import behaviour
+from metric_zoo.converters.selection.filters import Filters
+from metric_zoo.converters.selection.select import Decision, check_selection, select
+from metric_zoo.converters.selection.where import Where
 from metric_zoo.converters.verify import layer_differences, nothing_compared, output_difference, run
-from metric_zoo.converters.where import Where
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.nn.config import SparseConfig, check_count, is_number
 from metric_zoo.nn.sparse import SparseKernelComplex2d

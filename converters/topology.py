@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from metric_zoo.converters.copies import meta_copy
-from metric_zoo.converters.inputs import Inputs, call
-from metric_zoo.converters.modes import evaluation
-from metric_zoo.converters.receptive import receptive_fields
+from metric_zoo.converters.example_inputs import Inputs, call
+from metric_zoo.converters.model_state import evaluation, meta_copy
+from metric_zoo.converters.selection.receptive import receptive_fields
 from metric_zoo.converters.trace import trace, trace_concrete
 
 

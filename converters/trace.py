@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.experimental.meta_tracer import MetaTracer
 
-from metric_zoo.converters.inputs import Inputs
-from metric_zoo.converters.modes import SHARED
+from metric_zoo.converters.example_inputs import Inputs
+from metric_zoo.converters.model_state import SHARED
 
 _MAX_RETRIES = 25
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)

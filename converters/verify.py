@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metric_zoo.converters.inputs import Inputs, call
-from metric_zoo.converters.modes import SHARED, evaluation
+from metric_zoo.converters.example_inputs import Inputs, call
+from metric_zoo.converters.model_state import SHARED, evaluation
 from metric_zoo.errors import ConversionError
 
 RELATIVE_TOLERANCE = 1e-5

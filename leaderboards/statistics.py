@@ -12,7 +12,7 @@ from scipy import stats
 from metric_zoo.benchmarks.hits import unpack_hits
 from metric_zoo.benchmarks.record import Fidelity, Record, record_key
 from metric_zoo.leaderboards.cells import cell_of, printable, section
-from metric_zoo.leaderboards.published import published_for
+from metric_zoo.leaderboards.paper_figures import published_for
 from metric_zoo.leaderboards.soundness import is_marked
 
 CONFIDENCE = 0.95

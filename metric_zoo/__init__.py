@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from metric_zoo import explain, geometry, nn, ops, sparse
     from metric_zoo.converters import ConversionReport, ConvNode, conversion_report, convert, revert
     from metric_zoo.errors import ConversionError, DataError, MetricZooError, RecipeError, RecordError
-    from metric_zoo.nn.groups import parameter_groups
     from metric_zoo.nn.registry import list_kinds
+    from metric_zoo.nn.training import parameter_groups
     from metric_zoo.zoo import create_model, list_models, load, register, save
 
 try:
@@ -31,7 +31,7 @@ _NAMES = {
     "ConvNode": "converters",
     "conversion_report": "converters",
     "convert": "converters",
-    "parameter_groups": "nn.groups",
+    "parameter_groups": "nn.training",
     "revert": "converters",
     "ConversionError": "errors",
     "DataError": "errors",

@@ -131,7 +131,7 @@ def _look(name: str):
     """How pictures are prepared for the network of a record: as its data were."""
     if not Path(name).is_file():
         return None
-    from metric_zoo.benchmarks.look import look_of
+    from metric_zoo.benchmarks.input_look import look_of
     from metric_zoo.benchmarks.record import read_record
 
     return look_of(read_record(Path(name)))

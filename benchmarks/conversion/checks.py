@@ -18,13 +18,13 @@ from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.converters import conversion_report, convert, revert
 from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.convert import difference_in_float64
-from metric_zoo.converters.copies import meta_copy, shell_copy, to_meta
-from metric_zoo.converters.inputs import cropped
+from metric_zoo.converters.example_inputs import cropped
+from metric_zoo.converters.model_state import meta_copy, shell_copy, to_meta
 from metric_zoo.converters.original import restore
-from metric_zoo.converters.select import MIN_INPUT_SIDE, select
+from metric_zoo.converters.selection.select import MIN_INPUT_SIDE, select
 from metric_zoo.converters.verify import RELATIVE_TOLERANCE, output_difference, run
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.groups import head_parameters
+from metric_zoo.nn.training import head_parameters
 
 _CLASSES = 7
 _TRAINING_SIDE = 64

@@ -17,7 +17,7 @@ from metric_zoo.benchmarks.operators.check import cases as cases_of
 from metric_zoo.benchmarks.operators.run import device_named, measure_cases, to_markdown
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
-from metric_zoo.ops.triton import INTERPRETED
+from metric_zoo.ops.backends.triton import INTERPRETED
 from metric_zoo.timing import alternate, quartiles
 
 JSON = "gpu.json"
@@ -61,8 +61,8 @@ def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = CASES, 
             temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     with ops.use_backend("triton"):
-        from metric_zoo.ops.triton import configs
-        from metric_zoo.ops.triton.launch import blocks_from
+        from metric_zoo.ops.backends.triton import configs
+        from metric_zoo.ops.backends.triton.launch import blocks_from
 
         for blocks, todo in ((configs.fixed, cases_of(where)), (configs.tiled, TILED)):
             with blocks_from(blocks):

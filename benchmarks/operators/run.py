@@ -17,7 +17,7 @@ from metric_zoo.benchmarks.operators.memory import extra_memory_mib
 from metric_zoo.benchmarks.operators.publish import publish
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 from metric_zoo.text import markdown, told
 from metric_zoo.timing import LEAST_REPEATS, alternate, quartiles
 

@@ -15,7 +15,7 @@ from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, record_key
 from metric_zoo.leaderboards import plots
 from metric_zoo.leaderboards.cells import cell_of, printable, printable_lines
 from metric_zoo.leaderboards.collect import Collection
-from metric_zoo.leaderboards.published import PUBLISHED
+from metric_zoo.leaderboards.paper_figures import PUBLISHED
 from metric_zoo.leaderboards.site.views import (
     TRADEOFFS,
     Board,

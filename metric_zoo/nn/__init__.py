@@ -6,12 +6,12 @@ from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
 from metric_zoo.nn.geodesic import GeodesicConv2d
-from metric_zoo.nn.groups import freeze_kernels, head_parameters, head_regularization, parameter_groups
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
 from metric_zoo.nn.registry import KINDS, get_kind, list_kinds
 from metric_zoo.nn.shifted import ShiftedConv2d
 from metric_zoo.nn.sparse import SparseKernelComplex2d
+from metric_zoo.nn.training import freeze_kernels, head_parameters, head_regularization, parameter_groups
 
 __all__ = [
     "KINDS",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError, suggest
+from metric_zoo.ops.backends.native import library
+from metric_zoo.ops.backends.triton import INTERPRETED
 from metric_zoo.ops.choice import Chosen, chosen
-from metric_zoo.ops.native import library
-from metric_zoo.ops.triton import INTERPRETED
 
 BACKENDS = ("native", "triton", "torch")
 _DEVICES = {"native": "cpu", "triton": "cpu" if INTERPRETED else "cuda"}
@@ -114,4 +114,4 @@ def kernels_for(input: Tensor) -> ModuleType:
     """The ``forward`` and ``backward`` of the fused backend for a tensor: whoever calls the operator itself, as an
     exported graph does, gets the one that its device has."""
     triton = input.device.type == "cuda" or (INTERPRETED and chosen() == "triton")
-    return importlib.import_module("metric_zoo.ops.triton.launch") if triton else library
+    return importlib.import_module("metric_zoo.ops.backends.triton.launch") if triton else library

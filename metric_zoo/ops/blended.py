@@ -13,12 +13,12 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.ops.backend import backend_for, kernels_for
+from metric_zoo.ops.backends.native import library
 from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import leaves_of, second_derivatives
 from metric_zoo.ops.dispatch import refuse_forward_mode
 from metric_zoo.ops.inductor import keep_whole
 from metric_zoo.ops.layout import memory_format
-from metric_zoo.ops.native import library
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.ops.window import Window, check_window
 

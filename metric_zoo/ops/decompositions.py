@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch._decomp import decomposition_table, register_decomposition
 
-from metric_zoo.ops import blended, fused, reference  # noqa: F401  (fused registers the operator)
+from metric_zoo.ops import blended, custom_op  # noqa: F401  (custom_op registers the operator)
+from metric_zoo.ops.backends import torch as composed
 from metric_zoo.ops.bilinear import grid_sample
 from metric_zoo.ops.window import check_window
 
@@ -13,7 +14,7 @@ from metric_zoo.ops.window import check_window
 def _composed_conv2d(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups):
     pads = (tuple(padding[:2]), tuple(padding[2:]))
     window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
-    return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window, read=grid_sample)
+    return composed.sampled_conv2d(input, weight, bias, field, mask, sampling, window, read=grid_sample)
 
 
 for _operator, _composed in {

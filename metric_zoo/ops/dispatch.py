@@ -8,8 +8,9 @@ from torch.autograd import forward_ad
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.ops import fused, reference
+from metric_zoo.ops import custom_op
 from metric_zoo.ops.backend import backend_for
+from metric_zoo.ops.backends import torch as composed
 from metric_zoo.ops.window import Window, cast_dtype
 
 
@@ -46,13 +47,13 @@ def sampled(
     name = backend_for(input)
     if name == "torch":
         if not is_recorded(input):
-            return reference.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
-        field, sampling = reference.linear_field(field, sampling, window)
+            return composed.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+        field, sampling = composed.linear_field(field, sampling, window)
     out_dtype = cast_dtype(weight)
     compute = out_dtype if name in ("triton", "torch") else at_least_float32(input).dtype
     precise = torch.promote_types(compute, torch.float32)
     tensors = (_in(compute, input), _in(compute, weight), _in(compute, bias))
-    output = fused.call(*tensors, _in(precise, field), _in(precise, mask), sampling, window)
+    output = custom_op.call(*tensors, _in(precise, field), _in(precise, mask), sampling, window)
     return _in(out_dtype, output)
 
 

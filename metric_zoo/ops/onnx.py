@@ -21,7 +21,7 @@ import torch
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
-from metric_zoo.ops import blended, fused  # noqa: F401  (they register the operators)
+from metric_zoo.ops import blended, custom_op  # noqa: F401  (they register the operators)
 
 _DEFORM_CONV = 19
 """The opset that brought DeformConv."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.nn.base import SampledConv2d, current_key
-from metric_zoo.nn.groups import head_parameters
+from metric_zoo.nn.training import head_parameters
 
 
 def accept_plain_checkpoints(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.converters import convert
-from metric_zoo.converters.refuse import check_not_scripted
+from metric_zoo.converters.check_model import check_not_scripted
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.registry import KINDS, get_kind
 from metric_zoo.zoo.origin import ModelOrigin, remember_origin

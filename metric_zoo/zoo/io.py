@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from metric_zoo import __version__
-from metric_zoo.converters.atrous import atrous_layer4, is_atrous
-from metric_zoo.converters.modes import SHARED
+from metric_zoo.converters.build import build_layer, swap
+from metric_zoo.converters.model_state import SHARED
 from metric_zoo.converters.original import CONVERTED
+from metric_zoo.converters.paper_resnet import atrous_layer4, is_atrous
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
-from metric_zoo.converters.rewrite import build_layer, swap
 from metric_zoo.converters.sparse import build_sparse
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import check_regular, replacing

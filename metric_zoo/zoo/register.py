@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.converters import convert
-from metric_zoo.converters.refuse import check_not_scripted
+from metric_zoo.converters.check_model import check_not_scripted
 from metric_zoo.nn.registry import list_kinds
 from metric_zoo.zoo.checkpoint import accept_plain_checkpoints
 from metric_zoo.zoo.create import base_names, implied_options, split_options

@@ -22,16 +22,16 @@ from torch.utils.data import DataLoader
 from metric_zoo.benchmarks import dncnn
 from metric_zoo.benchmarks.curves import draw_curves
 from metric_zoo.benchmarks.data.noisy import NAMES, STEPS, load_noisy, load_noisy_image
-from metric_zoo.benchmarks.fields import learn_fields
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.model import build_model
-from metric_zoo.benchmarks.networks import SingleLayer
 from metric_zoo.benchmarks.peer_settings import SETTINGS
 from metric_zoo.benchmarks.peers import PEERS, build_peer, tune
+from metric_zoo.benchmarks.per_pixel import learn_fields
 from metric_zoo.benchmarks.recipe import DataConfig, Recipe, expand, load_recipe
 from metric_zoo.benchmarks.record import read_record
 from metric_zoo.benchmarks.search import best_rate, held_out
 from metric_zoo.benchmarks.show import show_record
+from metric_zoo.benchmarks.single_layer import SingleLayer
 from metric_zoo.benchmarks.tasks.denoising import Denoising, as_published, psnr, similarity, squared_error
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.converters import convert

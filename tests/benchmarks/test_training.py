@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from metric_zoo.benchmarks import fit, measure, train
+from metric_zoo.benchmarks import measure, memory_fit, train
 from metric_zoo.benchmarks.data import Augmented, load_data
 from metric_zoo.benchmarks.data.batches import TrainingBatches
 from metric_zoo.benchmarks.launch import Processes, run_recipe
@@ -117,17 +117,17 @@ def test_automatic_micro_batches_are_the_fewest_that_fit(write_recipe, tmp_path,
 
         return step
 
-    monkeypatch.setattr(fit, "training_step", step_of)
+    monkeypatch.setattr(memory_fit, "training_step", step_of)
     recipe = write_recipe(kinds=["standard"], train={"batch_size": 96, "accumulate": "auto"})
     (run,) = expand(load_recipe(recipe))
-    assert fit.micro_batches(run, Accelerator(cpu=True), load_data(run.data).info) == parts
+    assert memory_fit.micro_batches(run, Accelerator(cpu=True), load_data(run.data).info) == parts
 
 
 def test_automatic_micro_batches_of_a_device_that_is_too_small(write_recipe, monkeypatch):
-    monkeypatch.setattr(fit, "fits", lambda attempt: False)
+    monkeypatch.setattr(memory_fit, "fits", lambda attempt: False)
     (run,) = expand(load_recipe(write_recipe(kinds=["standard"], train={"batch_size": 4, "accumulate": "auto"})))
     with pytest.raises(MetricZooError, match="one image does not fit the memory of cpu"):
-        fit.micro_batches(run, Accelerator(cpu=True), load_data(run.data).info)
+        memory_fit.micro_batches(run, Accelerator(cpu=True), load_data(run.data).info)
 
 
 def test_a_run_goes_on_in_the_micro_batches_that_it_began_with(write_recipe, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from torch import nn
 
 import metric_zoo as mz
 from metric_zoo import ConversionError, MetricZooError
-from metric_zoo.converters.select import select
+from metric_zoo.converters.selection.select import select
 from metric_zoo.converters.sparse import build_sparse
 from metric_zoo.nn import SparseKernelComplex2d
 from metric_zoo.sparse import targets

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import metric_zoo as mz
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 
 ROOT = Path(__file__).parents[2]
 

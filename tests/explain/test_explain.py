@@ -17,8 +17,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import metric_zoo as mz
+from metric_zoo.benchmarks.input_look import look_of
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.look import look_of
 from metric_zoo.benchmarks.record import read_record
 from metric_zoo.cli import app
 from metric_zoo.errors import DataError, MetricZooError

@@ -15,7 +15,7 @@ from metric_zoo.benchmarks.weights import network_of
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.cells import cell_of
-from metric_zoo.leaderboards.published import PUBLISHED, published_for
+from metric_zoo.leaderboards.paper_figures import PUBLISHED, published_for
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.submit import _fingerprints, _refusals, submit

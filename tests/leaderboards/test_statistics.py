@@ -211,7 +211,7 @@ def test_published_figures_stand_beside_what_reproduces_them(kind, train, publis
 def test_the_recipes_of_the_paper_are_what_its_figures_stand_beside():
     """All rows of paper-cifar10 with resnet18 but the ones that it says are not the paper's."""
     from metric_zoo.benchmarks.recipe import expand, find_recipe, load_recipe
-    from metric_zoo.leaderboards.published import published_for
+    from metric_zoo.leaderboards.paper_figures import published_for
 
     runs = [
         run

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_zoo.benchmarks.fields import learn_fields
+from metric_zoo.benchmarks.per_pixel import learn_fields
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry import PARAMETRIZATIONS, RandersMetric
 from metric_zoo.nn import GeodesicConv2d, MetricConv2d

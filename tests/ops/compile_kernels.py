@@ -14,8 +14,8 @@ from triton.runtime.driver import driver
 
 from metric_zoo.benchmarks.operators.calls import Call
 from metric_zoo.ops import blended_conv2d
-from metric_zoo.ops.triton import configs, launch
-from metric_zoo.ops.triton.taps import BLEND
+from metric_zoo.ops.backends.triton import configs, launch
+from metric_zoo.ops.backends.triton.taps import BLEND
 
 CALLS = (
     (Call(channels=32, out_channels=32, channels_last=True), torch.bfloat16),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metric_zoo import ops
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 
 
 @pytest.fixture(params=["native", "torch"], autouse=True)

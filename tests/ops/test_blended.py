@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from metric_zoo import MetricZooError, ops
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 from tests.conftest import interpreted
 
 native = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())

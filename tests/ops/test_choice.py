@@ -12,8 +12,9 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from metric_zoo import MetricZooError, nn, ops
-from metric_zoo.ops import choice, reference
-from metric_zoo.ops.native import library
+from metric_zoo.ops import choice
+from metric_zoo.ops.backends import torch as composed
+from metric_zoo.ops.backends.native import library
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 
@@ -200,7 +201,7 @@ def layer():
 def ran(monkeypatch):
     """The backends whose forward pass ran, one after the other."""
     names = []
-    for name, module in (("native", library), ("torch", reference)):
+    for name, module in (("native", library), ("torch", composed)):
         record = lambda *a, name=name, run=module.forward: (names.append(name), run(*a))[1]  # noqa: E731
         monkeypatch.setattr(module, "forward", record)
     return names
@@ -237,7 +238,7 @@ def test_a_block_may_be_compiled(layer):
 
 def test_the_backward_pass_runs_where_the_forward_pass_did(monkeypatch):
     """Also after the block, and in another thread, as a GPU's does."""
-    triton = pytest.importorskip("metric_zoo.ops.triton.launch")
+    triton = pytest.importorskip("metric_zoo.ops.backends.triton.launch")
     ran = []
     for module in (triton, library):
         original = module.backward

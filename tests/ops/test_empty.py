@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from metric_zoo import MetricZooError, nn, ops
 from metric_zoo.geometry import RandersMetric
 from metric_zoo.ops import dispatch
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 
 EMPTY = {
     "batch": {"batch": 0},

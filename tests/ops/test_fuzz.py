@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metric_zoo import MetricZooError
 from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 

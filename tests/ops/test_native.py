@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, nn, ops
 from metric_zoo.benchmarks.operators.calls import KINDS, Call, assert_alike
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 

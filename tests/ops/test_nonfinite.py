@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from metric_zoo import ops
 from metric_zoo.geometry import RandersMetric
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 from tests.conftest import interpreted
 
 

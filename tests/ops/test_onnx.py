@@ -14,7 +14,7 @@ from torch import nn
 import metric_zoo as mz
 from metric_zoo import ops
 from metric_zoo.benchmarks.operators.calls import Call
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 
 pytestmark = [
     pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable()),

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from metric_zoo import ops
-from metric_zoo.ops.native import library
-from metric_zoo.ops.native.shifts import shifts_of
+from metric_zoo.ops.backends.native import library
+from metric_zoo.ops.backends.native.shifts import shifts_of
 from metric_zoo.ops.window import check_window
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())

@@ -83,8 +83,8 @@ def test_blended_samples_against_float64(dtype):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_gathered_in_tiles(kind, stride):
     """Offsets of several pixels leave the tiles: those samples go one by one."""
-    from metric_zoo.ops.triton import configs
-    from metric_zoo.ops.triton.launch import blocks_from
+    from metric_zoo.ops.backends.triton import configs
+    from metric_zoo.ops.backends.triton.launch import blocks_from
 
     call = Call(kind=kind, batch=1, channels=5, size=(19, 11), stride=(stride, stride))
     with blocks_from(configs.tiled):
@@ -95,8 +95,8 @@ def test_gradients_gathered_in_tiles(kind, stride):
 @interpreted
 def test_infinity_stays_where_it_is_in_tiles():
     """A product of matrices would spread it over the whole tile."""
-    from metric_zoo.ops.triton import configs
-    from metric_zoo.ops.triton.launch import blocks_from
+    from metric_zoo.ops.backends.triton import configs
+    from metric_zoo.ops.backends.triton.launch import blocks_from
 
     call = Call(batch=1, channels=2, out_channels=2, size=(8, 8))
     leaves = {name: tensor.requires_grad_() for name, tensor in call.leaves().items()}
@@ -115,7 +115,7 @@ def test_infinity_stays_where_it_is_in_tiles():
 @pytest.mark.parametrize("kind", ["metric", "modulated", "shifted"])
 def test_partial_sums(kind, monkeypatch):
     """A device of many processors shares the channels and the pixels of one block among programs."""
-    from metric_zoo.ops.triton import launch
+    from metric_zoo.ops.backends.triton import launch
 
     monkeypatch.setattr(launch, "_programs", lambda _: 200)
     call = Call(kind=kind, channels=100, out_channels=18, batch=1, size=(5, 5))

@@ -8,7 +8,7 @@ import scipy.ndimage
 import torch
 
 from metric_zoo import MetricZooError, ops
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 from metric_zoo.sparse import FilterBank, SparseKernelComplex, targets
 
 BACKENDS = [

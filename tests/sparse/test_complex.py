@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, ops
-from metric_zoo.ops.native import library
+from metric_zoo.ops.backends.native import library
 from metric_zoo.sparse import PADDING_MODES, SparseKernelComplex
 
 BACKENDS = [

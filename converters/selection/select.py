@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from metric_zoo.converters.filters import Filters
-from metric_zoo.converters.fit import unfit_reason
+from metric_zoo.converters.conv_types import behaviour, unsupported_reason
+from metric_zoo.converters.fit_metric import unfit_reason
 from metric_zoo.converters.nodes import ConvNode
-from metric_zoo.converters.source import behaviour, unsupported_reason
-from metric_zoo.converters.where import Where, check_kind, wanted_kinds
+from metric_zoo.converters.selection.filters import Filters
+from metric_zoo.converters.selection.where import Where, check_kind, wanted_kinds
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse

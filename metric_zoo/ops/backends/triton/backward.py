@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from metric_zoo.ops.triton.taps import (
+from metric_zoo.ops.backends.triton.taps import (
     BALL,
     LEAST_NORM,
     LEAST_SQUARE,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metric_zoo.converters.inputs import Inputs, call
-from metric_zoo.converters.modes import evaluation
+from metric_zoo.converters.build import build_layer
+from metric_zoo.converters.example_inputs import Inputs, call
+from metric_zoo.converters.model_state import evaluation
 from metric_zoo.converters.original import find_original
 from metric_zoo.converters.progress import PATIENCE
-from metric_zoo.converters.rewrite import build_layer
 from metric_zoo.errors import ConversionError
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.base import SampledConv2d

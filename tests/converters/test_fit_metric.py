@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import metric_zoo as mz
-from metric_zoo.converters.fit import fit_rule
+from metric_zoo.converters.fit_metric import fit_rule
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn import ActiveConv2d, DeformConv2d, MetricConv2d
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from metric_zoo.ops.triton.taps import block_of_pixels, output_offset, sample
+from metric_zoo.ops.backends.triton.taps import block_of_pixels, output_offset, sample
 
 
 @triton.jit

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops import reference
 from metric_zoo.ops.backend import backend, kernels_for
+from metric_zoo.ops.backends import torch as composed
 from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import second_derivatives
 from metric_zoo.ops.inductor import keep_whole
@@ -103,8 +103,8 @@ def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, gro
 
 def _kernels(input: Tensor, linear: str = "position") -> ModuleType:
     """The backend in use; for the gradient of a ball, which the torch backend leaves to the framework, the device's."""
-    composed = linear in ("offset", "position") and backend(input.device.type) == "torch"
-    return reference if composed else kernels_for(input)
+    by_torch = linear in ("offset", "position") and backend(input.device.type) == "torch"
+    return composed if by_torch else kernels_for(input)
 
 
 def _checked(
@@ -171,7 +171,7 @@ def _double_backward(ctx, *upstream: Tensor | None):
     def composed(input: Tensor, weight: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
         window = _checked(input, weight, None, field, mask, *ctx.options)
         with torch.autocast(input.device.type, enabled=False):
-            return reference.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
+            return composed.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
 
     arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
     second = second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[: len(ctx.saved_tensors)])

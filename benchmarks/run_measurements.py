@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.fit import largest_batch
 from metric_zoo.benchmarks.log import RunLog
+from metric_zoo.benchmarks.memory_fit import largest_batch
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import DTYPES, PEER, Run

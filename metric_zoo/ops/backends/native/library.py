@@ -13,8 +13,8 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.backends.native.shifts import Shifts, shifts_of
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
-from metric_zoo.ops.native.shifts import Shifts, shifts_of
 from metric_zoo.ops.window import Window
 
 ISAS = ("baseline", "avx2", "avx512")

@@ -17,7 +17,7 @@ class Filters:
     """Every filter that is given must hold.
 
     Attributes:
-        stages: numbers of stages, as ResNet counts its layers; see `metric_zoo.converters.stages`.
+        stages: numbers of stages, as ResNet counts its layers; see `metric_zoo.converters.selection.stages`.
         resolution: (least, most) pixels of the input's shorter side at the declared size; None is no bound.
         receptive_field: (least, most) pixels of the image, a side, that one output pixel sees.
 

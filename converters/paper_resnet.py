@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from metric_zoo.converters.attributes import drop, keep
+from metric_zoo.converters.model_state import drop, keep
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from metric_zoo.converters.nodes import ConvNode
-from metric_zoo.converters.presets import PRESETS
+from metric_zoo.converters.selection.presets import PRESETS
 from metric_zoo.errors import ConversionError, suggest
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.nn.sparse import SparseKernelComplex2d

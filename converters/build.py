@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from metric_zoo.converters.conv_types import behaviour
 from metric_zoo.converters.merges import guard_merges
 from metric_zoo.converters.original import inherit
-from metric_zoo.converters.source import behaviour
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import get_kind

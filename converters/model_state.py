@@ -1,16 +1,24 @@
-"""Copies of a model that cost no storage: for running it without arithmetic, and for taking it apart."""
+"""A model's state while it is taken apart: copies without storage, its modes, and what is remembered on it."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from metric_zoo.errors import ConversionError
+
+SHARED = threading.RLock()
+"""Held where the process's state is changed for a while: random numbers, cuDNN's flags, filters of warnings, and what
+`torch.fx` puts in the place of a module's call. Two such whiles that overlap would end with the wrong one's state."""
+
+_PRESERVED = "_user_preserved_attributes"  # fx drops every attribute of a copied GraphModule that is not listed here
 
 
 def full_copy(model: nn.Module) -> nn.Module:
@@ -58,3 +66,31 @@ def _empty(tensor: Tensor) -> Tensor:
 def to_meta(inputs: Any) -> Any:
     """The same structure with meta tensors."""
     return torch.utils._pytree.tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, inputs)
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def keep(model: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute that copies of the model keep, those of a GraphModule too."""
+    setattr(model, name, value)
+    if isinstance(model, fx.GraphModule):
+        model.meta.setdefault(_PRESERVED, {})[name] = value
+
+
+def drop(model: nn.Module, name: str) -> None:
+    """Forget an attribute, if it is there."""
+    if name in vars(model):
+        delattr(model, name)
+    if isinstance(model, fx.GraphModule):
+        model.meta.get(_PRESERVED, {}).pop(name, None)

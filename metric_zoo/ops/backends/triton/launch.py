@@ -14,11 +14,11 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.backends.triton import INTERPRETED, configs
+from metric_zoo.ops.backends.triton import backward as backward_kernels
+from metric_zoo.ops.backends.triton import forward as forward_kernels
+from metric_zoo.ops.backends.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
-from metric_zoo.ops.triton import INTERPRETED, configs
-from metric_zoo.ops.triton import backward as backward_kernels
-from metric_zoo.ops.triton import forward as forward_kernels
-from metric_zoo.ops.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem
 from metric_zoo.ops.window import Window
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -70,8 +70,8 @@ def forward(
 def forward_blended(
     input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.native.library`, in float32
-    but for the input and the weight.
+    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.backends.native.library`,
+    in float32 but for the input and the weight.
 
     Raises:
         MetricZooError: as `forward`.

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from metric_zoo.benchmarks.interruption import RESUMABLE
-from metric_zoo.benchmarks.rounds import Rounds
+from metric_zoo.benchmarks.rendezvous import Rounds
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, stop_marker
 from metric_zoo.errors import MetricZooError
 
@@ -65,7 +65,7 @@ def test_machine_0_was_asked_to_stop(tmp_path):
 
 
 def test_machine_0_never_begins(tmp_path, monkeypatch):
-    monkeypatch.setattr("metric_zoo.benchmarks.rounds._PATIENCE", 0.3)
+    monkeypatch.setattr("metric_zoo.benchmarks.rendezvous._PATIENCE", 0.3)
     _, second = machines(tmp_path)
     with pytest.raises(MetricZooError, match="machine 0 began no round"), ExitStack() as stack:
         stack.enter_context(second.round(never))

@@ -1,0 +1,1 @@
+"""Which convolutions to convert, and why not the others."""

@@ -1,0 +1,1 @@
+"""Implementations of the sampled convolution, with one face: `torch`, `native` and `triton`."""
