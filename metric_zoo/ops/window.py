@@ -29,6 +29,11 @@ class Window(NamedTuple):
         """Samples of one window, K."""
         return self.kernel_size[0] * self.kernel_size[1]
 
+    def as_lists(self) -> tuple[list[int], list[int], list[int], int]:
+        """stride, padding, dilation and groups as the operator takes them."""
+        (top, bottom), (left, right) = self.pads
+        return list(self.stride), [top, bottom, left, right], list(self.dilation), self.groups
+
 
 def check_window(
     input: Tensor,

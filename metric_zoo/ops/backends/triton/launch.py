@@ -14,14 +14,13 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
-from metric_zoo.ops.backends.triton import INTERPRETED, configs
+from metric_zoo.ops.backends.triton import DTYPES, INTERPRETED, configs
 from metric_zoo.ops.backends.triton import backward as backward_kernels
 from metric_zoo.ops.backends.triton import forward as forward_kernels
 from metric_zoo.ops.backends.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
 from metric_zoo.ops.window import Window
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _RULES = {"offset": OFFSET.value, "position": POSITION.value, "blend": BLEND.value}
 _MAX_INDEX = 2**31
 _KEYS = ("tuning", "RULE", "MASKED", "SHARED", "PRECISION", "NEED_INPUT", "NEED_FIELD", "NEED_MASK")
@@ -41,7 +40,7 @@ def forward(
     tables: Tensor | None = None,
     grid: tuple[int, int] = (0, 0),
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.dispatch.sampled` in float32, bfloat16 or float16; field and mask in float32.
+    """`Backend.forward` in float32, bfloat16 or float16; field and mask in float32.
 
     ``tables`` and ``grid`` are those of `forward_blended`, where ``sampling`` is ``"blend"``.
 
@@ -70,8 +69,7 @@ def forward(
 def forward_blended(
     input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.backends.native.library`,
-    in float32 but for the input and the weight.
+    """`Backend.forward_blended`, in float32 but for the input and the weight.
 
     Raises:
         MetricZooError: as `forward`.
@@ -89,7 +87,7 @@ def backward(
     window: Window,
     needs: tuple[bool, bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of input, weight, field and mask; None where ``needs`` says so.
+    """`Backend.backward`.
 
     Under `torch.use_deterministic_algorithms` every one is repeatable bit by bit; else the input's is summed in no
     fixed order.

@@ -1,4 +1,4 @@
-// What one call computes: sizes, strides and pointers. Mirrored field by field in library.py.
+// What one call computes: sizes, strides and pointers. Mirrored field by field in structs.py.
 #pragma once
 #include <cstdint>
 
@@ -42,7 +42,7 @@ struct Problem {
   }
 };
 
-// A depthwise convolution whose samples lie alike at every pixel, as whole pixels. Mirrored field by field in library.py.
+// A depthwise convolution whose samples lie alike at every pixel, as whole pixels. Mirrored field by field in structs.py.
 struct Stencil {
   int64_t batch, channels, height, width;  // of the input, stored (B, C, H, W)
   int64_t out_height, out_width;
