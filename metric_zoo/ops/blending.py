@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metric_zoo.ops.padding import Pads
+
 
 def multilinear(coordinates: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The weights of interpolation on a grid, ``(B, D, H, W) -> (B, points, H, W)``, in row-major order."""
@@ -31,9 +33,9 @@ def within(values: Tensor, low: float, high: float) -> Tensor:
     return torch.where((values >= low) & (values <= high), values, values.detach().clamp(low, high))
 
 
-def row_window(samples: int) -> tuple[tuple[tuple[int, int], tuple[int, int]], float]:
+def row_window(samples: int) -> tuple[Pads, float]:
     """A window of one row that is as wide as there are samples and leaves an image its size: the padding, and how far
     its middle lies to the right of its pixel, in pixels."""
     samples = int(samples)  # under a tracer, too: the window is part of the program
     before = (samples - 1) // 2
-    return ((0, 0), (before, samples - 1 - before)), (samples - 1) % 2 / 2
+    return Pads((0, 0), (before, samples - 1 - before)), (samples - 1) % 2 / 2

@@ -74,8 +74,7 @@ def window_for(
         _check_alike("weight", weight, input)
         if bias is not None:
             _check_alike("bias", bias, input)
-        pairs = isinstance(stride, tuple) and isinstance(dilation, tuple)
-        if pairs and isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
+        if isinstance(padding, Pads) and isinstance(stride, tuple) and isinstance(dilation, tuple):  # a layer's
             return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups, None)
         return _resolved(input, weight, stride, padding, dilation, groups)
     return check_window(input, weight, bias, stride, padding, dilation, groups)
