@@ -40,8 +40,8 @@ class Target:
 
 
 def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> None:
-    arguments = {**call._sampled, **call._options, **arguments}
-    tuning = (call._tuning(),) if tune else ()
+    arguments = {"s": call.samples, **call._options, **arguments}
+    tuning = (call.tuning(arguments.get("into", ())),) if tune else ()
     if tune:
         launch._tuned(kernel, name, 0)  # does triton accept it?
     blocks = configs.candidates(name)[1].kwargs if tune else {}
