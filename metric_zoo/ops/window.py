@@ -94,6 +94,11 @@ def _resolved(
     return Window(kernel_size, stride, pads, dilation, groups, None)
 
 
+def is_linear(sampling: str) -> bool:
+    """Whether positions are a field plus constants; else they follow from the norm that it holds."""
+    return sampling in ("offset", "position")
+
+
 def autocasts(tensor: Tensor) -> bool:
     """Whether autocast chooses the dtype: of float64 it does not, and the meta device does not know it."""
     device = tensor.device.type
@@ -191,7 +196,7 @@ def check_sample_field(field: Tensor, mask: Tensor | None, sampling: str, input:
     Raises:
         MetricZooError: naming the shape, device, dtype or sampling expected.
     """
-    ball = sampling not in ("offset", "position")
+    ball = not is_linear(sampling)
     if ball:
         check_sampling(sampling, window.kernel_size)
     batch, channels = input.shape[:2]

@@ -18,7 +18,7 @@ from metric_zoo.ops.backends.base import Backend
 from metric_zoo.ops.bilinear import bilinear_gradients, bilinear_sample
 from metric_zoo.ops.blending import blend, multilinear
 from metric_zoo.ops.layout import memory_format
-from metric_zoo.ops.window import Window, autocasts
+from metric_zoo.ops.window import Window, autocasts, is_linear
 
 
 def sampled_conv2d(
@@ -102,11 +102,6 @@ def forward_blended(
     y, x, factor = blend(multilinear(places, grid[-places.shape[1] :]), tables).unbind(2)
     mask = factor[:, None].expand(input.shape[0], -1, -1, -1, -1)
     return forward(input, weight, None, torch.stack((y, x), 2)[:, None], mask, "position", window)
-
-
-def is_linear(sampling: str) -> bool:
-    """Whether positions are sums of the field and constants."""
-    return sampling in ("offset", "position")
 
 
 def linear_field(field: Tensor, sampling: str, window: Window) -> tuple[Tensor, str]:
