@@ -31,8 +31,7 @@ from metric_zoo.ops.window import Window, check_window
 )
 def _operator(input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     here = settled(input, coordinates, offsets, weights)
-    if here is None:
-        _check_operands(input, coordinates, offsets, weights)
+    _check_operands(input, coordinates, offsets, weights)
     backend, _ = here or Settled(backend_of_operator(input))
     return backend.forward_blended(*_Operands.of(input, coordinates, offsets, weights))
 
@@ -42,8 +41,7 @@ def _backward_operator(
     grad: Tensor, input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     here = settled(grad, input, coordinates, offsets, weights, needs)
-    if here is None:
-        _check_operands(input, coordinates, offsets, weights)
+    _check_operands(input, coordinates, offsets, weights)  # between the passes hooks may have changed what was saved
     if grad.shape != input.shape or grad.dtype != input.dtype:
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
     backend, _ = here or Settled(backend_of_operator(input, lambda backend: backend.differentiates_blended))
@@ -104,12 +102,12 @@ def _(grad, input, coordinates, offsets, weights, needs):
 
 
 def _keep(ctx, inputs, output) -> None:
-    ctx.settled = settled(*inputs) or Settled(backend_of_operator(inputs[0]))
+    ctx.backend, _ = settled(*inputs) or Settled(backend_of_operator(inputs[0]))
     ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad: Tensor):
-    needs, backend = list(ctx.needs_input_grad), ctx.settled.backend
+    needs, backend = list(ctx.needs_input_grad), ctx.backend
     if not backend.differentiates_blended:
         with Block(backend.name):
             return _composed_gradients(grad, ctx.saved_tensors, needs)

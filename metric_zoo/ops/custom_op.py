@@ -42,7 +42,8 @@ def sampled_conv2d(
 ) -> Tensor:
     options = (sampling, stride, padding, dilation, groups)
     backend, window = settled(input, weight, bias, field, mask, *options) or Settled(backend_of_operator(input))
-    window = window or _checked(input, weight, bias, field, mask, *options)
+    window = window or _window(input, weight, bias, *options[1:])
+    _check_sampled(input, weight, bias, field, mask, sampling, window)
     return backend.forward(input, weight, bias, field, mask, sampling, window)
 
 
@@ -60,10 +61,10 @@ def sampled_conv2d_backward(
     groups: int,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    options = (sampling, stride, padding, dilation, groups)
-    here = settled(grad, input, weight, field, mask, *options, needs)
-    backend, window = here or Settled(backend_of_operator(input))
-    window = window or _checked(input, weight, None, field, mask, *options)
+    here = settled(grad, input, weight, field, mask, sampling, stride, padding, dilation, groups, needs)
+    backend, _ = here or Settled(backend_of_operator(input))
+    # Between the passes hooks may have changed what was saved.
+    window = _checked(input, weight, None, field, mask, sampling, stride, padding, dilation, groups)
     if grad.shape != (input.shape[0], weight.shape[0], *window.size) or grad.dtype != input.dtype:
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
     if not backend.differentiates(sampling):  # which it leaves to the framework; here the device's does
@@ -101,11 +102,36 @@ def _checked(
     dilation: Sequence[int],
     groups: int,
 ) -> Window:
+    window = _window(input, weight, bias, stride, padding, dilation, groups)
+    _check_sampled(input, weight, bias, field, mask, sampling, window)
+    return window
+
+
+def _window(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Window:
     """Whoever finds the operator in an exported graph may call it with anything: no kernel starts on less."""
     if not len(stride) == len(dilation) == 2 or len(padding) != 4:
         raise MetricZooError(f"stride={stride}, padding={padding}, dilation={dilation}: expected 2, 4 and 2 numbers")
     pads = (tuple(padding[:2]), tuple(padding[2:]))
-    window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+    return check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+
+
+def _check_sampled(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+) -> None:
     check_sample_field(field, mask, sampling, input, window)
     precise = torch.promote_types(input.dtype, torch.float32)
     # Autocast does not reach in here: of the weight and the bias, too, the numbers are read as they lie.
@@ -117,12 +143,11 @@ def _checked(
     ):
         if tensor is not None and tensor.dtype != dtype:
             raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {dtype} for an input in {input.dtype}")
-    return window
 
 
 def _keep(ctx, inputs, output) -> None:
     input, weight, _, field, mask, *ctx.options = inputs
-    ctx.settled = settled(*inputs) or Settled(backend_of_operator(input))
+    ctx.backend, _ = settled(*inputs) or Settled(backend_of_operator(input))
     ctx.save_for_backward(input, weight, field, mask)
 
 
@@ -131,7 +156,7 @@ def _backward(ctx, grad: Tensor):
     need_input, need_weight, need_bias, need_field, need_mask, *_ = ctx.needs_input_grad
     needs = [need_input, need_weight, need_field, need_mask and mask is not None]
     arguments = (grad, input, weight, field, mask, *ctx.options, needs)
-    gradients = run(torch.ops.metric_zoo.sampled_conv2d_backward.default, arguments, *ctx.settled)
+    gradients = run(torch.ops.metric_zoo.sampled_conv2d_backward.default, arguments, ctx.backend)
     grad_input, grad_weight, grad_field, grad_mask = (
         g if need else None for g, need in zip(gradients, needs, strict=True)
     )

@@ -1,7 +1,7 @@
 """What a public function has settled for the operator in which it ends: the backend, and where the windows lie.
 
-Whoever finds the operator in an exported graph may call it with anything, so it checks what it gets; but for the very
-arguments that were checked on the way here.
+Whoever finds the operator in an exported graph may call it with anything: what was settled holds for the very arguments
+that it was settled for.
 """
 
 from __future__ import annotations

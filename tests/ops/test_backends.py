@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metric_zoo import MetricZooError, nn, ops
-from metric_zoo.ops import custom_op, padding
+from metric_zoo.ops import padding
 from metric_zoo.ops.backends import BACKENDS
 from metric_zoo.ops.backends.base import Backend
 from metric_zoo.ops.backends.native import library, structs
@@ -134,27 +134,35 @@ def test_the_blended_operator_without_a_compiled_library(monkeypatch):
 
 @native
 def test_a_call_settles_once(monkeypatch):
-    """Where it runs, and its padding; and so do a backward pass, and the operator itself."""
-    counts = {"choice": 0, "padding": 0, "check": 0}
+    """Where it runs, its backward pass too, and what its padding is."""
+    counts = {"chosen": 0, "pair": 0}
 
-    def counted(name, module, function):
+    def counted(module, function):
         def count(*arguments):
-            counts[name] += 1
+            counts[function] += 1
             return original(*arguments)
 
         original = getattr(module, function)
         monkeypatch.setattr(module, function, count)
 
-    counted("choice", sys.modules["metric_zoo.ops.backend"], "chosen")
-    counted("padding", padding, "pair")
-    counted("check", custom_op, "_checked")
     layer = nn.DeformConv2d(2, 3, 3, padding=1)
-    counts["padding"] = 0
+    counted(sys.modules["metric_zoo.ops.backend"], "chosen")
+    counted(padding, "pair")
     output = layer(torch.zeros(1, 2, 5, 5))
+    assert counts == {"chosen": 1, "pair": 1}
     output.sum().backward()
-    assert counts == {"choice": 1, "padding": 1, "check": 0}
-    raw()
-    assert counts["check"] == 1
+    assert counts["chosen"] == 1
+
+
+@native
+def test_what_hooks_change_between_the_passes_is_refused():
+    """Saved in half the size, and handed back so."""
+    field = torch.zeros(1, 18, 3, 3, requires_grad=True)
+    halved = lambda tensor: tensor.half() if tensor.dim() == 6 else tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(halved, lambda tensor: tensor):
+        output = call(offset=field)
+    with pytest.raises(MetricZooError, match="field has dtype torch.float16"):
+        output.sum().backward()
 
 
 @native
