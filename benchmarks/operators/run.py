@@ -17,7 +17,7 @@ from metric_zoo.benchmarks.operators.memory import extra_memory_mib
 from metric_zoo.benchmarks.operators.publish import publish
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.backends.native import library
+from metric_zoo.ops.backends import BACKENDS
 from metric_zoo.text import markdown, told
 from metric_zoo.timing import LEAST_REPEATS, alternate, quartiles
 
@@ -74,7 +74,7 @@ def measure_cases(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
         "backend": backend,
-        "instructions": library.limit_isa() if backend == "native" else None,
+        "instructions": BACKENDS[backend].instructions(),
         "repeats": repeats,
         "provenance": provenance(clock).model_dump(),
         "results": results,

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from functools import lru_cache
-from types import ModuleType
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError, suggest
-from metric_zoo.ops.backends.native import library
-from metric_zoo.ops.backends.triton import INTERPRETED
+from metric_zoo.ops.backends import BACKENDS, COMPOSED, Backend
 from metric_zoo.ops.choice import Chosen, chosen
-
-BACKENDS = ("native", "triton", "torch")
-_DEVICES = {"native": "cpu", "triton": "cpu" if INTERPRETED else "cuda"}
 
 
 class use_backend(Chosen):
@@ -44,34 +38,18 @@ class use_backend(Chosen):
     """
 
     def __init__(self, name: str | None) -> None:
-        if name is not None and name not in BACKENDS:
-            raise MetricZooError(f"unknown backend {name!r}{suggest(name, BACKENDS)}; known: {BACKENDS}")
-        why = "" if name is None else why_unavailable(name)
-        if why:
-            raise MetricZooError(f"backend {name!r} is not available: {why}")
+        if name is not None:
+            _check_available(name)
         super().__init__(name)
 
 
-def why_unavailable(name: str) -> str:
-    """What a backend lacks here; empty where nothing is."""
-    if name == "native":
-        return library.why_unavailable()
-    return _why_no_triton() if name == "triton" else ""
-
-
-@lru_cache(maxsize=1)
-def _why_no_triton() -> str:
-    try:
-        importlib.import_module("triton")
-    except ImportError as error:
-        return f"the package triton does not load: {error}"
-    if INTERPRETED:
-        return ""
-    if not torch.cuda.is_available():
-        return "there is no CUDA device (TRITON_INTERPRET=1 runs it on CPU, slowly)"
-    if torch.version.hip is None and torch.cuda.get_device_capability() < (8, 0):
-        return "it needs a CUDA device of compute capability 8.0 or higher"
-    return ""
+def _check_available(name: str) -> None:
+    known = tuple(BACKENDS)
+    if name not in known:
+        raise MetricZooError(f"unknown backend {name!r}{suggest(name, known)}; known: {known}")
+    why = BACKENDS[name].why_unavailable()
+    if why:
+        raise MetricZooError(f"backend {name!r} is not available: {why}")
 
 
 def backend(device: str = "cpu") -> str:
@@ -80,19 +58,28 @@ def backend(device: str = "cpu") -> str:
     Args:
         device: its type, such as ``"cpu"`` or ``"cuda"``.
     """
+    return _in_use(device).name
+
+
+def _in_use(device: str) -> Backend:
     name = chosen()
-    if name is not None:
-        return name
-    return "native" if device == "cpu" and library.is_available() else "torch"
+    return _default(device) if name is None else BACKENDS[name]
+
+
+def _default(device: str) -> Backend:
+    for backend in BACKENDS.values():
+        if backend.by_default and backend.runs_on(device):
+            return backend
+    return COMPOSED
 
 
 def _is_transformed() -> bool:
     """Whether a transform of `torch.func` is at work, which a custom operator cannot follow (its gradient raises, its
-    forward derivative is silently zero): the torch backend composes with them."""
+    forward derivative is silently zero): the framework's own operations compose with them."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
-def backend_for(input: Tensor) -> str:
+def backend_for(input: Tensor) -> Backend:
     """The backend for an operator's input. Under the transforms of `torch.func` it is always ``"torch"``.
 
     Raises:
@@ -100,18 +87,31 @@ def backend_for(input: Tensor) -> str:
     """
     device = input.device.type
     if device == "meta" or _is_transformed():  # shapes alone, or a function of torch.func
-        return "torch"
-    name = backend(device)
-    if device != _DEVICES.get(name, device):
+        return COMPOSED
+    backend = _in_use(device)
+    if backend.device not in (None, device):
         raise MetricZooError(
-            f"input is on {input.device}, and use_backend({name!r}) was called, which runs on {_DEVICES[name]}: "
-            "move the model or call use_backend(None)"
+            f"input is on {input.device}, and use_backend({backend.name!r}) was called, which runs on "
+            f"{backend.device}: move the model or call use_backend(None)"
         )
-    return name
+    return backend
 
 
-def kernels_for(input: Tensor) -> ModuleType:
-    """The ``forward`` and ``backward`` of the fused backend for a tensor: whoever calls the operator itself, as an
-    exported graph does, gets the one that its device has."""
-    triton = input.device.type == "cuda" or (INTERPRETED and chosen() == "triton")
-    return importlib.import_module("metric_zoo.ops.backends.triton.launch") if triton else library
+def backend_of_operator(input: Tensor, able: Callable[[Backend], bool] = lambda _: True) -> Backend:
+    """For whoever calls the operator itself, as an exported graph does: the backend in use, or one that its device has.
+
+    Args:
+        input: of the operator.
+        able: whether a backend has what is asked for, where not all do.
+
+    Raises:
+        MetricZooError: if none has.
+    """
+    device = input.device.type
+    for backend in (_in_use(device), *BACKENDS.values()):
+        if backend.runs_on(device) and able(backend):
+            return backend
+    raise MetricZooError(
+        f"no backend on {device} has this gradient as an operator of its own: differentiate the public function "
+        "(metric_zoo.ops), which finds another way"
+    )

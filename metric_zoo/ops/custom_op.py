@@ -6,38 +6,19 @@ The backends fill its results with numbers; everything here they share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.backend import backend, kernels_for
+from metric_zoo.ops.backend import backend_of_operator
 from metric_zoo.ops.backends import torch as composed
-from metric_zoo.ops.choice import Block, chosen
 from metric_zoo.ops.derivatives import second_derivatives
 from metric_zoo.ops.inductor import keep_whole
 from metric_zoo.ops.layout import memory_format
+from metric_zoo.ops.settled import Settled, run, settled
 from metric_zoo.ops.window import Window, check_sample_field, check_window
-
-
-def call(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    field: Tensor,
-    mask: Tensor | None,
-    sampling: str,
-    window: Window,
-) -> Tensor:
-    """`metric_zoo.ops.dispatch.sampled`; input, weight and bias of one dtype, field and mask of at least float32."""
-    (top, bottom), (left, right) = window.pads
-    stride, dilation = list(window.stride), list(window.dilation)
-    padding = [top, bottom, left, right]
-    # By its name, where a compiler finds it in one step.
-    operator = torch.ops.metric_zoo.sampled_conv2d.default
-    return operator(input, weight, bias, field, mask, sampling, stride, padding, dilation, window.groups)
 
 
 @torch.library.custom_op(
@@ -59,8 +40,11 @@ def sampled_conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    window = _checked(input, weight, bias, field, mask, sampling, stride, padding, dilation, groups)
-    return _kernels(input).forward(input, weight, bias, field, mask, sampling, window)
+    options = (sampling, stride, padding, dilation, groups)
+    backend, window = settled(input, weight, bias, field, mask, *options) or Settled(backend_of_operator(input))
+    window = window or _window(input, weight, bias, *options[1:])
+    _check_sampled(input, weight, bias, field, mask, sampling, window)
+    return backend.forward(input, weight, bias, field, mask, sampling, window)
 
 
 @torch.library.custom_op("metric_zoo::sampled_conv2d_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -77,10 +61,15 @@ def sampled_conv2d_backward(
     groups: int,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    here = settled(grad, input, weight, field, mask, sampling, stride, padding, dilation, groups, needs)
+    backend, _ = here or Settled(backend_of_operator(input))
+    # Between the passes hooks may have changed what was saved.
     window = _checked(input, weight, None, field, mask, sampling, stride, padding, dilation, groups)
     if grad.shape != (input.shape[0], weight.shape[0], *window.size) or grad.dtype != input.dtype:
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
-    gradients = _kernels(input, sampling).backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
+    if not backend.differentiates(sampling):  # which it leaves to the framework; here the device's does
+        backend = backend_of_operator(input, lambda other: other.differentiates(sampling))
+    gradients = backend.backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
     return tuple(input.new_empty(0) if g is None else g for g in gradients)
 
 
@@ -101,12 +90,6 @@ def _(grad, input, weight, field, mask, sampling, stride, padding, dilation, gro
     )
 
 
-def _kernels(input: Tensor, linear: str = "position") -> ModuleType:
-    """The backend in use; for the gradient of a ball, which the torch backend leaves to the framework, the device's."""
-    by_torch = linear in ("offset", "position") and backend(input.device.type) == "torch"
-    return composed if by_torch else kernels_for(input)
-
-
 def _checked(
     input: Tensor,
     weight: Tensor,
@@ -119,11 +102,36 @@ def _checked(
     dilation: Sequence[int],
     groups: int,
 ) -> Window:
+    window = _window(input, weight, bias, stride, padding, dilation, groups)
+    _check_sampled(input, weight, bias, field, mask, sampling, window)
+    return window
+
+
+def _window(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Window:
     """Whoever finds the operator in an exported graph may call it with anything: no kernel starts on less."""
     if not len(stride) == len(dilation) == 2 or len(padding) != 4:
         raise MetricZooError(f"stride={stride}, padding={padding}, dilation={dilation}: expected 2, 4 and 2 numbers")
     pads = (tuple(padding[:2]), tuple(padding[2:]))
-    window = check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+    return check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+
+
+def _check_sampled(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    field: Tensor,
+    mask: Tensor | None,
+    sampling: str,
+    window: Window,
+) -> None:
     check_sample_field(field, mask, sampling, input, window)
     precise = torch.promote_types(input.dtype, torch.float32)
     # Autocast does not reach in here: of the weight and the bias, too, the numbers are read as they lie.
@@ -135,12 +143,11 @@ def _checked(
     ):
         if tensor is not None and tensor.dtype != dtype:
             raise MetricZooError(f"{name} has dtype {tensor.dtype}, expected {dtype} for an input in {input.dtype}")
-    return window
 
 
 def _keep(ctx, inputs, output) -> None:
     input, weight, _, field, mask, *ctx.options = inputs
-    ctx.chosen = chosen()
+    ctx.backend, _ = settled(*inputs) or Settled(backend_of_operator(input))
     ctx.save_for_backward(input, weight, field, mask)
 
 
@@ -148,8 +155,8 @@ def _backward(ctx, grad: Tensor):
     input, weight, field, mask = ctx.saved_tensors
     need_input, need_weight, need_bias, need_field, need_mask, *_ = ctx.needs_input_grad
     needs = [need_input, need_weight, need_field, need_mask and mask is not None]
-    with Block(ctx.chosen):
-        gradients = sampled_conv2d_backward(grad, input, weight, field, mask, *ctx.options, needs)
+    arguments = (grad, input, weight, field, mask, *ctx.options, needs)
+    gradients = run(torch.ops.metric_zoo.sampled_conv2d_backward.default, arguments, ctx.backend)
     grad_input, grad_weight, grad_field, grad_mask = (
         g if need else None for g, need in zip(gradients, needs, strict=True)
     )
@@ -168,13 +175,13 @@ def _keep_backward(ctx, inputs, output) -> None:
 def _double_backward(ctx, *upstream: Tensor | None):
     """The derivative of the gradients, through the torch backend."""
 
-    def composed(input: Tensor, weight: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(input: Tensor, weight: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
         window = _checked(input, weight, None, field, mask, *ctx.options)
         with torch.autocast(input.device.type, enabled=False):
             return composed.sampled_conv2d(input, weight, None, field, mask, ctx.options[0], window)
 
     arrived = [u if need else None for u, need in zip(upstream, ctx.needs, strict=True)]
-    second = second_derivatives(composed, ctx.saved_tensors, arrived, ctx.needs_input_grad[: len(ctx.saved_tensors)])
+    second = second_derivatives(forward, ctx.saved_tensors, arrived, ctx.needs_input_grad[: len(ctx.saved_tensors)])
     return *second, *[None] * (len(ctx.options) + 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch._decomp import decomposition_table, register_decomposition
 
-from metric_zoo.ops import blended, custom_op  # noqa: F401  (custom_op registers the operator)
+from metric_zoo.ops import blended, blended_op, custom_op  # noqa: F401  (the latter two register the operators)
 from metric_zoo.ops.backends import torch as composed
 from metric_zoo.ops.bilinear import grid_sample
 from metric_zoo.ops.window import check_window

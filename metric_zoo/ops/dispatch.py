@@ -8,9 +8,9 @@ from torch.autograd import forward_ad
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.ops import custom_op
 from metric_zoo.ops.backend import backend_for
 from metric_zoo.ops.backends import torch as composed
+from metric_zoo.ops.settled import run
 from metric_zoo.ops.window import Window, cast_dtype
 
 
@@ -44,16 +44,19 @@ def sampled(
         MetricZooError: under forward-mode differentiation.
     """
     refuse_forward_mode(input, weight, bias, field, mask)
-    name = backend_for(input)
-    if name == "torch":
-        if not is_recorded(input):
-            return composed.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+    backend = backend_for(input)
+    if backend.is_composed and not is_recorded(input):
+        return composed.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+    if not backend.differentiates(sampling):
         field, sampling = composed.linear_field(field, sampling, window)
     out_dtype = cast_dtype(weight)
-    compute = out_dtype if name in ("triton", "torch") else at_least_float32(input).dtype
+    computes = backend.dtypes is None or out_dtype in backend.dtypes
+    compute = out_dtype if computes else at_least_float32(input).dtype
     precise = torch.promote_types(compute, torch.float32)
-    tensors = (_in(compute, input), _in(compute, weight), _in(compute, bias))
-    output = custom_op.call(*tensors, _in(precise, field), _in(precise, mask), sampling, window)
+    tensors = (_in(compute, input), _in(compute, weight), _in(compute, bias), _in(precise, field), _in(precise, mask))
+    # By its name, where a compiler finds it in one step.
+    operator = torch.ops.metric_zoo.sampled_conv2d.default
+    output = run(operator, (*tensors, sampling, *window.as_lists()), backend, window)
     return _in(out_dtype, output)
 
 

@@ -21,7 +21,8 @@ import torch
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
-from metric_zoo.ops import blended, custom_op  # noqa: F401  (they register the operators)
+from metric_zoo.ops import blended_op, custom_op  # noqa: F401  (they register the operators)
+from metric_zoo.ops.blending import row_window
 
 _DEFORM_CONV = 19
 """The opset that brought DeformConv."""
@@ -139,7 +140,7 @@ def _blended_conv(input: Any, coordinates: Any, offsets: Any, weights: Any) -> A
     *grid, samples = (int(n) for n in weights.shape)
     channels, dtype = int(input.shape[1]), input.dtype.numpy()
     alpha = _multilinear(coordinates, grid, dtype)
-    ((_, _), (before, after)), shift = blended.row_window(samples)
+    ((_, _), (before, after)), shift = row_window(samples)
     ordinary = grid_offsets((1, samples), (1, 1)).numpy() + np.array([[shift, 0.0]])  # (x, y), as the tables are
     tables = op.Sub(op.Reshape(offsets, _constant([-1, samples, 2], np.int64)), _constant(ordinary, dtype))
     by_row = op.Gather(tables, _constant([1, 0], np.int64), axis=2)
@@ -164,7 +165,7 @@ def _blended_conv(input: Any, coordinates: Any, offsets: Any, weights: Any) -> A
 
 
 def _multilinear(coordinates: Any, grid: Sequence[int], dtype: np.dtype) -> Any:
-    """`metric_zoo.ops.blended.multilinear`, but for slopes: a table counts for what is less than a step away."""
+    """`metric_zoo.ops.blending.multilinear`, but for slopes: a table counts for what is less than a step away."""
     from onnxscript import opset19 as op
 
     alpha = None

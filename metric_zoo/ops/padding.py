@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 
 from metric_zoo.errors import MetricZooError
 
 Pair: TypeAlias = "tuple[int, int]"
-Pads: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
-Padding: TypeAlias = "int | str | tuple[int, int] | Pads"
+Padding: TypeAlias = "int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]"
+
+
+class Pads(NamedTuple):
+    """Padding that has been resolved, and is not checked again: ``((top, bottom), (left, right))`` in pixels."""
+
+    height: Pair
+    width: Pair
+
+    def __repr__(self) -> str:
+        """As it is given."""
+        return repr(tuple(self))
+
 
 WHOLE = (int, torch.SymInt)
 """Types of a whole number; sizes that a compiler leaves open, and padding that follows from them, are of the second."""
 
-NO_PADS: Pads = ((0, 0), (0, 0))
+NO_PADS = Pads((0, 0), (0, 0))
 
 
 def pair(value: int | tuple[int, int], name: str, minimum: int) -> Pair:
@@ -44,12 +55,14 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
     Raises:
         MetricZooError: for anything else.
     """
+    if isinstance(padding, Pads):
+        return padding
     if isinstance(padding, str):
         return _by_name(padding, size, kernel_size, stride, dilation)
     if isinstance(padding, (tuple, list)) and len(padding) == 2 and isinstance(padding[0], (tuple, list)):
-        return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
+        return Pads(pair(padding[0], "padding", 0), pair(padding[1], "padding", 0))
     ph, pw = pair(padding, "padding", 0)
-    return (ph, ph), (pw, pw)
+    return Pads((ph, ph), (pw, pw))
 
 
 def _by_name(padding: str, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
@@ -57,8 +70,7 @@ def _by_name(padding: str, size: Pair, kernel_size: Pair, stride: Pair, dilation
         return NO_PADS
     if padding != "same":
         raise MetricZooError(f"padding is {padding!r}, expected whole numbers, 'same' or 'valid'")
-    height, width = (_same(*axis) for axis in zip(size, kernel_size, stride, dilation, strict=True))
-    return height, width
+    return Pads(*(_same(*axis) for axis in zip(size, kernel_size, stride, dilation, strict=True)))
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:

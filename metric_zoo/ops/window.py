@@ -29,6 +29,11 @@ class Window(NamedTuple):
         """Samples of one window, K."""
         return self.kernel_size[0] * self.kernel_size[1]
 
+    def as_lists(self) -> tuple[list[int], list[int], list[int], int]:
+        """stride, padding, dilation and groups as the operator takes them."""
+        (top, bottom), (left, right) = self.pads
+        return list(self.stride), [top, bottom, left, right], list(self.dilation), self.groups
+
 
 def check_window(
     input: Tensor,
@@ -69,8 +74,7 @@ def window_for(
         _check_alike("weight", weight, input)
         if bias is not None:
             _check_alike("bias", bias, input)
-        pairs = isinstance(stride, tuple) and isinstance(dilation, tuple)
-        if pairs and isinstance(padding, tuple) and isinstance(padding[0], tuple):  # a layer's, which has resolved it
+        if isinstance(padding, Pads) and isinstance(stride, tuple) and isinstance(dilation, tuple):  # a layer's
             return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups, None)
         return _resolved(input, weight, stride, padding, dilation, groups)
     return check_window(input, weight, bias, stride, padding, dilation, groups)
@@ -88,6 +92,11 @@ def _resolved(
     kernel_size = (weight.shape[2], weight.shape[3])
     pads = resolve_padding(padding, (input.shape[-2], input.shape[-1]), kernel_size, stride, dilation)
     return Window(kernel_size, stride, pads, dilation, groups, None)
+
+
+def is_linear(sampling: str) -> bool:
+    """Whether positions are a field plus constants; else they follow from the norm that it holds."""
+    return sampling in ("offset", "position")
 
 
 def autocasts(tensor: Tensor) -> bool:
@@ -187,7 +196,7 @@ def check_sample_field(field: Tensor, mask: Tensor | None, sampling: str, input:
     Raises:
         MetricZooError: naming the shape, device, dtype or sampling expected.
     """
-    ball = sampling not in ("offset", "position")
+    ball = not is_linear(sampling)
     if ball:
         check_sampling(sampling, window.kernel_size)
     batch, channels = input.shape[:2]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.ops.blended import blended_conv2d, multilinear, within
+from metric_zoo.ops.blended import blended_conv2d
+from metric_zoo.ops.blending import multilinear, within
 from metric_zoo.sparse.complex import SparseKernelComplex, cropped, load_tensors, padded_for, save_tensors
 from metric_zoo.sparse.fit import STEPS
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
-from metric_zoo.ops.blended import row_window
+from metric_zoo.ops.blending import row_window
 from metric_zoo.ops.layout import is_channels_last
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.sparse.fit import STEPS, check_target, optimize

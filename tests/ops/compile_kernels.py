@@ -5,7 +5,6 @@ A program by itself, since the tests' process has given triton to its interprete
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import torch
@@ -13,7 +12,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from metric_zoo.benchmarks.operators.calls import Call
-from metric_zoo.ops import blended_conv2d
+from metric_zoo.ops import blended_conv2d, choice
+from metric_zoo.ops.backends import BACKENDS
 from metric_zoo.ops.backends.triton import configs, launch
 from metric_zoo.ops.backends.triton.taps import BLEND
 
@@ -40,8 +40,8 @@ class Target:
 
 
 def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> None:
-    arguments = {**call._sampled, **call._options, **arguments}
-    tuning = (call._tuning(),) if tune else ()
+    arguments = {"s": call.samples, **call._options, **arguments}
+    tuning = (call.tuning(arguments.get("into", ())),) if tune else ()
     if tune:
         launch._tuned(kernel, name, 0)  # does triton accept it?
     blocks = configs.candidates(name)[1].kwargs if tune else {}
@@ -51,9 +51,7 @@ def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> Non
 
 
 def main() -> None:
-    backend = importlib.import_module("metric_zoo.ops.backend")
-    importlib.import_module("metric_zoo.ops.choice")._process = "triton"
-    backend._DEVICES["triton"], backend.INTERPRETED = "cpu", True
+    choice._process, BACKENDS["triton"].device = "triton", "cpu"
     launch._Call.run = compile_instead
     for capability in sys.argv[1:]:
         driver.set_active(Target(int(capability)))

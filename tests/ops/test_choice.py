@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 
 from metric_zoo import MetricZooError, nn, ops
 from metric_zoo.ops import choice
-from metric_zoo.ops.backends import torch as composed
+from metric_zoo.ops.backends import BACKENDS
 from metric_zoo.ops.backends.native import library
 
 pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
@@ -201,9 +201,9 @@ def layer():
 def ran(monkeypatch):
     """The backends whose forward pass ran, one after the other."""
     names = []
-    for name, module in (("native", library), ("torch", composed)):
-        record = lambda *a, name=name, run=module.forward: (names.append(name), run(*a))[1]  # noqa: E731
-        monkeypatch.setattr(module, "forward", record)
+    for name, backend in BACKENDS.items():
+        record = lambda *a, name=name, run=backend.forward: (names.append(name), run(*a))[1]  # noqa: E731
+        monkeypatch.setattr(backend, "forward", record)
     return names
 
 
@@ -238,12 +238,11 @@ def test_a_block_may_be_compiled(layer):
 
 def test_the_backward_pass_runs_where_the_forward_pass_did(monkeypatch):
     """Also after the block, and in another thread, as a GPU's does."""
-    triton = pytest.importorskip("metric_zoo.ops.backends.triton.launch")
+    pytest.importorskip("metric_zoo.ops.backends.triton.launch")
     ran = []
-    for module in (triton, library):
-        original = module.backward
-        record = lambda *a, m=module, o=original: (ran.append(m), o(*a))[1]  # noqa: E731
-        monkeypatch.setattr(module, "backward", record)
+    for name, backend in BACKENDS.items():
+        record = lambda *a, name=name, run=backend.backward: (ran.append(name), run(*a))[1]  # noqa: E731
+        monkeypatch.setattr(backend, "backward", record)
     x = torch.randn(1, 1, 2, 2, requires_grad=True)
     call = lambda: ops.deform_conv2d(x, torch.zeros(1, 2, 2, 2), torch.ones(1, 1, 1, 1)).sum()  # noqa: E731
     with ops.use_backend("triton"):
@@ -255,4 +254,4 @@ def test_the_backward_pass_runs_where_the_forward_pass_did(monkeypatch):
     with ops.use_backend("triton"):
         again = call()
     elsewhere(again.backward)
-    assert ran == [triton, library, triton]
+    assert ran == ["triton", "native", "triton"]

@@ -14,9 +14,11 @@ from torch import Tensor
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, grid_offsets
+from metric_zoo.ops.backends.base import Backend
 from metric_zoo.ops.bilinear import bilinear_gradients, bilinear_sample
+from metric_zoo.ops.blending import blend, multilinear
 from metric_zoo.ops.layout import memory_format
-from metric_zoo.ops.window import Window, autocasts
+from metric_zoo.ops.window import Window, autocasts, is_linear
 
 
 def sampled_conv2d(
@@ -48,7 +50,7 @@ def forward(
     sampling: str,
     window: Window,
 ) -> Tensor:
-    """`sampled_conv2d` as the fused operator calls it, for a program that was recorded on this backend."""
+    """`Backend.forward`: `sampled_conv2d` for a program that was recorded on this backend."""
     with torch.autocast(input.device.type, enabled=False):
         output = sampled_conv2d(input, weight, bias, field, mask, sampling, window)
     return output.contiguous(memory_format=memory_format(input))
@@ -64,8 +66,8 @@ def backward(
     window: Window,
     needs: tuple[bool, bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of input, weight, field and mask; None where ``needs`` says so. Offsets and positions only: within an
-    operator nothing is differentiated, and their rules are linear."""
+    """`Backend.backward`, of offsets and positions only: within an operator nothing is differentiated, and their rules
+    are linear."""
     need_input, need_weight, need_field, need_mask = needs
     if weight.numel() == 0:  # which the framework's convolution refuses
         tensors = (input, weight, field, mask)
@@ -92,9 +94,19 @@ def backward(
     return grad_image, grad_weight, _to_field(along, field, window) if need_field else None, grad_mask
 
 
+def forward_blended(
+    input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
+) -> Tensor:
+    """`Backend.forward_blended`, for a program that was recorded on another backend."""
+    places = at_least_float32(field[:, 0, 0])
+    y, x, factor = blend(multilinear(places, grid[-places.shape[1] :]), tables).unbind(2)
+    mask = factor[:, None].expand(input.shape[0], -1, -1, -1, -1)
+    return forward(input, weight, None, torch.stack((y, x), 2)[:, None], mask, "position", window)
+
+
 def linear_field(field: Tensor, sampling: str, window: Window) -> tuple[Tensor, str]:
     """The field and its sampling; of a ball the positions of its samples, found by the framework's own operations."""
-    if sampling in ("offset", "position"):
+    if is_linear(sampling):
         return field, sampling
     packed = at_least_float32(field).flatten(1, 3)
     positions = ball_samples(sampling, window.kernel_size, window.dilation).positions(RandersMetric(packed))
@@ -105,7 +117,7 @@ def sample_positions(field: Tensor, sampling: str, window: Window) -> Tensor:
     """``(B or 1, G*K, 2, Ho, Wo)``, (x, y) in pixels relative to each window's centre."""
     field = at_least_float32(field)
     field = field.expand(*field.shape[:4], *window.size)
-    if sampling not in ("offset", "position"):
+    if not is_linear(sampling):
         packed = field.flatten(1, 3)
         return ball_samples(sampling, window.kernel_size, window.dilation).positions(RandersMetric(packed))
     moved = field.expand(-1, -1, window.cells, -1, -1, -1).flip(3)
@@ -160,3 +172,16 @@ def _absolute(positions: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         )
     )
     return positions[:, :, 0] + columns, positions[:, :, 1] + rows[:, None]
+
+
+class Torch(Backend):
+    """The framework's own operations, on any device."""
+
+    name = "torch"
+    is_composed = True
+    forward = staticmethod(forward)
+    backward = staticmethod(backward)
+    forward_blended = staticmethod(forward_blended)
+
+    def differentiates(self, sampling: str) -> bool:
+        return is_linear(sampling)

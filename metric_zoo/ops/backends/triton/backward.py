@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -26,6 +28,17 @@ from metric_zoo.ops.backends.triton.taps import (
 )
 
 LARGEST = tl.constexpr(6e4)  # of float16
+
+
+class SampleGradients(NamedTuple):
+    """What flows to the samples of one call, in float32, full of zeros; None is not wanted."""
+
+    input: Any
+    """As the input, channels last."""
+    field: Any
+    """``(parts, B, G, K or 1, n, Ho, Wo)``."""
+    mask: Any
+    """``(parts, B, G, K, Ho, Wo)``."""
 
 
 @triton.jit
@@ -100,10 +113,10 @@ def sample_gradient(p, input, image, y, x, exists, channel, valid, gradient):
 
 
 @triton.jit
-def metric_gradient(p, field, table, eps, at, exists, cell, by_row, by_column):
+def metric_gradient(p, s, at, exists, cell, by_row, by_column):
     """The chain from positions to the five numbers of the metric, for one cell."""
-    x, y, u_x, u_y = load_ray(table, cell)
-    square, root, norm = unit_norm(load_metric(p, field, at, exists), u_x, u_y, eps)
+    x, y, u_x, u_y = load_ray(s, cell)
+    square, root, norm = unit_norm(load_metric(p, s, at, exists), u_x, u_y, s.eps)
     length_square = u_x * u_x + u_y * u_y
     radius = 1 / at_least(LEAST_NORM, norm)
     by_norm = -(by_row * y + by_column * x) * radius * radius
@@ -150,25 +163,61 @@ def add_to(pointer, value, exists):
 
 
 @triton.jit
+def tile_around(p, row, column, BLOCK_M: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr):
+    """The first row and column of the tile whose middle a rectangle of output pixels reads."""
+    margin_y = (TILE - (BLOCK_M // COLUMNS - 1) * p.stride_height - 1) // 2
+    margin_x = (TILE - (COLUMNS - 1) * p.stride_width - 1) // 2
+    first_y = (tl.min(row, 0) * p.stride_height + p.middle_height).to(tl.int32) - margin_y
+    first_x = (tl.min(column, 0) * p.stride_width + p.middle_width).to(tl.int32) - margin_x
+    return first_y, first_x
+
+
+@triton.jit
+def add_to_tile(tile, first_y, first_x, weight, y, x, exists, gradient, PRECISION: tl.constexpr, TILE: tl.constexpr):
+    """The tile with what its pixels get of the samples within it; and which samples reach beyond."""
+    pixel = tl.arange(0, TILE * TILE)
+    fits_y = (y >= first_y) & (y <= first_y + TILE - 1)
+    fits = fits_y & (x >= first_x) & (x <= first_x + TILE - 1)
+    # A product would spread infinity and NaN over the tile, and half precision makes them of less.
+    fits &= tl.max(tl.abs(gradient), 1) <= LARGEST
+    inner = tl.where(fits[:, None], gradient, 0.0).to(weight.dtype.element_ty)
+    shares = hats(first_y + pixel // TILE, first_x + pixel % TILE, y, x).to(weight.dtype.element_ty)
+    return tl.dot(shares, inner, tile, input_precision=PRECISION), exists & ~fits
+
+
+@triton.jit
+def store_tile(p, grad_input, image, first_y, first_x, channel, valid, tile, TILE: tl.constexpr):
+    pixel = tl.arange(0, TILE * TILE)
+    row, column = first_y + pixel // TILE, first_x + pixel % TILE
+    scatter_corner(p, grad_input, pixel * 0 + tl.min(image, 0), row, column, pixel >= 0, channel, valid, tile)
+
+
+@triton.jit
+def store_sums(pointer, step, sums, exists, RULE: tl.constexpr):
+    """Of a field that all cells share: its two or five numbers, ``step`` apart."""
+    d0, d1, d2, d3, d4 = sums
+    tl.store(pointer, d0, mask=exists)
+    tl.store(pointer + step, d1, mask=exists)
+    if RULE == BALL:
+        tl.store(pointer + 2 * step, d2, mask=exists)
+        tl.store(pointer + 3 * step, d3, mask=exists)
+        tl.store(pointer + 4 * step, d4, mask=exists)
+
+
+@triton.jit
 def backward_samples(
-    p, tuning, parts, grad, input, weight, field, mask, table, eps, grad_input, grad_field, grad_mask,
-    RULE: tl.constexpr, MASKED: tl.constexpr, DEPTHWISE: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
-    NEED_INPUT: tl.constexpr, NEED_FIELD: tl.constexpr, NEED_MASK: tl.constexpr,
+    p, tuning, parts, s, grad, input, weight, into,
+    RULE: tl.constexpr, DEPTHWISE: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """A block of pixels, one field, and every ``parts``-th block of the channels that share it.
+    """A block of pixels, one field, and every ``parts``-th block of the channels that share it; `SampleGradients`.
 
     With TILE > 0 the block is a rectangle, and what its samples hand to the tile of TILE x TILE pixels around it is
     gathered there by a product of matrices and added to memory once; only samples that reach beyond go one by one.
-
-    grad_field ``(parts, B, G, K or 1, n, Ho, Wo)`` and grad_mask ``(parts, B, G, K, Ho, Wo)`` arrive full of zeros.
     """
     fields, area = p.channels // p.per_field, p.out_height * p.out_width
-    block, group, part = (
-        tl.program_id(0) // (fields * parts),
-        tl.program_id(0) // parts % fields,
-        tl.program_id(0) % parts,
-    )
+    block, rest = tl.program_id(0) // (fields * parts), tl.program_id(0) % (fields * parts)
+    group, part = rest // parts, rest % parts
     image, row, column, exists = block_of_pixels(p, block, BLOCK_M, COLUMNS)
     at_field, at_mask = field_offset(p, image, row, column, group), mask_offset(p, image, row, column, group)
     at_grad = output_offset(p, image, row, column)
@@ -176,15 +225,10 @@ def backward_samples(
     own = ((part * p.batch + image.to(tl.int64)) * fields + group) * area
     own_mask = own * p.cells + row * p.out_width + column
     own_field = own * numbers * (1 if SHARED else p.cells) + row * p.out_width + column
-    d0 = tl.zeros((BLOCK_M,), dtype=tl.float32)
-    d1, d2, d3, d4 = d0, d0, d0, d0
+    zero = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    d0, d1, d2, d3, d4 = zero, zero, zero, zero, zero
     if TILE > 0:
-        pixel = tl.arange(0, TILE * TILE)
-        margin_y = (TILE - (BLOCK_M // COLUMNS - 1) * p.stride_height - 1) // 2
-        margin_x = (TILE - (COLUMNS - 1) * p.stride_width - 1) // 2
-        first_y = (tl.min(row, 0) * p.stride_height + p.middle_height).to(tl.int32) - margin_y
-        first_x = (tl.min(column, 0) * p.stride_width + p.middle_width).to(tl.int32) - margin_x
-        tile_row, tile_column = first_y + pixel // TILE, first_x + pixel % TILE
+        first_y, first_x = tile_around(p, row, column, BLOCK_M, COLUMNS, TILE)
     per_run = tl.cdiv(p.run, BLOCK_K)
     for step in range(part, p.per_field // p.run * per_run, parts):
         first = group * p.per_field + step // per_run * p.run
@@ -194,62 +238,45 @@ def backward_samples(
         if TILE > 0:
             tile = tl.zeros((TILE * TILE, BLOCK_K), dtype=tl.float32)
         for cell in range(p.cells):
-            y, x = position(p, field, table, eps, at_field, row, column, exists, cell, RULE)
+            y, x = position(p, s, at_field, row, column, exists, cell, RULE)
             gradient = column_gradient(
                 p, grad, weight, at_grad, exists, cell, first // p.per_group, channel, valid,
                 DEPTHWISE, PRECISION, BLOCK_M, BLOCK_K, BLOCK_O,
             )  # fmt: skip
-            if NEED_FIELD or NEED_MASK:
+            if into.field is not None or into.mask is not None:
                 by_row, by_column, by_mask = sample_gradient(p, input, image, y, x, exists, channel, valid, gradient)
-                if NEED_MASK:
-                    add_to(grad_mask + own_mask + cell * area, by_mask, exists)
-            if MASKED:
-                factor = tl.load(mask + at_mask + cell * area, mask=exists, other=0.0)
+                if into.mask is not None:
+                    add_to(into.mask + own_mask + cell * area, by_mask, exists)
+            if s.mask is not None:
+                factor = tl.load(s.mask + at_mask + cell * area, mask=exists, other=0.0)
                 gradient *= factor[:, None]
-            if NEED_FIELD:
-                if MASKED:
-                    by_row *= factor
-                    by_column *= factor
+            if into.field is not None:
+                if s.mask is not None:
+                    by_row, by_column = by_row * factor, by_column * factor
                 if RULE == BALL:
-                    e0, e1, e2, e3, e4 = metric_gradient(
-                        p, field, table, eps, at_field, exists, cell, by_row, by_column
-                    )
+                    e0, e1, e2, e3, e4 = metric_gradient(p, s, at_field, exists, cell, by_row, by_column)
                     d0, d1, d2, d3, d4 = d0 + e0, d1 + e1, d2 + e2, d3 + e3, d4 + e4
                 elif SHARED:
                     d0, d1 = d0 + by_row, d1 + by_column
                 else:
-                    add_to(grad_field + own_field + 2 * cell * area, by_row, exists)
-                    add_to(grad_field + own_field + (2 * cell + 1) * area, by_column, exists)
-            if NEED_INPUT:
+                    add_to(into.field + own_field + 2 * cell * area, by_row, exists)
+                    add_to(into.field + own_field + (2 * cell + 1) * area, by_column, exists)
+            if into.input is not None:
                 beyond = exists
                 if TILE > 0:
-                    fits_y = (y >= first_y) & (y <= first_y + TILE - 1)
-                    fits = fits_y & (x >= first_x) & (x <= first_x + TILE - 1)
-                    # A product would spread infinity and NaN over the tile, and half precision makes them of less.
-                    fits &= tl.max(tl.abs(gradient), 1) <= LARGEST
-                    inner = tl.where(fits[:, None], gradient, 0.0).to(weight.dtype.element_ty)
-                    shares = hats(tile_row, tile_column, y, x).to(weight.dtype.element_ty)
-                    tile = tl.dot(shares, inner, tile, input_precision=PRECISION)
-                    beyond = exists & ~fits
+                    tile, beyond = add_to_tile(tile, first_y, first_x, weight, y, x, exists, gradient, PRECISION, TILE)
                 if tl.max(beyond.to(tl.int32), 0) > 0:
-                    scatter(p, grad_input, image, y, x, beyond, channel, valid, gradient)
-        if NEED_INPUT and TILE > 0:
-            tile_image = pixel * 0 + tl.min(image, 0)
-            scatter_corner(p, grad_input, tile_image, tile_row, tile_column, pixel >= 0, channel, valid, tile)
-    if NEED_FIELD:
-        if RULE == BALL or SHARED:
-            tl.store(grad_field + own_field, d0, mask=exists)
-            tl.store(grad_field + own_field + area, d1, mask=exists)
-        if RULE == BALL:
-            tl.store(grad_field + own_field + 2 * area, d2, mask=exists)
-            tl.store(grad_field + own_field + 3 * area, d3, mask=exists)
-            tl.store(grad_field + own_field + 4 * area, d4, mask=exists)
+                    scatter(p, into.input, image, y, x, beyond, channel, valid, gradient)
+        if into.input is not None and TILE > 0:
+            store_tile(p, into.input, image, first_y, first_x, channel, valid, tile, TILE)
+    if into.field is not None and (RULE == BALL or SHARED):
+        store_sums(into.field + own_field, area, (d0, d1, d2, d3, d4), exists, RULE)
 
 
 @triton.jit
 def backward_input_owned(
-    p, grad, weight, field, mask, table, eps, grad_input,
-    RULE: tl.constexpr, MASKED: tl.constexpr, DEPTHWISE: tl.constexpr, PRECISION: tl.constexpr,
+    p, s, grad, weight, grad_input,
+    RULE: tl.constexpr, DEPTHWISE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the input without atomic additions, hence repeatable: a program owns TILE x TILE pixels and a
@@ -273,16 +300,16 @@ def backward_input_owned(
         image, row, column, exists = block_of_pixels(p, tile_image * blocks + block, BLOCK_M, COLUMNS)
         at_field, at_mask = field_offset(p, image, row, column, group), mask_offset(p, image, row, column, group)
         for cell in range(p.cells):
-            y, x = position(p, field, table, eps, at_field, row, column, exists, cell, RULE)
+            y, x = position(p, s, at_field, row, column, exists, cell, RULE)
             hit = exists & (y > first_y - 1) & (y < first_y + TILE) & (x > first_x - 1) & (x < first_x + TILE)
             if tl.max(hit.to(tl.int32), 0) > 0:
                 gradient = column_gradient(
                     p, grad, weight, output_offset(p, image, row, column), hit, cell, first // p.per_group, channel,
                     valid, DEPTHWISE, PRECISION, BLOCK_M, BLOCK_K, BLOCK_O,
                 )  # fmt: skip
-                if MASKED:
+                if s.mask is not None:
                     at = at_mask + cell * p.out_height * p.out_width
-                    gradient *= tl.load(mask + at, mask=hit, other=0.0)[:, None]
+                    gradient *= tl.load(s.mask + at, mask=hit, other=0.0)[:, None]
                 tile = tl.dot(hats(tile_row, tile_column, y, x), gradient, tile, input_precision=PRECISION)
     at = image_offset(p, pixel * 0 + tile_image, tile_row, tile_column)[:, None] + channel[None, :]
     owns = is_inside(p, tile_row, tile_column)[:, None] & valid[None, :]
@@ -291,8 +318,8 @@ def backward_input_owned(
 
 @triton.jit
 def backward_weight_dense(
-    p, tuning, splits, grad, input, field, mask, table, eps, grad_weight,
-    RULE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    p, tuning, splits, s, grad, input, grad_weight,
+    RULE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One cell, a block of input and one of output channels, over every ``splits``-th block of pixels, into
@@ -314,10 +341,8 @@ def backward_weight_dense(
     sums = tl.zeros((BLOCK_K, BLOCK_N), dtype=tl.float32)
     for block in range(split_number, tl.cdiv(p.batch * p.out_height * p.out_width, BLOCK_M), splits):
         image, row, column, exists = block_of_pixels(p, block, BLOCK_M, 0)
-        values = sample(
-            p, input, field, mask, table, eps, image, row, column, exists,
-            first // p.per_field, cell, channel, valid, RULE, MASKED,
-        )  # fmt: skip
+        field_group = first // p.per_field
+        values = sample(p, s, input, image, row, column, exists, field_group, cell, channel, valid, RULE)
         at = output_offset(p, image, row, column)[:, None] + out[None, :] * p.out_channel
         upstream = tl.load(grad + at, mask=exists[:, None] & valid_out[None, :], other=0.0)
         sums = tl.dot(tl.trans(values.to(upstream.dtype)), upstream, sums, input_precision=PRECISION)
@@ -329,8 +354,8 @@ def backward_weight_dense(
 
 @triton.jit
 def backward_weight_depthwise(
-    p, tuning, splits, grad, input, field, mask, table, eps, grad_weight,
-    RULE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    p, tuning, splits, s, grad, input, grad_weight,
+    RULE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One cell and a block of output channels, over every ``splits``-th block of pixels, into ``(splits, O, K)``."""
     per_field = p.per_field * p.outputs
@@ -344,10 +369,7 @@ def backward_weight_depthwise(
     sums = tl.zeros((BLOCK_N,), dtype=tl.float32)
     for block in range(split_number, tl.cdiv(p.batch * p.out_height * p.out_width, BLOCK_M), splits):
         image, row, column, exists = block_of_pixels(p, block, BLOCK_M, 0)
-        values = sample(
-            p, input, field, mask, table, eps, image, row, column, exists,
-            group, cell, out // p.outputs, valid, RULE, MASKED,
-        )  # fmt: skip
+        values = sample(p, s, input, image, row, column, exists, group, cell, out // p.outputs, valid, RULE)
         at = output_offset(p, image, row, column)[:, None] + out[None, :] * p.out_channel
         upstream = tl.load(grad + at, mask=exists[:, None] & valid[None, :], other=0.0)
         sums += tl.sum(values * upstream.to(tl.float32), 0)

@@ -9,8 +9,8 @@ from metric_zoo.ops.backends.triton.taps import block_of_pixels, output_offset, 
 
 
 @triton.jit
-def store_output(p, output, bias, sums, image, row, column, exists, channel, valid, BIASED: tl.constexpr):
-    if BIASED:
+def store_output(p, output, bias, sums, image, row, column, exists, channel, valid):
+    if bias is not None:
         sums += tl.load(bias + channel, mask=valid, other=0.0).to(tl.float32)[None, :]
     at = output_offset(p, image, row, column)[:, None] + channel[None, :] * p.out_channel
     tl.store(output + at, sums.to(output.dtype.element_ty), mask=exists[:, None] & valid[None, :])
@@ -18,8 +18,8 @@ def store_output(p, output, bias, sums, image, row, column, exists, channel, val
 
 @triton.jit
 def forward_dense(
-    p, tuning, input, weight, bias, field, mask, table, eps, output,
-    RULE: tl.constexpr, MASKED: tl.constexpr, BIASED: tl.constexpr, PRECISION: tl.constexpr,
+    p, tuning, s, input, weight, bias, output,
+    RULE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """A block of pixels times one of output channels; neighbouring programs read the same pixels."""
@@ -42,20 +42,18 @@ def forward_dense(
         valid = own < p.run
         own += first
         channel = group * p.per_group + own
-        values = sample(
-            p, input, field, mask, table, eps, image, row, column, exists,
-            (group * p.per_group + first) // p.per_field, cell, channel, valid, RULE, MASKED,
-        )  # fmt: skip
+        field_group = (group * p.per_group + first) // p.per_field
+        values = sample(p, s, input, image, row, column, exists, field_group, cell, channel, valid, RULE)
         at = out[None, :] * (p.cells * p.per_group) + (cell * p.per_group + own)[:, None]
         weights = tl.load(weight + at, mask=valid[:, None] & valid_out[None, :], other=0.0)
         sums = tl.dot(values.to(weights.dtype), weights, sums, input_precision=PRECISION)
-    store_output(p, output, bias, sums, image, row, column, exists, out, valid_out, BIASED)
+    store_output(p, output, bias, sums, image, row, column, exists, out, valid_out)
 
 
 @triton.jit
 def forward_depthwise(
-    p, tuning, input, weight, bias, field, mask, table, eps, output,
-    RULE: tl.constexpr, MASKED: tl.constexpr, BIASED: tl.constexpr, PRECISION: tl.constexpr,
+    p, tuning, s, input, weight, bias, output,
+    RULE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """A block of pixels and one of output channels, all of which share a field."""
@@ -69,10 +67,7 @@ def forward_depthwise(
     out += group * per_field
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for cell in range(p.cells):
-        values = sample(
-            p, input, field, mask, table, eps, image, row, column, exists,
-            group, cell, out // p.outputs, valid, RULE, MASKED,
-        )  # fmt: skip
+        values = sample(p, s, input, image, row, column, exists, group, cell, out // p.outputs, valid, RULE)
         weights = tl.load(weight + out * p.cells + cell, mask=valid, other=0.0).to(tl.float32)
         sums += values * weights[None, :]
-    store_output(p, output, bias, sums, image, row, column, exists, out, valid, BIASED)
+    store_output(p, output, bias, sums, image, row, column, exists, out, valid)

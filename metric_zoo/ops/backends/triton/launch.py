@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -14,17 +14,16 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
-from metric_zoo.ops.backends.triton import INTERPRETED, configs
+from metric_zoo.ops.backends.triton import DTYPES, INTERPRETED, configs
 from metric_zoo.ops.backends.triton import backward as backward_kernels
 from metric_zoo.ops.backends.triton import forward as forward_kernels
-from metric_zoo.ops.backends.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem
+from metric_zoo.ops.backends.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem, Samples
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
 from metric_zoo.ops.window import Window
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _RULES = {"offset": OFFSET.value, "position": POSITION.value, "blend": BLEND.value}
 _MAX_INDEX = 2**31
-_KEYS = ("tuning", "RULE", "MASKED", "SHARED", "PRECISION", "NEED_INPUT", "NEED_FIELD", "NEED_MASK")
+_KEYS = ("tuning", "RULE", "SHARED", "PRECISION")
 """Arguments that the best blocks depend on, beside the dtypes."""
 # Partial sums of the weight's gradient take at most so many numbers, or 1 per weight.
 _MAX_PARTIAL = 1 << 24
@@ -41,7 +40,7 @@ def forward(
     tables: Tensor | None = None,
     grid: tuple[int, int] = (0, 0),
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.dispatch.sampled` in float32, bfloat16 or float16; field and mask in float32.
+    """`Backend.forward` in float32, bfloat16 or float16; field and mask in float32.
 
     ``tables`` and ``grid`` are those of `forward_blended`, where ``sampling`` is ``"blend"``.
 
@@ -62,7 +61,6 @@ def forward(
         weight=call.weight,
         bias=None if bias is None else bias.contiguous(),
         output=output,
-        BIASED=bias is not None,
     )
     return output
 
@@ -70,8 +68,7 @@ def forward(
 def forward_blended(
     input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
 ) -> Tensor:
-    """The operator of `metric_zoo.ops.blended`; the arguments are those of `metric_zoo.ops.backends.native.library`,
-    in float32 but for the input and the weight.
+    """`Backend.forward_blended`, in float32 but for the input and the weight.
 
     Raises:
         MetricZooError: as `forward`.
@@ -89,7 +86,7 @@ def backward(
     window: Window,
     needs: tuple[bool, bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of input, weight, field and mask; None where ``needs`` says so.
+    """`Backend.backward`.
 
     Under `torch.use_deterministic_algorithms` every one is repeatable bit by bit; else the input's is summed in no
     fixed order.
@@ -124,37 +121,33 @@ class _Call:
         self._pixels = like_output[:, 0].numel()
         table, eps = _table(sampling, window.kernel_size, window.dilation, input.device)
         mask = None if mask is None else mask.contiguous()
-        self._sampled = {
-            "field": field.contiguous(),
-            "mask": mask,
-            "table": table if tables is None else tables,
-            "eps": eps,
-        }
+        self.samples = Samples(field.contiguous(), mask, table if tables is None else tables, eps)
         allows_tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"
         precision = "tf32" if allows_tf32 and input.dtype == torch.float32 else "ieee"
         self._options = {
             "RULE": _RULES.get(sampling, BALL.value),
-            "MASKED": mask is not None,
             "PRECISION": precision,
         }
 
     def run(self, kernel, name: str, programs, tune: bool = True, **arguments) -> None:
         """Launch on ``programs(blocks)`` programs, with the blocks that are fastest on this GPU."""
-        arguments = {**self._sampled, **self._options, **arguments}
+        arguments = {**self._options, **arguments}
+        tuning = self.tuning(arguments.get("into", ()))
         with torch.cuda.device_of(self.input):
             if not tune:
-                kernel[lambda blocks: (programs(blocks),)](self.problem, **arguments)
+                kernel[lambda blocks: (programs(blocks),)](self.problem, s=self.samples, **arguments)
             elif _measures():
                 tuned = _tuned(kernel, name, self.input.device.index)
-                tuned[lambda blocks: (programs(blocks),)](self.problem, self._tuning(), **arguments)
+                tuned[lambda blocks: (programs(blocks),)](self.problem, tuning, s=self.samples, **arguments)
             else:
                 blocks = (_chooser or configs.fixed)(name)
-                kernel[(programs(blocks),)](self.problem, self._tuning(), **arguments, **blocks)
+                kernel[(programs(blocks),)](self.problem, tuning, s=self.samples, **arguments, **blocks)
 
-    def _tuning(self) -> tuple[int, ...]:
-        """What decides on the best blocks: all but the exact number of pixels."""
+    def tuning(self, into: Sequence[Tensor | None]) -> tuple[int, ...]:
+        """What decides on the best blocks: all but the exact number of pixels; and which gradients are wanted."""
         p = self.problem
-        return (self._pixels.bit_length(), p.channels, p.per_group, p.run, p.outputs, p.cells)
+        given = (self.samples.mask is not None, *(gradient is not None for gradient in into))
+        return (self._pixels.bit_length(), p.channels, p.per_group, p.run, p.outputs, p.cells, *map(int, given))
 
     def blocks_of_pixels(self, blocks: configs.Blocks) -> int:
         """With COLUMNS, rectangles that lie in one image each."""
@@ -192,14 +185,9 @@ class _Call:
             grad=grad,
             input=self.input,
             weight=self.weight,
-            grad_input=grad_input,
-            grad_field=grad_field,
-            grad_mask=grad_mask,
+            into=backward_kernels.SampleGradients(grad_input, grad_field, grad_mask),
             DEPTHWISE=self.depthwise,
             SHARED=p.field_cell == 0,
-            NEED_INPUT=need_input,
-            NEED_FIELD=need_field,
-            NEED_MASK=need_mask,
         )
         return (
             None if grad_input is None else self._as_input(grad_input),
@@ -362,9 +350,9 @@ def _tuned(kernel: Any, name: str, device: int | None) -> Any:
     """
 
     def clear(arguments: dict[str, Any], reset_only: bool = False) -> None:
-        for gradient in ("grad_input", "grad_field", "grad_mask"):
-            if arguments.get(gradient) is not None:
-                arguments[gradient].zero_()
+        for gradient in arguments.get("into", ()):
+            if gradient is not None:
+                gradient.zero_()
 
     tune = triton.autotune(
         configs.candidates(name),

@@ -5,7 +5,7 @@ The formulas are those of native/csrc/taps.h. Sizes count elements, strides too.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -57,6 +57,18 @@ class Problem(NamedTuple):
     out_pixel: int
 
 
+class Samples(NamedTuple):
+    """What the samples of one call follow from; a kernel is compiled for what is None."""
+
+    field: Any
+    """As of `metric_zoo.ops.dispatch.sampled`, or places on the grid of tables."""
+    mask: Any
+    table: Any
+    """Of a ball's rays (cells, 4), or those that are blended (tables, cells, 3)."""
+    eps: float
+    """Added to the norm of a ball."""
+
+
 @triton.jit
 def block_of_pixels(p, block, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
     """Image, row and column of every output pixel of a block, and whether it exists: in reading order, or, where
@@ -99,14 +111,14 @@ def mask_offset(p, image, row, column, group):
 
 
 @triton.jit
-def load_metric(p, field, at, exists):
+def load_metric(p, s, at, exists):
     """The five numbers of a packed metric; the Euclidean one where there is no pixel."""
     step = p.field_component
-    m11 = tl.load(field + at, mask=exists, other=1.0)
-    m12 = tl.load(field + at + step, mask=exists, other=0.0)
-    m22 = tl.load(field + at + 2 * step, mask=exists, other=1.0)
-    drift_x = tl.load(field + at + 3 * step, mask=exists, other=0.0)
-    drift_y = tl.load(field + at + 4 * step, mask=exists, other=0.0)
+    m11 = tl.load(s.field + at, mask=exists, other=1.0)
+    m12 = tl.load(s.field + at + step, mask=exists, other=0.0)
+    m22 = tl.load(s.field + at + 2 * step, mask=exists, other=1.0)
+    drift_x = tl.load(s.field + at + 3 * step, mask=exists, other=0.0)
+    drift_y = tl.load(s.field + at + 4 * step, mask=exists, other=0.0)
     return m11, m12, m22, drift_x, drift_y
 
 
@@ -129,16 +141,16 @@ def unit_norm(metric, u_x, u_y, eps):
 
 
 @triton.jit
-def load_ray(table, cell):
+def load_ray(s, cell):
     """Displacement and direction of a cell, (x, y) each."""
-    row = table + 4 * cell
+    row = s.table + 4 * cell
     return tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
 
 
 @triton.jit
-def place_on_axis(p, field, at, exists, tables):
+def place_on_axis(s, at, exists, tables):
     """The table before a pixel's coordinate on one axis, and the part of a step beyond it; NaN stays in the part."""
-    place = tl.load(field + at, mask=exists, other=0.0)
+    place = tl.load(s.field + at, mask=exists, other=0.0)
     place = tl.where(place < 0, 0.0, place)
     place = tl.where(place > tables - 1, tables - 1.0, place)
     before = tl.where(place == place, tl.floor(place), 0.0).to(tl.int32)
@@ -147,46 +159,46 @@ def place_on_axis(p, field, at, exists, tables):
 
 
 @triton.jit
-def load_table(p, table, point, cell, component, weight):
+def load_table(p, s, point, cell, component, weight):
     """One number of a cell in the table of every pixel, times its weight. A table of weight 0 is not read."""
     at = (point * p.cells + cell) * 3 + component
-    return weight * tl.load(table + at, mask=weight != 0, other=0.0)
+    return weight * tl.load(s.table + at, mask=weight != 0, other=0.0)
 
 
 @triton.jit
-def blended(p, field, table, at, exists, cell, component):
+def blended(p, s, at, exists, cell, component):
     """Row (0), column (1) or factor (2) of one cell's samples, interpolated between the tables around every pixel."""
     if p.tables_down > 1:
-        down, part_down = place_on_axis(p, field, at, exists, p.tables_down)
-        across, part_across = place_on_axis(p, field, at + p.field_component, exists, p.tables_across)
+        down, part_down = place_on_axis(s, at, exists, p.tables_down)
+        across, part_across = place_on_axis(s, at + p.field_component, exists, p.tables_across)
         first = down * p.tables_across + across
         below = first + p.tables_across
-        value = load_table(p, table, first, cell, component, (1 - part_down) * (1 - part_across))
-        value += load_table(p, table, first + 1, cell, component, (1 - part_down) * part_across)
-        value += load_table(p, table, below, cell, component, part_down * (1 - part_across))
-        value += load_table(p, table, below + 1, cell, component, part_down * part_across)
+        value = load_table(p, s, first, cell, component, (1 - part_down) * (1 - part_across))
+        value += load_table(p, s, first + 1, cell, component, (1 - part_down) * part_across)
+        value += load_table(p, s, below, cell, component, part_down * (1 - part_across))
+        value += load_table(p, s, below + 1, cell, component, part_down * part_across)
     else:
-        first, part = place_on_axis(p, field, at, exists, p.tables_across)
-        value = load_table(p, table, first, cell, component, 1 - part)
-        value += load_table(p, table, first + 1, cell, component, part)
+        first, part = place_on_axis(s, at, exists, p.tables_across)
+        value = load_table(p, s, first, cell, component, 1 - part)
+        value += load_table(p, s, first + 1, cell, component, part)
     return value
 
 
 @triton.jit
-def position(p, field, table, eps, at, row, column, exists, cell, RULE: tl.constexpr):
+def position(p, s, at, row, column, exists, cell, RULE: tl.constexpr):
     """Row and column in the image of one cell's samples, one for every pixel of a block."""
     if RULE == BALL:
-        x, y, u_x, u_y = load_ray(table, cell)
-        _, _, norm = unit_norm(load_metric(p, field, at, exists), u_x, u_y, eps)
+        x, y, u_x, u_y = load_ray(s, cell)
+        _, _, norm = unit_norm(load_metric(p, s, at, exists), u_x, u_y, s.eps)
         radius = tl.div_rn(1.0, at_least(LEAST_NORM, norm))
         y, x = y * radius, x * radius
     elif RULE == BLEND:
-        y = blended(p, field, table, at, exists, cell, 0)
-        x = blended(p, field, table, at, exists, cell, 1)
+        y = blended(p, s, at, exists, cell, 0)
+        x = blended(p, s, at, exists, cell, 1)
     else:
         own = at + cell * p.field_cell
-        y = tl.load(field + own, mask=exists, other=0.0)
-        x = tl.load(field + own + p.field_component, mask=exists, other=0.0)
+        y = tl.load(s.field + own, mask=exists, other=0.0)
+        x = tl.load(s.field + own + p.field_component, mask=exists, other=0.0)
     centre_y, centre_x = row * p.stride_height + p.middle_height, column * p.stride_width + p.middle_width
     if RULE == OFFSET:
         kernel_height = p.cells // p.kernel_width
@@ -240,17 +252,14 @@ def gather(p, input, image, y, x, exists, channel, valid):
 
 
 @triton.jit
-def sample(
-    p, input, field, mask, table, eps, image, row, column, exists, group, cell, channel, valid,
-    RULE: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
+def sample(p, s, input, image, row, column, exists, group, cell, channel, valid, RULE: tl.constexpr):
     """Samples of one cell, (pixels, channels), times their mask."""
     at = field_offset(p, image, row, column, group)
-    y, x = position(p, field, table, eps, at, row, column, exists, cell, RULE)
+    y, x = position(p, s, at, row, column, exists, cell, RULE)
     value = gather(p, input, image, y, x, exists, channel, valid)
     if RULE == BLEND:
-        value *= blended(p, field, table, at, exists, cell, 2)[:, None]
-    if MASKED:
+        value *= blended(p, s, at, exists, cell, 2)[:, None]
+    if s.mask is not None:
         at = mask_offset(p, image, row, column, group) + cell * p.out_height * p.out_width
-        value *= tl.load(mask + at, mask=exists, other=0.0)[:, None]
+        value *= tl.load(s.mask + at, mask=exists, other=0.0)[:, None]
     return value

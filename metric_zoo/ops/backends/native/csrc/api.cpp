@@ -1,7 +1,8 @@
-// The C interface that library.py calls.
+// The C interface, mirrored in library.py.
 #include <new>
 
 #include "kernels.h"
+#include "layout.h"
 #include "passes.h"
 #include "transpose.h"
 
@@ -62,4 +63,6 @@ EXPORT void metric_zoo_transpose_float64(const double* from, double* to, int64_t
 }
 // Use at most this instruction set (-1: leave it); returns the one in use: 0 baseline, 1 AVX2, 2 AVX-512.
 EXPORT int metric_zoo_limit_isa(int most) { return metric_zoo::limit_isa(most); }
-EXPORT int metric_zoo_interface() { return 3; }
+EXPORT int metric_zoo_interface() { return 4; }
+// Lines as structs.py makes them of its own structures: "Problem 256", "Problem.height 8".
+EXPORT const char* metric_zoo_layout() { return metric_zoo::layout(); }

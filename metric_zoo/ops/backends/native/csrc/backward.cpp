@@ -1,14 +1,15 @@
-// Every thread owns a contiguous run of blocks, so that no gradient needs atomics and a sum's order depends on the number
-// of threads alone. What threads share (the weight, one image between two threads, a shared field) each sums for itself;
-// the sums are added in the threads' order.
+// Every thread owns a contiguous run of blocks, so that no gradient needs atomics and a sum's order depends on the
+// number of threads alone. What threads share (the weight, one image between two threads, a shared field) each sums for
+// itself; the sums are added in the threads' order.
 #include "passes.h"
 
 #include <algorithm>
 #include <atomic>
 #include <memory>
 
-#include "plan.h"
 #include "transpose.h"
+#include "weights.h"
+#include "workspace.h"
 
 namespace metric_zoo {
 
@@ -183,8 +184,7 @@ void store_mask_gradient(const Problem& p, Tile tile, int64_t group, int64_t lan
 }
 
 template <class T>
-void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field,
-                   double* grad_tables) {
+void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight, T* grad_field, double* grad_tables) {
   const Problem& p = call.p;
   const Tensors<T>& t = call.t;
   const int64_t lanes = call.table.lanes;

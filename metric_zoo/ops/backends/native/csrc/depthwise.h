@@ -32,7 +32,7 @@ inline int64_t strips(int64_t first, const Problem& p, const Slice& s, const T* 
   constexpr int64_t width = V * L;
   for (; first + width <= s.channels(); first += width)
     strip<T, L, V>(p.cells(), image + s.channel + first, p.channels, t, n, zero, weights + first, s.channels(),
-                    out + first);
+                   out + first);
   return first;
 }
 
@@ -49,8 +49,8 @@ void depthwise(const Problem& p, const Slice& s, const T* image, const Taps<T>& 
 
 template <class T>
 void depthwise_backward(const Problem& p, const Slice& s, const T* image, const Taps<T>& t, int64_t lanes,
-                        int64_t count, const Lines<T>& lines, const T* weights, const T* grad, Rows<T>& rows,
-                        T* sample, T* grad_weights, const SampleGradients<T>& g) {
+                        int64_t count, const Lines<T>& lines, const T* weights, const T* grad, Rows<T>& rows, T* sample,
+                        T* grad_weights, const SampleGradients<T>& g) {
   const int64_t cells = p.cells(), channels = s.channels();
   for (int64_t n = 0; n < count; ++n) {
     const T* __restrict upstream = grad + n * p.channels + s.channel;

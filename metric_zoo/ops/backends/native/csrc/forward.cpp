@@ -3,8 +3,10 @@
 
 #include <algorithm>
 
-#include "plan.h"
+#include "threads.h"
 #include "transpose.h"
+#include "weights.h"
+#include "workspace.h"
 
 namespace metric_zoo {
 

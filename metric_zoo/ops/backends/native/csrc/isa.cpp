@@ -5,10 +5,19 @@
 
 namespace metric_zoo {
 
-namespace baseline { template <class T> const Kernels<T>& get(); }
+namespace baseline {
+template <class T>
+const Kernels<T>& get();
+}
 #if defined(__x86_64__)
-namespace avx2 { template <class T> const Kernels<T>& get(); }
-namespace avx512 { template <class T> const Kernels<T>& get(); }
+namespace avx2 {
+template <class T>
+const Kernels<T>& get();
+}
+namespace avx512 {
+template <class T>
+const Kernels<T>& get();
+}
 #endif
 
 static int best() {

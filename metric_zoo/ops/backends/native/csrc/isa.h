@@ -29,7 +29,9 @@ const Kernels<T> table = {ROWS,
                           add_shifted<T>};
 
 template <class T>
-const Kernels<T>& get() { return table<T>; }
+const Kernels<T>& get() {
+  return table<T>;
+}
 template const Kernels<float>& get<float>();
 template const Kernels<double>& get<double>();
 

@@ -20,28 +20,28 @@ struct Slice {
 template <class T>
 struct Table {
   int64_t lanes;
-  T *y, *x;               // the grid (offset rule) or the displacement (ball rule)
-  T *xx, *xy, *yy;        // of the direction: x^2, 2xy, y^2
+  T *y, *x;         // the grid (offset rule) or the displacement (ball rule)
+  T *xx, *xy, *yy;  // of the direction: x^2, 2xy, y^2
   T *square, *unit_y, *unit_x;
   T eps;
-  T* blended;             // the blend rule's tables: (tables, 3, lanes) of y, x, mask
-  T* boxes;               // (tables, 4): least and largest y, then x, of what lies between a table and the next ones
+  T* blended;  // the blend rule's tables: (tables, 3, lanes) of y, x, mask
+  T* boxes;    // (tables, 4): least and largest y, then x, of what lies between a table and the next ones
 };
 
 // Where the samples of a tile of pixels read: arrays of (pixels, lanes).
 template <class T>
 struct Taps {
-  T *w00, *w01, *w10, *w11;           // bilinear weights: first row, then column
-  int32_t *i00, *i01, *i10, *i11;     // pixels of the image; -1 is outside (or, in the forward pass, of weight 0)
-  T *fy, *fx;                         // fractions, and
-  int32_t *y, *x;                     // the upper left corner: of the backward pass alone
-  T* mask;                            // null without one
+  T *w00, *w01, *w10, *w11;        // bilinear weights: first row, then column
+  int32_t *i00, *i01, *i10, *i11;  // pixels of the image; -1 is outside (or, in the forward pass, of weight 0)
+  T *fy, *fx;                      // fractions, and
+  int32_t *y, *x;                  // the upper left corner: of the backward pass alone
+  T* mask;                         // null without one
 };
 
 // Rows of one image's gradient. A thread that shares the image with others has its own, made when first met.
 template <class T>
 struct Rows {
-  T** row;  // null: this gradient is not wanted
+  T** row;   // null: this gradient is not wanted
   T* image;  // all rows, where they lie one after the other; those of an image of one channel always do
   T* (*make)(Rows&, int64_t y);
   void* context;
@@ -55,9 +55,9 @@ struct Tile {
 // Buffers of one thread that kernels need besides their arguments.
 template <class T>
 struct Lines {
-  T* zero;     // `channels` zeros, what a corner outside reads
-  T* dump;     // what a corner outside receives
-  T* y;        // positions of a tile's samples: arrays of (pixels, lanes)
+  T* zero;  // `channels` zeros, what a corner outside reads
+  T* dump;  // what a corner outside receives
+  T* y;     // positions of a tile's samples: arrays of (pixels, lanes)
   T* x;
 };
 
@@ -88,8 +88,8 @@ struct Kernels {
                   const Lines<T>&, Rows<T>&, T* columns, const SampleGradients<T>&);
   void (*field_gradient)(const Problem&, const Table<T>&, const T* field, int64_t group, Tile,
                          const SampleGradients<T>&, T* grad_field);
-  // Of the blend rule: through the places on the grid, and through the tables, laid out as in Table; null is not wanted.
-  // The latter are sums over a whole image, for which floats are too coarse.
+  // Of the blend rule: through the places on the grid, and through the tables, laid out as in Table; null is not
+  // wanted. The latter are sums over a whole image, for which floats are too coarse.
   void (*blend_gradient)(const Problem&, const Table<T>&, const T* field, Tile, const SampleGradients<T>&,
                          T* grad_field, double* grad_tables);
   // c (m, n) += a (m, k) b, with b in packed panels of (k, columns).
@@ -104,9 +104,9 @@ struct Kernels {
   // One output channel per input channel: weights (cells, channels), output and gradient in rows of `channels`.
   void (*depthwise)(const Problem&, const Slice&, const T* image, const Taps<T>&, int64_t lanes, int64_t count,
                     const Lines<T>&, const T* weights, T* out);
-  void (*depthwise_backward)(const Problem&, const Slice&, const T* image, const Taps<T>&, int64_t lanes,
-                             int64_t count, const Lines<T>&, const T* weights, const T* grad, Rows<T>&, T* sample,
-                             T* grad_weights, const SampleGradients<T>&);
+  void (*depthwise_backward)(const Problem&, const Slice&, const T* image, const Taps<T>&, int64_t lanes, int64_t count,
+                             const Lines<T>&, const T* weights, const T* grad, Rows<T>&, T* sample, T* grad_weights,
+                             const SampleGradients<T>&);
   // Of the blend rule, for an image of one channel: everything at once.
   void (*blend_pixels)(const Problem&, const Table<T>&, const T* field, Tile, const T* image, const Lines<T>&,
                        const Taps<T>&, T* out);

@@ -1,58 +1,18 @@
-// How a call is cut: channels into slices, pixels into blocks, weights into the order in which they are read.
+// How a call is cut: channels into slices, pixels into blocks.
 #pragma once
-#include <cstdlib>
-#include <new>
-#include <utility>
 #include <vector>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 #include "kernels.h"
 
 namespace metric_zoo {
-
-inline int this_thread() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-// Memory for vectors: aligned, not initialised, freed with its owner.
-template <class T>
-class Buffer {
- public:
-  Buffer() = default;
-  explicit Buffer(int64_t size, bool zeros = false) : size_(size) {
-    const size_t bytes = (size_t(size > 0 ? size : 1) * sizeof(T) + 63) / 64 * 64;
-    // calloc hands out pages that are zero already, so that rows nobody touches cost nothing.
-    data_ = static_cast<T*>(zeros ? std::calloc(bytes, 1) : std::aligned_alloc(64, bytes));
-    if (!data_) throw std::bad_alloc();
-  }
-  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr; }
-  Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
-  }
-  ~Buffer() { std::free(data_); }
-  T* get() const { return data_; }
-  int64_t size() const { return size_; }
-
- private:
-  T* data_ = nullptr;
-  int64_t size_ = 0;
-};
 
 struct Piece : Slice {
   int64_t packed;  // where its weights begin in a packed copy
   int64_t plain;   // and where its weight gradients do, (groups, outputs, cells, per_group)
 };
 
-// Pixels of the output, counted through all images: [begin, begin + count). As one product multiplies them, small images
-// share a block.
+// Pixels of the output, counted through all images: [begin, begin + count). As one product multiplies them, small
+// images share a block.
 struct Block {
   int64_t begin, count;
 };
@@ -83,44 +43,12 @@ struct Plan {
   int64_t row(const Problem& p, const Slice& s) const { return p.cells() * s.channels(); }
 };
 
-template <class T>
-Buffer<T> pack_weights(const Problem&, const Kernels<T>&, const Plan<T>&, Pass, const T* weight);
+constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-// The weight gradients of all threads, added in order, in the layout of the weight.
+// Cells of a kernel, up to whole vectors.
 template <class T>
-void unpack_weights(const Problem&, const Plan<T>&, const std::vector<Buffer<T>>& parts, T* grad_weight);
-
-template <class T>
-struct Constants {
-  Buffer<T> memory;
-  Table<T> table;
-  Constants(const Problem&, const Kernels<T>&, const Tensors<T>&);
-};
-
-// The arguments, with a zero for the first pixel of images that have none: where vectors are read by their indices, lanes
-// whose corner lies outside read the first pixel and drop it.
-template <class T>
-Tensors<T> readable(const Problem& p, Tensors<T> t) {
-  static const T nothing = T(0);
-  if (p.height * p.width * p.channels == 0) t.input = &nothing;
-  return t;
+int64_t lanes_of(const Problem& p, const Kernels<T>& k) {
+  return round_up(p.cells(), k.columns / 2);
 }
-
-template <class T>
-bool masked(const Problem& p, const Tensors<T>& t) { return t.mask || p.rule == kBlend; }
-
-// What one thread needs for a block.
-template <class T>
-struct Workspace {
-  Buffer<T> numbers;
-  Buffer<int32_t> indices;
-  Lines<T> lines;
-  Taps<T> taps;
-  SampleGradients<T> gradients;
-  T *columns, *pixels, *panel;  // samples of the block; its outputs (or their gradients) in rows; one panel
-  Workspace(const Problem&, const Kernels<T>&, const Plan<T>&, int64_t lanes, bool masked, Pass);
-  Taps<T> taps_from(int64_t site) const;
-  SampleGradients<T> gradients_from(int64_t site) const;
-};
 
 }  // namespace metric_zoo

@@ -1,4 +1,4 @@
-// What one call computes: sizes, strides and pointers. Mirrored field by field in library.py.
+// What one call computes: sizes, strides and pointers. Mirrored field by field in structs.py.
 #pragma once
 #include <cstdint>
 
@@ -8,8 +8,8 @@ enum Rule : int64_t {
   kOffset = 0,    // y_i = grid_i + field_i
   kPosition = 1,  // y_i = field_i
   kBall = 2,      // y_i = a_i / F(u_i), F the norm that the field holds
-  kBlend = 3,     // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. The masks
-                  // are the weights: `weight` holds ones.
+  kBlend = 3,  // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. The masks
+               // are the weights: `weight` holds ones.
 };
 
 // out[b,o,p] = bias[o] + sum_{c,i} weight[o,c,i] mask_i(p) input[b,c](centre(p) + y_i(p)), bilinear, zero outside.
@@ -22,9 +22,9 @@ struct Problem {
   int64_t rule;
   // Elements from one to the next; 0 where all share one. Of the field, and of its gradient.
   int64_t field_batch, field_group, field_cell, field_component, field_row, field_column;
-  int64_t out_channel, out_pixel;                       // of the output and its gradient
-  int64_t weight_out, weight_channel, weight_cell;      // of the weight and its gradient
-  int64_t tables_down, tables_across;  // of the blend rule's grid; one down where it has a single axis
+  int64_t out_channel, out_pixel;                   // of the output and its gradient
+  int64_t weight_out, weight_channel, weight_cell;  // of the weight and its gradient
+  int64_t tables_down, tables_across;               // of the blend rule's grid; one down where it has a single axis
   int64_t threads;
 
   int64_t cells() const { return kernel_height * kernel_width; }
@@ -38,16 +38,18 @@ struct Problem {
   int64_t tables() const { return rule == kBlend ? tables_down * tables_across : 0; }
   // Whether several pixels or images read one field value, so that its gradient is a sum over threads.
   bool shares_field() const {
-    return (field_batch == 0 && batch > 1) || (field_row == 0 && out_height > 1) || (field_column == 0 && out_width > 1);
+    return (field_batch == 0 && batch > 1) || (field_row == 0 && out_height > 1) ||
+           (field_column == 0 && out_width > 1);
   }
 };
 
-// A depthwise convolution whose samples lie alike at every pixel, as whole pixels. Mirrored field by field in library.py.
+// A depthwise convolution whose samples lie alike at every pixel, as whole pixels. Mirrored field by field in
+// structs.py.
 struct Stencil {
   int64_t batch, channels, height, width;  // of the input, stored (B, C, H, W)
   int64_t out_height, out_width;
-  const int64_t* first;    // (channels + 1): where a channel's samples begin
-  const int64_t* rows;     // of what a sample reads, from the pixel; ascending within a channel
+  const int64_t* first;  // (channels + 1): where a channel's samples begin
+  const int64_t* rows;   // of what a sample reads, from the pixel; ascending within a channel
   const int64_t* columns;
   int64_t threads;
 };
@@ -56,21 +58,21 @@ template <class T>
 struct Tensors {
   const T* input;
   const T* weight;
-  const T* bias;   // or null
+  const T* bias;  // or null
   const T* field;
-  const T* mask;   // (B, fields, cells, Ho, Wo), or null
-  // Of the ball rule (cells, 4): displacement and direction, each (x, y). Of the blend rule (tables, cells, 3): position
-  // (y, x) and mask.
+  const T* mask;  // (B, fields, cells, Ho, Wo), or null
+  // Of the ball rule (cells, 4): displacement and direction, each (x, y). Of the blend rule (tables, cells, 3):
+  // position (y, x) and mask.
   const T* table;
   double table_eps;
   T* output;
   // Of the backward pass; a null gradient is not computed.
   const T* grad;
-  T* grad_input;   // (B, H, W, C), zeros
+  T* grad_input;  // (B, H, W, C), zeros
   T* grad_weight;
-  T* grad_field;   // zeros
+  T* grad_field;  // zeros
   T* grad_mask;
-  T* grad_table;   // of the blend rule's tables
+  T* grad_table;  // of the blend rule's tables
 };
 
 }  // namespace metric_zoo

@@ -19,7 +19,8 @@ inline __attribute__((always_inline)) Corners<T> corners(const T* image, int64_t
 }
 
 template <class T, int64_t N>
-inline __attribute__((always_inline)) void blend_at(int64_t c, const Corners<T>& at, T w00, T w01, T w10, T w11, T* out) {
+inline __attribute__((always_inline)) void blend_at(int64_t c, const Corners<T>& at, T w00, T w01, T w10, T w11,
+                                                    T* out) {
   store<T, N>(out + c, w00 * load<T, N>(at.c00 + c) + w01 * load<T, N>(at.c01 + c) + w10 * load<T, N>(at.c10 + c) +
                            w11 * load<T, N>(at.c11 + c));
 }
@@ -118,8 +119,8 @@ struct Sums {
 };
 
 template <class T, int64_t N>
-inline __attribute__((always_inline)) void spread_at(int64_t c, const Corners<T>& at, const Targets<T>& to, T w00, T w01,
-                                                     T w10, T w11, T* sample, Sums<T, N>& sums) {
+inline __attribute__((always_inline)) void spread_at(int64_t c, const Corners<T>& at, const Targets<T>& to, T w00,
+                                                     T w01, T w10, T w11, T* sample, Sums<T, N>& sums) {
   const Vector<T, N> g = load<T, N>(sample + c), v00 = load<T, N>(at.c00 + c), v01 = load<T, N>(at.c01 + c),
                      v10 = load<T, N>(at.c10 + c), v11 = load<T, N>(at.c11 + c);
   sums.d00 += g * v00;
@@ -190,8 +191,8 @@ template <class T>
 inline void add_sample_gradient(const Taps<T>& t, int64_t n, T factor, const Dots<T>& d, const Before<T>& b,
                                 const SampleGradients<T>& g) {
   const T fy = t.fy[n], fx = t.fx[n], gy = T(1) - fy, gx = T(1) - fx;
-  const T dy = fy == T(0) ? T(0.5) * (gx * (d.d10 - b.up0) + fx * (d.d11 - b.up1))
-                          : gx * (d.d10 - d.d00) + fx * (d.d11 - d.d01);
+  const T dy =
+      fy == T(0) ? T(0.5) * (gx * (d.d10 - b.up0) + fx * (d.d11 - b.up1)) : gx * (d.d10 - d.d00) + fx * (d.d11 - d.d01);
   const T dx = fx == T(0) ? T(0.5) * (gy * (d.d01 - b.left0) + fy * (d.d11 - b.left1))
                           : gy * (d.d01 - d.d00) + fy * (d.d11 - d.d10);
   g.y[n] += factor * dy;
@@ -221,10 +222,9 @@ inline void scatter_sample(const Problem& p, int64_t channel, int64_t count, con
 template <class T, bool Masked>
 inline void settle_cells(int64_t cells, const T* __restrict image, const Taps<T>& t, int64_t n, T* __restrict row,
                          const SampleGradients<T>& g) {
-  const int32_t *__restrict i00 = t.i00 + n, *__restrict i01 = t.i01 + n, *__restrict i10 = t.i10 + n,
-                *__restrict i11 = t.i11 + n;
-  const T *__restrict fy = t.fy + n, *__restrict fx = t.fx + n, *__restrict mask = t.mask + n;
-  T *__restrict out_y = g.y + n, *__restrict out_x = g.x + n, *__restrict out_mask = g.mask + n;
+  const int32_t* __restrict i00 = t.i00 + n, * __restrict i01 = t.i01 + n, * __restrict i10 = t.i10 + n, * __restrict i11 = t.i11 + n;
+  const T* __restrict fy = t.fy + n, * __restrict fx = t.fx + n, * __restrict mask = t.mask + n;
+  T* __restrict out_y = g.y + n, * __restrict out_x = g.x + n, * __restrict out_mask = g.mask + n;
 #pragma omp simd
   for (int64_t i = 0; i < cells; ++i) {
     const T v00 = pixel_or_zero(image, i00[i]), v01 = pixel_or_zero(image, i01[i]);

@@ -21,10 +21,14 @@ template <class T, int64_t N>
 using Vector = typename Simd<T, N>::Vector;
 
 template <class T, int64_t N>
-inline Vector<T, N> load(const T* from) { return *(const Vector<T, N>*)from; }
+inline Vector<T, N> load(const T* from) {
+  return *(const Vector<T, N>*)from;
+}
 
 template <class T, int64_t N>
-inline void store(T* to, Vector<T, N> value) { *(Vector<T, N>*)to = value; }
+inline void store(T* to, Vector<T, N> value) {
+  *(Vector<T, N>*)to = value;
+}
 
 // Whole numbers as wide as T.
 template <class T>

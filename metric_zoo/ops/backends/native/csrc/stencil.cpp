@@ -1,8 +1,11 @@
 // Depthwise, with samples that lie alike at every pixel: planes are filtered one by one, rows read as they lie.
 #include <algorithm>
+#include <vector>
 
+#include "buffer.h"
+#include "kernels.h"
 #include "passes.h"
-#include "plan.h"
+#include "threads.h"
 
 namespace metric_zoo {
 
@@ -33,8 +36,8 @@ void widen(const Stencil& s, Margin m, const T* plane, int64_t row, T* out) {
 
 // Samples are in the order of their rows, so those that a row of the output has are a run of them.
 template <class T>
-void filter_row(const Stencil& s, Margin m, const Kernels<T>& k, int64_t channel, const T* plane, const Shift<T>* shifts,
-                const T* bias, int64_t row, T* out) {
+void filter_row(const Stencil& s, Margin m, const Kernels<T>& k, int64_t channel, const T* plane,
+                const Shift<T>* shifts, const T* bias, int64_t row, T* out) {
   std::fill(out, out + s.out_width, bias ? bias[channel] : T(0));
   int64_t first = s.first[channel], last = s.first[channel + 1];
   while (first < last && s.rows[first] + row < 0) ++first;
@@ -53,10 +56,11 @@ void stencil(const Stencil& s, const T* input, const T* weights, const T* bias, 
   const int64_t planes = s.batch * s.channels, in_size = s.height * s.width, out_size = s.out_height * s.out_width;
   const auto widen_row = [&](int64_t plane, int64_t row, T* wide) { widen(s, m, input + plane * in_size, row, wide); };
   const auto filter = [&](int64_t plane, int64_t row, const T* wide) {
-    filter_row(s, m, k, plane % s.channels, wide, shifts.data(), bias, row, output + plane * out_size + row * s.out_width);
+    filter_row(s, m, k, plane % s.channels, wide, shifts.data(), bias, row,
+               output + plane * out_size + row * s.out_width);
   };
-  // Many planes: one a thread. Few: the rows of one are shared out. Never one within the other, which would have threads
-  // made anew for every plane.
+  // Many planes: one a thread. Few: the rows of one are shared out. Never one within the other, which would have
+  // threads made anew for every plane.
   if (planes >= 2 * s.threads) {
     std::vector<Buffer<T>> wide;
     for (int64_t i = 0; i < s.threads; ++i) wide.emplace_back(s.height * m.width);

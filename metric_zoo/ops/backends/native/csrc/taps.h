@@ -7,25 +7,39 @@ namespace metric_zoo::ISA {
 template <class T>
 inline T root(T v);
 template <>
-inline float root(float v) { return __builtin_sqrtf(v); }
+inline float root(float v) {
+  return __builtin_sqrtf(v);
+}
 template <>
-inline double root(double v) { return __builtin_sqrt(v); }
+inline double root(double v) {
+  return __builtin_sqrt(v);
+}
 template <class T>
 inline T floor_of(T v);
 template <>
-inline float floor_of(float v) { return __builtin_floorf(v); }
+inline float floor_of(float v) {
+  return __builtin_floorf(v);
+}
 template <>
-inline double floor_of(double v) { return __builtin_floor(v); }
+inline double floor_of(double v) {
+  return __builtin_floor(v);
+}
 
 // The least value of u^T M u (rounding of an extreme M must not give a root of a negative number) and of F.
 template <class T>
 constexpr T least_square();
 template <>
-constexpr float least_square() { return 1.17549435e-38f; }
+constexpr float least_square() {
+  return 1.17549435e-38f;
+}
 template <>
-constexpr double least_square() { return 2.2250738585072014e-308; }
+constexpr double least_square() {
+  return 2.2250738585072014e-308;
+}
 template <class T>
-constexpr T least_norm() { return T(1e-6); }
+constexpr T least_norm() {
+  return T(1e-6);
+}
 
 template <class T>
 inline int64_t field_base(const Problem& p, int64_t image, int64_t group, int64_t row, int64_t column) {
@@ -40,7 +54,9 @@ struct Norm {
 };
 
 template <class T>
-inline __attribute__((always_inline)) T at_least(T bound, T value) { return value < bound ? bound : value; }  // keeps NaN
+inline __attribute__((always_inline)) T at_least(T bound, T value) {
+  return value < bound ? bound : value;
+}  // keeps NaN
 
 template <class T>
 inline __attribute__((always_inline)) Norm<T> ball_norm(const Table<T>& t, int64_t i, T m11, T m12, T m22, T wx, T wy) {
@@ -76,7 +92,8 @@ inline void offset_positions(const Problem& p, const Table<T>& t, const T* f, T*
 
 // Offsets lie cell by cell, a whole image apart: a tile's are read cell by cell too, or every one misses the cache.
 template <class T>
-inline void dense_offset_positions(const Problem& p, const Table<T>& t, const T* f, int64_t count, const Lines<T>& out) {
+inline void dense_offset_positions(const Problem& p, const Table<T>& t, const T* f, int64_t count,
+                                   const Lines<T>& out) {
   for (int64_t i = 0; i < p.cells(); ++i) {
     const T *y = f + i * p.field_cell, *x = y + p.field_component;
     for (int64_t n = 0; n < count; ++n) {
@@ -111,11 +128,15 @@ inline void find_positions(const Problem& p, const Table<T>& t, const T* field, 
 }
 
 template <class T>
-inline T within(T value, T end) { return (value >= T(0) ? T(1) : T(0)) * (value < end ? T(1) : T(0)); }
+inline T within(T value, T end) {
+  return (value >= T(0) ? T(1) : T(0)) * (value < end ? T(1) : T(0));
+}
 
 // Whether a corner of this weight is read.
 template <class T, bool Backward>
-inline T read(T weight) { return Backward ? T(1) : (weight != T(0) ? T(1) : T(0)); }
+inline T read(T weight) {
+  return Backward ? T(1) : (weight != T(0) ? T(1) : T(0));
+}
 
 // The forward pass reads no corner of weight 0: on a pixel, what lies beside it (infinity, too) does not matter. The
 // backward pass needs the pixels beside it, and fractions and places besides.
@@ -123,11 +144,9 @@ template <class T, bool Backward>
 inline void locate(const Problem& p, const Lines<T>& at, T cy, T cx, int64_t lanes, const Taps<T>& o, int64_t first) {
   const T last_y = T(p.height), last_x = T(p.width);
   const int32_t width = int32_t(p.width);
-  T *__restrict w00 = o.w00 + first, *__restrict w01 = o.w01 + first, *__restrict w10 = o.w10 + first,
-    *__restrict w11 = o.w11 + first, *__restrict fy = o.fy + first, *__restrict fx = o.fx + first;
-  int32_t *__restrict i00 = o.i00 + first, *__restrict i01 = o.i01 + first, *__restrict i10 = o.i10 + first,
-          *__restrict i11 = o.i11 + first, *__restrict y0 = o.y + first, *__restrict x0 = o.x + first;
-  const T *__restrict at_y = at.y + first, *__restrict at_x = at.x + first;
+  T* __restrict w00 = o.w00 + first, * __restrict w01 = o.w01 + first, * __restrict w10 = o.w10 + first, * __restrict w11 = o.w11 + first, * __restrict fy = o.fy + first, * __restrict fx = o.fx + first;
+  int32_t* __restrict i00 = o.i00 + first, * __restrict i01 = o.i01 + first, * __restrict i10 = o.i10 + first, * __restrict i11 = o.i11 + first, * __restrict y0 = o.y + first, * __restrict x0 = o.x + first;
+  const T* __restrict at_y = at.y + first, * __restrict at_x = at.x + first;
 #pragma omp simd
   for (int64_t i = 0; i < lanes; ++i) {
     // A pixel beyond the border reads zero like anything further out. NaN passes both comparisons and stays.
@@ -186,14 +205,15 @@ inline int64_t table_before(T value, int64_t tables) {
 template <class T>
 inline Place<T> place_on_grid(const Problem& p, const Table<T>& t, const T* field) {
   const bool two = p.tables_down > 1;
-  const T v = on_grid(two ? field[0] : T(0), p.tables_down), u = on_grid(field[two ? p.field_component : 0], p.tables_across);
+  const T v = on_grid(two ? field[0] : T(0), p.tables_down),
+          u = on_grid(field[two ? p.field_component : 0], p.tables_across);
   const int64_t row = table_before(v, p.tables_down), column = table_before(u, p.tables_across), size = 3 * t.lanes;
   const int64_t first = row * p.tables_across + column;
   const T fv = v - T(row), fu = u - T(column);
   const T* upper = t.blended + first * size;
   const T* lower = two ? upper + p.tables_across * size : upper;
-  return {first, fv, fu, upper, upper + size, lower, lower + size,
-          (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu};
+  return {first,         fv,     fu, upper, upper + size, lower, lower + size, (1 - fv) * (1 - fu), (1 - fv) * fu,
+          fv * (1 - fu), fv * fu};
 }
 
 template <class T, bool TwoAxes>
@@ -213,7 +233,8 @@ inline void blend_tables(int64_t lanes, const Place<T>& place, T* __restrict y, 
 }
 
 template <class T>
-inline void blend_samples(const Problem& p, const Table<T>& t, const T* field, Tile tile, const Lines<T>& out, T* mask) {
+inline void blend_samples(const Problem& p, const Table<T>& t, const T* field, Tile tile, const Lines<T>& out,
+                          T* mask) {
   const auto blend = p.tables_down > 1 ? blend_tables<T, true> : blend_tables<T, false>;
   for (int64_t n = 0; n < tile.count; ++n) {
     const int64_t pixel = tile.begin + n, row = pixel / p.out_width, at = n * t.lanes;
@@ -258,7 +279,8 @@ inline void ball_gradient(const Problem& p, const Table<T>& t, const T* f, const
     const T radius = T(1) / at_least(least_norm<T>(), n.value);
     const T along = gy[i] * t.y[i] + gx[i] * t.x[i];
     // Where a bound holds nothing changes: a factor of 0, since a branch would cost the vectors.
-    const T free_norm = n.value < least_norm<T>() ? T(0) : T(1), free_square = n.square < least_square<T>() ? T(0) : T(1);
+    const T free_norm = n.value < least_norm<T>() ? T(0) : T(1),
+            free_square = n.square < least_square<T>() ? T(0) : T(1);
     const T norm = -free_norm * along * radius * radius;
     const T square = free_square * norm / (2 * n.root * t.square[i]);
     d11 += square * t.xx[i];
@@ -280,7 +302,8 @@ inline T moves(T value, int64_t tables) {
   return value >= T(0) && value <= T(tables - 1) ? T(1) : T(0);
 }
 
-// The sum over all samples of their gradient, times the difference of two neighbouring tables, on two lines of the grid.
+// The sum over all samples of their gradient, times the difference of two neighbouring tables, on two lines of the
+// grid.
 template <class T>
 inline T slope(int64_t lanes, const SampleGradients<T>& g, int64_t at, const T* from, const T* to, T share,
                const T* next_from, const T* next_to) {
@@ -297,7 +320,7 @@ inline T slope(int64_t lanes, const SampleGradients<T>& g, int64_t at, const T* 
 
 template <class T>
 inline void add_to_table(int64_t lanes, const SampleGradients<T>& g, int64_t at, double share, double* __restrict out) {
-  const T *__restrict y = g.y + at, *__restrict x = g.x + at, *__restrict mask = g.mask + at;
+  const T* __restrict y = g.y + at, * __restrict x = g.x + at, * __restrict mask = g.mask + at;
 #pragma omp simd
   for (int64_t i = 0; i < lanes; ++i) {
     out[i] += share * y[i];

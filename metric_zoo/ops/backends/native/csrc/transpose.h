@@ -35,7 +35,8 @@ void transpose_batch(const T* from, T* to, int64_t batch, int64_t rows, int64_t 
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t index = 0; index < batch * strips; ++index) {
     const int64_t image = index / strips * rows * columns, first = index % strips * strip;
-    transpose(std::min(strip, rows - first), columns, from + image + first * columns, columns, to + image + first, rows);
+    transpose(std::min(strip, rows - first), columns, from + image + first * columns, columns, to + image + first,
+              rows);
   }
 }
 
