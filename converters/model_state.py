@@ -68,6 +68,11 @@ def to_meta(inputs: Any) -> Any:
     return torch.utils._pytree.tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, inputs)
 
 
+def is_meta(model: nn.Module) -> bool:
+    """Whether parameters of a model have no values."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode comes back afterwards."""
