@@ -12,12 +12,13 @@ from torch import Tensor, fx, nn
 
 from metric_zoo.converters.conv_types import find_convolutions
 from metric_zoo.converters.example_inputs import Inputs, call, candidate_inputs, cropped, why_not_accepted
-from metric_zoo.converters.model_state import evaluation, meta_copy, to_meta
+from metric_zoo.converters.model_state import meta_copy, to_meta
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.resize import enlarges, images_of
 from metric_zoo.converters.selection.stages import stages_of
 from metric_zoo.converters.topology import Topology, topology_of
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.evaluation import evaluation
 from metric_zoo.nn.recorder import Call, on_calls
 
 _PROOF_SIDES = (96, 64, 128)

@@ -47,28 +47,25 @@ def convert(
     """Replace selected convolutions of any model by another kind, keeping the pretrained function.
 
     The model keeps its class, methods, state-dict keys, hooks, device, dtype and modes; each replaced layer keeps its
-    weights and gains a head (unless the kind approximates the kernel, which then gives place to what it promises). The
-    result is checked on an example input before it is returned. What takes more than two seconds shows a bar on stderr.
+    weights and gains a head (or, of a kind that approximates the kernel, gives it up). The result is checked on an
+    example input before it is returned. What takes more than two seconds shows a bar on stderr.
 
     Args:
         model: any `nn.Module` with `nn.Conv2d` layers.
         to: a kind of `list_kinds`. One that promises an approximation (sparse kernel complexes, of large fixed
-            depthwise kernels) is tried beside each convolution, and kept where it is faster and close enough, as its
-            options say. The report tells the error and the speed of each layer, and what was refused with its figure.
+            depthwise kernels) is tried beside each convolution and kept where it is faster and close enough, as its
+            options say. The report tells each layer's error and speed, and what was refused with its figure.
         where: which convolutions: a preset (``"paper"``, ``"last"``, ``"all"``, ``"stem+all"``), a regular expression,
-            names, rules or a callable; see `metric_zoo.converters.selection.select.Selection`. None is the default
-            policy.
-            ``"paper"`` also runs ResNet's layer 4 at stride 1, with dilation 2 after its first block, and the function
-            that is kept is that of this network.
+            names, rules or a callable, as in `metric_zoo.converters.selection.select.Selection`; None is the default
+            policy. With ``"paper"`` the network whose function is kept is one whose layer 4 runs at stride 1.
         stages, resolution, receptive_field: narrow the selection; see
             `metric_zoo.converters.selection.filters.Filters`. Stages count as ResNet's layers: ``stages=[2, 3, 4]`` is
             ``layer2`` to ``layer4``, or what has their resolution.
         example_input: a tensor ``(B, C, H, W)``, a tuple of positional arguments or a dict of keywords; None is a
             random image of the declared size. The model's own forward hooks see it too.
         init: ``"pretrained"`` keeps weights and function; ``"uniform"`` is the paper's start, constant kernels;
-            ``"fit"`` takes layers that are sampled already (deformable, shifted, active), keeps their kernels, and
-            finds the metrics whose balls their samples cover best on ``example_input``, which must be real images: the
-            function is approximated, and the report says how much of the offsets the balls explain.
+            ``"fit"`` takes layers that are sampled already, keeps their kernels, and finds the metrics whose balls
+            their samples cover best on ``example_input``, real images; the report says how much the balls explain.
         inplace: convert this object instead of a copy.
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
             methods, right in training and in evaluation. In it `F.conv2d` calls on a parameter are convolutions too,
@@ -94,8 +91,7 @@ def convert(
     """
     check_model(model)
     strategy = choose_strategy(to, init, options)
-    if output not in OUTPUTS:
-        raise ConversionError(f"output={output!r}: expected one of {OUTPUTS}{suggest(str(output), OUTPUTS)}")
+    _check_output(output)
     strategy.check(model, example_input)
     selection = Selection(to, where, Filters(stages, resolution, receptive_field), strict)
     if not inplace:
@@ -103,6 +99,11 @@ def convert(
     subject = to_graph(model) if output == "graph" else model
     with progress(subject, "converting"), prepared_for(where, subject):
         return _convert(subject, selection, strategy, example_input)
+
+
+def _check_output(output: Any) -> None:
+    if output not in OUTPUTS:
+        raise ConversionError(f"output={output!r}: expected one of {OUTPUTS}{suggest(str(output), OUTPUTS)}")
 
 
 def _convert(model: nn.Module, selection: Selection, strategy: Strategy, example_input: Any) -> nn.Module:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from metric_zoo.converters.example_inputs import Inputs, call
-from metric_zoo.converters.model_state import evaluation
 from metric_zoo.converters.progress import PATIENCE
 from metric_zoo.converters.replacement import Replacement
 from metric_zoo.errors import ConversionError
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.evaluation import evaluation
 from metric_zoo.nn.recorder import first_inputs
 
 _ITERATIONS = 40

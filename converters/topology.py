@@ -16,9 +16,10 @@ import torch
 from torch import fx, nn
 
 from metric_zoo.converters.example_inputs import Inputs, call
-from metric_zoo.converters.model_state import evaluation, meta_copy
+from metric_zoo.converters.model_state import meta_copy
 from metric_zoo.converters.selection.receptive import receptive_fields
 from metric_zoo.converters.trace import trace, trace_concrete
+from metric_zoo.nn.evaluation import evaluation
 from metric_zoo.nn.recorder import Call, on_calls
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.converters.example_inputs import Inputs, call
-from metric_zoo.converters.model_state import SHARED, evaluation
+from metric_zoo.converters.model_state import SHARED
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.evaluation import evaluation
 
 RELATIVE_TOLERANCE = 1e-5
 """Allowed max |difference|, as a share of the compared tensor's largest magnitude, in float32 and float64."""
