@@ -65,8 +65,10 @@ def remember_original(layer: nn.Module, original: Original | None) -> None:
 
 
 def forget_original(layer: nn.Module) -> None:
-    """For a layer whose original's tensors are not there."""
-    delattr(layer, _ATTRIBUTE)
+    """Of a layer that has not all of the convolution's parameters: without their values there is no way back."""
+    original = find_original(layer)
+    if original is not None and any(kept is not None for kept in original.parameters.values()):
+        delattr(layer, _ATTRIBUTE)
 
 
 def restore(layer: nn.Module) -> nn.Conv2d:

@@ -28,7 +28,7 @@ from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import check_regular, replacing
 from metric_zoo.nn.base import SampledConv2d, current_key
 from metric_zoo.nn.config import KindOptions
-from metric_zoo.nn.kind import Promise, kind_of
+from metric_zoo.nn.kind import kind_of
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.reading import read_json
 from metric_zoo.zoo.create import build_base, check_name
@@ -327,22 +327,16 @@ def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> di
             raise ConversionError(f"{where}: the architecture has no ordinary convolution {name!r}")
         kind, options = _kind_and_options(name, entry, where)
         try:
-            layer = _build_layer(name, conv, kind, options)
+            layer = build_layer(name, conv, kind, options)
         except MetricZooError as error:
             raise ConversionError(f"{where}: {error}") from None
+        forget_original(layer)  # what it has of its own is not in the file
         replacements[conv] = layer
         report.converted[name] = describe(layer, conv)
     swap(model, replacements)
     if layers:
         attach(model, report)
     return replacements
-
-
-def _build_layer(name: str, conv: nn.Conv2d, kind: str, options: dict[str, Any]) -> nn.Module:
-    layer = build_layer(name, conv, kind, options)
-    if get_kind(kind).promise is Promise.APPROXIMATION:
-        forget_original(layer)  # the kernel that it approximates is not in the file
-    return layer
 
 
 def _kind_and_options(name: str, entry: Any, where: object) -> tuple[str, dict[str, Any]]:
