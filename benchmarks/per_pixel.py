@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.recorder import first_inputs
 from metric_zoo.ops.padding import Pads
 
 
@@ -46,12 +47,8 @@ def learn_fields(model: nn.Module, image: Tensor) -> nn.Module:
     """
     layers = [m for m in model.modules() if isinstance(m, SampledConv2d) and m.sampler is not None]
 
-    def answer(layer: SampledConv2d, arguments: tuple) -> None:
-        input, pads = layer._padded(torch.zeros_like(arguments[0]))
-        layer.sampler = LearnedField(layer.sampler(input, pads))
-
-    handles = [layer.register_forward_pre_hook(answer) for layer in layers]
-    model(image)
-    for handle in handles:
-        handle.remove()
+    with first_inputs(layers) as seen:
+        model(image)
+    for layer, input in seen.items():
+        layer.sampler = LearnedField(layer.sampler(*layer._padded(torch.zeros_like(input))))
     return model

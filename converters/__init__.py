@@ -2,8 +2,9 @@
 
 from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.convert import convert, revert
+from metric_zoo.converters.layer_report import LayerReport
 from metric_zoo.converters.nodes import ConvNode
-from metric_zoo.converters.report import ConversionReport, LayerReport, conversion_report
+from metric_zoo.converters.report import ConversionReport, conversion_report
 
 __all__ = [
     "Analysis",

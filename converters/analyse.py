@@ -12,12 +12,14 @@ from torch import Tensor, fx, nn
 
 from metric_zoo.converters.conv_types import find_convolutions
 from metric_zoo.converters.example_inputs import Inputs, call, candidate_inputs, cropped, why_not_accepted
-from metric_zoo.converters.model_state import evaluation, meta_copy, to_meta
+from metric_zoo.converters.model_state import meta_copy, to_meta
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.resize import enlarges, images_of
 from metric_zoo.converters.selection.stages import stages_of
 from metric_zoo.converters.topology import Topology, topology_of
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.evaluation import evaluation
+from metric_zoo.nn.recorder import Call, on_calls
 
 _PROOF_SIDES = (96, 64, 128)
 """Pixels, in order of preference: enough for every layer to have an inside and a border, cheap enough to run twice."""
@@ -42,7 +44,7 @@ class Analysis:
 
 
 @dataclass
-class _Call:
+class _Calls:
     order: int
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -74,7 +76,7 @@ def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True
     return Analysis(nodes, [*small, inputs], set(calls) <= topology.visible if neighbours else None, side)
 
 
-def _node(name: str, module: nn.Module, call: _Call | None, stage: int | None, topology: Topology) -> ConvNode:
+def _node(name: str, module: nn.Module, call: _Calls | None, stage: int | None, topology: Topology) -> ConvNode:
     return ConvNode(
         name=name,
         module=module,
@@ -96,7 +98,7 @@ def _node(name: str, module: nn.Module, call: _Call | None, stage: int | None, t
     )
 
 
-def _reductions(calls: dict[str, _Call]) -> dict[str, float]:
+def _reductions(calls: dict[str, _Calls]) -> dict[str, float]:
     """Image size / output size of every convolution whose output is a map, not a pooled vector.
 
     The image is what the first convolution reads: a detector resizes what it is given.
@@ -106,7 +108,9 @@ def _reductions(calls: dict[str, _Call]) -> dict[str, float]:
     return {name: side / output for name, output in outputs.items() if output > 1}
 
 
-def _record(model: nn.Module, bare: nn.Module, example_input: Any, names: Any) -> tuple[Inputs, dict[str, _Call], bool]:
+def _record(
+    model: nn.Module, bare: nn.Module, example_input: Any, names: Any
+) -> tuple[Inputs, dict[str, _Calls], bool]:
     """Find arguments the model accepts: first without arithmetic, on its meta copy, then for real.
 
     Returns:
@@ -116,7 +120,7 @@ def _record(model: nn.Module, bare: nn.Module, example_input: Any, names: Any) -
     for inputs in candidate_inputs(model, example_input):
         for runner, arguments in ((bare, to_meta(inputs)), (model, inputs)):
             try:
-                return inputs, _hooked_run(runner, arguments, names), runner is bare
+                return inputs, _recorded_run(runner, arguments, names), runner is bare
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     why = why_not_accepted(model, example_input)
@@ -124,14 +128,14 @@ def _record(model: nn.Module, bare: nn.Module, example_input: Any, names: Any) -
 
 
 def _small_inputs(
-    runner: nn.Module, arguments: Inputs, inputs: Inputs, calls: dict[str, _Call]
+    runner: nn.Module, arguments: Inputs, inputs: Inputs, calls: dict[str, _Calls]
 ) -> tuple[list[Inputs], int | None]:
     """A crop of ``inputs``, with its side, on which the model calls the same convolutions as often; else none."""
     wanted = {name: each.calls for name, each in calls.items()}
     for side in _PROOF_SIDES:
         try:
             with images_of(runner, side):
-                found = _hooked_run(runner, cropped(arguments, side), calls)
+                found = _recorded_run(runner, cropped(arguments, side), calls)
         except Exception:
             continue
         if {name: each.calls for name, each in found.items()} == wanted:
@@ -139,28 +143,22 @@ def _small_inputs(
     return [], None
 
 
-def _hooked_run(model: nn.Module, inputs: Inputs, names: Any) -> dict[str, _Call]:
-    calls: dict[str, _Call] = {}
+def _recorded_run(model: nn.Module, inputs: Inputs, names: Any) -> dict[str, _Calls]:
+    calls: dict[str, _Calls] = {}
     first: list[Tensor] = []  # what the first convolution reads; all branches of a stem read this very tensor
 
-    def hook(name: str):
-        def record(module: nn.Module, arguments: tuple, named: dict[str, Tensor], output: Tensor) -> None:
-            if name in calls:
-                calls[name].calls += 1
-            else:
-                image = (*arguments, *named.values())[0]
-                if not first:
-                    first.append(image)
-                calls[name] = _Call(len(calls), tuple(image.shape), tuple(output.shape), image is first[0])
+    convolutions = {module: name for name, module in model.named_modules() if name in names}
 
-        return record
+    def note(made: Call) -> None:
+        name, image = convolutions[made.module], made.input
+        if name in calls:
+            calls[name].calls += 1
+            return
+        if not first:
+            first.append(image)
+        calls[name] = _Calls(len(calls), tuple(image.shape), tuple(made.output.shape), image is first[0])
 
-    handles = [m.register_forward_hook(hook(n), with_kwargs=True) for n, m in model.named_modules() if n in names]
-    try:
-        with evaluation(model):
-            # The call of a GraphModule prints what failed, and failing is part of the search.
-            call(model.forward if isinstance(model, fx.GraphModule) else model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with on_calls(convolutions, note), evaluation(model):
+        # The call of a GraphModule prints what failed, and failing is part of the search.
+        call(model.forward if isinstance(model, fx.GraphModule) else model, inputs)
     return calls

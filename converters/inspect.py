@@ -9,8 +9,9 @@ from torch import nn
 from metric_zoo.converters.analyse import analyse
 from metric_zoo.converters.check_model import check_model
 from metric_zoo.converters.model_state import shell_copy
-from metric_zoo.converters.paper_resnet import atrous_layer4
-from metric_zoo.converters.selection.select import select
+from metric_zoo.converters.replacement import Replacement
+from metric_zoo.converters.selection.presets import prepared_for
+from metric_zoo.converters.selection.select import Selection, select
 from metric_zoo.converters.selection.where import Where
 from metric_zoo.text import size
 
@@ -49,24 +50,25 @@ def inspect_convolutions(
     """
     check_model(model)
     subject = shell_copy(model)
-    with atrous_layer4(subject, wanted=isinstance(where, str) and where == "paper"):
+    with prepared_for(where, subject):
         analysis = analyse(subject, example_input)
-    decisions = select(analysis.nodes, to, where)
-    return [
-        {
-            "name": node.name,
-            "layer": type(node.module).__name__,
-            "kernel": size(node.kernel),
-            "stride": size(node.stride),
-            "groups": node.groups,
-            "input": size(node.input_shape and node.input_shape[1:]),
-            "output": size(node.output_shape and node.output_shape[1:]),
-            "stage": "" if node.stage is None else node.stage,
-            "field": "" if node.receptive_field is None else node.receptive_field,
-            "calls": node.calls,
-            "norm": node.norm or "",
-            "selected": decisions[node.name].kind or "",
-            "reason": decisions[node.name].reason,
-        }
-        for node in analysis.nodes
-    ]
+    return [_row(each) for each in select(analysis.nodes, Selection(to, where))]
+
+
+def _row(each: Replacement) -> dict[str, Any]:
+    node = each.node
+    return {
+        "name": node.name,
+        "layer": type(node.module).__name__,
+        "kernel": size(node.kernel),
+        "stride": size(node.stride),
+        "groups": node.groups,
+        "input": size(node.input_shape and node.input_shape[1:]),
+        "output": size(node.output_shape and node.output_shape[1:]),
+        "stage": "" if node.stage is None else node.stage,
+        "field": "" if node.receptive_field is None else node.receptive_field,
+        "calls": node.calls,
+        "norm": node.norm or "",
+        "selected": each.decision.kind or "",
+        "reason": each.decision.reason,
+    }

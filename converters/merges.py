@@ -13,9 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.kind import Promise, kind_of
 
 _MERGES = re.compile(
     r"_?(fuse|(structural_)?re_?param|(\w+_)?deploy$|merge($|_(kernel|branch|bn|norm|conv|dilated))|fold($|_(bn|norm|conv))|"
@@ -50,7 +49,7 @@ class GuardedMerge:
 def guard_merges(model: nn.Module) -> None:
     """Guard every merging method of every module that holds converted layers, and free all others."""
     for module in model.modules():
-        holds = any(isinstance(inner, CONVERTED) for inner in module.modules())
+        holds = any(kind_of(inner) is not None for inner in module.modules())
         for name in _merging_methods(type(module)):
             if isinstance(vars(module).get(name), GuardedMerge):
                 del vars(module)[name]
@@ -60,9 +59,10 @@ def guard_merges(model: nn.Module) -> None:
 
 def _loses_by_merging(module: nn.Module) -> bool:
     """Whether a convolution with this layer's kernel computes something else, as far as is known."""
-    if isinstance(module, SampledConv2d):
-        return module.weight.is_meta or not module.is_identity()
-    return isinstance(module, CONVERTED)
+    kind = kind_of(module)
+    if kind is None:
+        return False
+    return kind.promise is Promise.APPROXIMATION or module.weight.is_meta or not module.is_identity()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A model's state while it is taken apart: copies without storage, its modes, and what is remembered on it."""
+"""A model's state while it is taken apart: copies without storage, and what is remembered on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import itertools
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,17 +67,9 @@ def to_meta(inputs: Any) -> Any:
     return torch.utils._pytree.tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, inputs)
 
 
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's own mode comes back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+def is_meta(model: nn.Module) -> bool:
+    """Whether parameters of a model have no values."""
+    return any(parameter.is_meta for parameter in model.parameters())
 
 
 def keep(model: nn.Module, name: str, value: Any) -> None:

@@ -8,11 +8,7 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.sparse import SparseKernelComplex2d
-
-CONVERTED = (SampledConv2d, SparseKernelComplex2d)
-"""Classes of what a conversion puts in a convolution's place."""
+from metric_zoo.nn.kind import kind_of
 
 NAME = "_metric_zoo_name"
 """The attribute by which a converted layer knows what the report calls it."""
@@ -29,7 +25,7 @@ class Original:
     construction: attributes that it was built with and the layer has, too, perhaps with other values (padding).
     own: names of the layer's own attributes and children; whatever else hangs on it goes back with it.
     parameters: names of the convolution's, in order, each with the tensor where the layer has none of that name: the
-        kernel that a sparse complex approximates. None where the layer has it, which is then the only copy.
+        kernel that it approximates. None where the layer has it, which is then the only copy.
     """
 
     cls: type[nn.Conv2d]
@@ -63,7 +59,19 @@ def find_original(layer: nn.Module) -> Original | None:
     return getattr(layer, _ATTRIBUTE, None)
 
 
-def restore(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
+def remember_original(layer: nn.Module, original: Original | None) -> None:
+    """Let ``layer`` come from where another layer came from."""
+    setattr(layer, _ATTRIBUTE, original)
+
+
+def forget_original(layer: nn.Module) -> None:
+    """Of a layer that has not all of the convolution's parameters: without their values there is no way back."""
+    original = find_original(layer)
+    if original is not None and any(kept is not None for kept in original.parameters.values()):
+        delattr(layer, _ATTRIBUTE)
+
+
+def restore(layer: nn.Module) -> nn.Conv2d:
     """The convolution that ``layer`` came from, with the parameters, buffers, hooks and attributes of the layer now.
 
     Raises:
@@ -87,6 +95,24 @@ def restore(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
     return conv
 
 
-def _moved(kept: nn.Parameter, layer: SparseKernelComplex2d) -> nn.Parameter:
+def _moved(kept: nn.Parameter, layer: nn.Module) -> nn.Parameter:
     """The kernel, where and as what the model has been moved to since."""
-    return nn.Parameter(kept.detach().to(layer.weights), kept.requires_grad)
+    return nn.Parameter(kept.detach().to(next(layer.parameters())), kept.requires_grad)
+
+
+def plain_view(layer: nn.Module) -> nn.Module:
+    """The convolution itself; of a converted layer what it is without its rule: the parameters that are not the rule's,
+    padding, mode, hooks and whatever hangs on the layer."""
+    kind = kind_of(layer)
+    if kind is None:
+        return layer
+    size = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
+    conv = nn.Conv2d(
+        *size, dilation=layer.dilation, groups=layer.groups, padding_mode=layer.padding_mode, device="meta"
+    )
+    rule = {id(parameter) for parameter in kind.rule_parameters(layer)}
+    for name, value in vars(layer).items():
+        if name not in ("_parameters", "_modules", "config", "standardization", _ATTRIBUTE):
+            setattr(conv, name, value)
+    conv._parameters = {name: value for name, value in layer._parameters.items() if id(value) not in rule}
+    return conv

@@ -9,7 +9,7 @@ from torch import nn
 
 from metric_zoo.converters.model_state import drop, keep
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.kind import kind_of
 
 _ATTRIBUTE = "_metric_zoo_atrous"
 
@@ -56,7 +56,7 @@ def _changes(model: nn.Module) -> dict[nn.Conv2d, dict[str, tuple[int, int]]]:
         return {}
     for name, module in model.layer4.named_modules():
         pools = next(module.children(), None) is None and not isinstance(module, nn.Conv2d)
-        if isinstance(module, SampledConv2d):
+        if kind_of(module) is not None:
             raise ConversionError(
                 f"where='paper' changes layer4, but layer4.{name} is converted: revert the model first"
             )

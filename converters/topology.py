@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 from torch import fx, nn
 
 from metric_zoo.converters.example_inputs import Inputs, call
-from metric_zoo.converters.model_state import evaluation, meta_copy
+from metric_zoo.converters.model_state import meta_copy
 from metric_zoo.converters.selection.receptive import receptive_fields
 from metric_zoo.converters.trace import trace, trace_concrete
+from metric_zoo.nn.evaluation import evaluation
+from metric_zoo.nn.recorder import Call, on_calls
 
 
 @dataclass
@@ -82,23 +85,15 @@ def _arguments(bare: nn.Module, inputs: Inputs) -> dict[str, Inputs]:
     """The arguments that every module gets first."""
     found: dict[str, Inputs] = {}
 
-    def record(name: str, module: nn.Module):
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
-            found.setdefault(name, dict(bound.arguments) if bound.kwargs else bound.args)
+    parts = {module: name for name, module in bare.named_modules() if name and next(module.children(), None)}
 
-        return hook
+    def note(made: Call) -> None:
+        bound = inspect.signature(made.module.forward).bind(*made.args, **made.kwargs)
+        found.setdefault(parts[made.module], dict(bound.arguments) if bound.kwargs else bound.args)
 
-    named = [(name, module) for name, module in bare.named_modules() if name and next(module.children(), None)]
-    handles = [m.register_forward_pre_hook(record(name, m), with_kwargs=True) for name, m in named]
-    try:
-        with evaluation(bare):
-            call(bare, inputs)
-    except Exception:  # a model that needs values, not shapes: what ran until then is known
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    # A model may need values, not shapes: what ran until then is known.
+    with suppress(Exception), on_calls(parts, note, before=True), evaluation(bare):
+        call(bare, inputs)
     return found
 
 

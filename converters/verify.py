@@ -1,9 +1,8 @@
-"""Prove a conversion: the outputs before and after, on the same input."""
+"""Differences of tensors, and runs whose outputs can be compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.converters.example_inputs import Inputs, call
-from metric_zoo.converters.model_state import SHARED, evaluation
+from metric_zoo.converters.model_state import SHARED
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.evaluation import evaluation
 
 RELATIVE_TOLERANCE = 1e-5
 """Allowed max |difference|, as a share of the compared tensor's largest magnitude, in float32 and float64."""
@@ -76,41 +76,6 @@ def difference(new: Tensor, old: Tensor) -> Difference:
 def _max(a: float, b: float) -> float:
     """NaN wins: a comparison with it must fail."""
     return a if math.isnan(a) or a > b else b
-
-
-def layer_differences(
-    model: nn.Module, inputs: Inputs, replacements: Mapping[nn.Conv2d, nn.Module]
-) -> tuple[list[Tensor], dict[nn.Conv2d, Difference]]:
-    """Run the original once; compare every convolution with its replacement on the inputs it sees.
-
-    A network's output can hide a wrong layer (a residual branch that starts at gamma = 0, an empty list of boxes);
-    a layer's own output cannot.
-
-    Returns:
-        The model's output tensors, and the difference of each convolution that was called.
-    """
-    found: dict[nn.Conv2d, Difference] = {}
-
-    def compare(conv: nn.Conv2d, arguments: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
-        new = _quiet(replacements[conv], *arguments, *named.values())
-        found[conv] = found.get(conv, _NOTHING) | difference(new, output)
-
-    handles = [conv.register_forward_hook(compare, prepend=True, with_kwargs=True) for conv in replacements]
-    try:
-        outputs = run(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs, found
-
-
-def _quiet(layer: nn.Module, input: Tensor) -> Tensor:
-    """The layer without its hooks: they are the original's, and the user's run them in the model."""
-    mode, layer.training = layer.training, False
-    try:
-        return layer.forward(input)
-    finally:
-        layer.training = mode
 
 
 def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:

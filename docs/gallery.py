@@ -30,6 +30,7 @@ from metric_zoo.explain.figure import panels, save, show
 from metric_zoo.geometry import ball_samples, fit_randers, geodesic_ball, metric_from_image
 from metric_zoo.images import in_channels
 from metric_zoo.nn import SampledConv2d
+from metric_zoo.nn.recorder import first_inputs
 from metric_zoo.sparse import FilterBank, SparseKernelComplex
 from metric_zoo.sparse.targets import get_target
 from metric_zoo.text import markdown
@@ -172,15 +173,13 @@ def implicit() -> str:
 def _explained(model: nn.Module, images: Tensor) -> dict[str, tuple[float, float]]:
     """By layer: window by window, and by a fitted layer."""
     fitted = mz.conversion_report(mz.convert(model, "metric", init="fit", example_input=images)).converted
-    seen: dict[str, Tensor] = {}
     layers = {name: m for name, m in model.named_modules() if isinstance(m, SampledConv2d)}
-    for name, layer in layers.items():
-        layer.register_forward_pre_hook(lambda _, arguments, name=name: seen.setdefault(name, arguments[0].detach()))
     found = {}
     with torch.no_grad():
-        model(images)
+        with first_inputs(layers.values()) as seen:
+            model(images)
         for name, layer in layers.items():
-            positions = layer.sample_positions(seen[name])
+            positions = layer.sample_positions(seen[layer])
             ball = fit_randers(positions, layer.kernel_size, layer.dilation)
             grid = ball_samples("grid", layer.kernel_size, layer.dilation)
             ours = grid.positions(ball.metric)

@@ -17,13 +17,15 @@ from metric_zoo.benchmarks.conversion.result import Result
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.converters import conversion_report, convert, revert
 from metric_zoo.converters.analyse import Analysis, analyse
-from metric_zoo.converters.convert import difference_in_float64
 from metric_zoo.converters.example_inputs import cropped
 from metric_zoo.converters.model_state import meta_copy, shell_copy, to_meta
 from metric_zoo.converters.original import restore
-from metric_zoo.converters.selection.select import MIN_INPUT_SIDE, select
+from metric_zoo.converters.prove import difference_in_float64
+from metric_zoo.converters.replacement import chosen
+from metric_zoo.converters.selection.select import Selection, select
 from metric_zoo.converters.verify import RELATIVE_TOLERANCE, output_difference, run
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.policy import MIN_INPUT_SIDE
 from metric_zoo.nn.training import head_parameters
 
 _CLASSES = 7
@@ -93,10 +95,10 @@ def _analyse(architecture: Architecture, blank: Result, kind: str) -> Analysis:
             analysis = analyse(model)
     blank.parameters = sum(p.numel() for p in model.parameters())
     blank.convolutions, blank.traced = len(analysis.nodes), bool(analysis.traced)
-    decisions = select(analysis.nodes, kind)
-    if not any(decision.kind for decision in decisions.values()):
+    decided = select(analysis.nodes, Selection(kind))
+    if not chosen(decided):
         blank.status = "nothing to swap"
-        blank.skipped = dict(Counter(decision.reason for decision in decisions.values()))
+        blank.skipped = dict(Counter(each.decision.reason for each in decided))
     return analysis
 
 
@@ -305,7 +307,7 @@ def _check_features_only(subject: _Subject, kind: str) -> None:
         nodes = analyse(plain, neighbours=False).nodes
     except Exception:
         return
-    if not any(decision.kind for decision in select(nodes, kind).values()):
+    if not chosen(select(nodes, Selection(kind))):
         return
     converted = convert(plain, kind)
     assert any(isinstance(m, SampledConv2d) for m in converted.modules()), "nothing was converted"

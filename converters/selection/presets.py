@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from torch import nn
 
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.paper_resnet import atrous_layer4
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A selection that has a name.
+
+    Attributes:
+        holds: whether a convolution, among all of the model, belongs to it.
+        prepared: a context in which the model is what the selection is meant for: it changes the model, for good unless
+            the block fails.
+    """
+
+    holds: Callable[[ConvNode, Sequence[ConvNode]], bool]
+    prepared: Callable[[nn.Module], AbstractContextManager[None]] = nullcontext
 
 
 def _every(node: ConvNode, nodes: Sequence[ConvNode]) -> bool:
@@ -25,14 +44,19 @@ def _paper(node: ConvNode, nodes: Sequence[ConvNode]) -> bool:
     return re.match(r"layer[234]\.", node.name) is not None and node.kernel == (3, 3)
 
 
-PRESETS: dict[str, Callable[[ConvNode, Sequence[ConvNode]], bool]] = {
-    "paper": _paper,
-    "last": _last,
-    "all": _every,
-    "stem+all": _stem_too,
+PRESETS = {
+    "paper": Preset(_paper, atrous_layer4),
+    "last": Preset(_last),
+    "all": Preset(_every),
+    "stem+all": Preset(_stem_too),
 }
-"""Name -> whether a convolution, among all of the model, belongs to it. 1x1 kernels never convert.
+"""By name. 1x1 kernels never convert.
 
 ``paper`` is the selection of *Metric Convolutions* (ICCV 2025, section 5): every 3x3 convolution of ResNet's layers 2
-to 4; `convert` also runs layer 4 at stride 1, with dilation 2 after its first block.
+to 4, in a network whose layer 4 runs at stride 1, with dilation 2 after its first block.
 """
+
+
+def prepared_for(where: object, model: nn.Module) -> AbstractContextManager[None]:
+    """The context of the preset that ``where`` names; one that changes nothing for every other ``where``."""
+    return PRESETS[where].prepared(model) if isinstance(where, str) and where in PRESETS else nullcontext()

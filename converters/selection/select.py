@@ -3,161 +3,89 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
-from metric_zoo.converters.conv_types import behaviour, unsupported_reason
-from metric_zoo.converters.fit_metric import unfit_reason
 from metric_zoo.converters.nodes import ConvNode
+from metric_zoo.converters.replacement import Decision, Replacement
 from metric_zoo.converters.selection.filters import Filters
 from metric_zoo.converters.selection.where import Where, check_kind, wanted_kinds
+from metric_zoo.converters.strategies.choose import choose_strategy
+from metric_zoo.converters.strategies.strategy import Strategy
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
-
-MIN_INPUT_SIDE = 8
-"""Pixels. Below this a window covers most of the map and there is little to adapt to."""
-
-MIN_SPARSE_KERNEL = 7
-"""Pixels a side. Of a smaller kernel a sparse complex reads as much as is there."""
-
-_EVERYTHING = Filters()
+from metric_zoo.nn.kind import kind_of
+from metric_zoo.nn.registry import get_kind
 
 
 @dataclass(frozen=True)
-class Decision:
-    """The kind a convolution becomes, or None and the reason.
+class Selection:
+    """Which convolutions a conversion is asked for.
 
-    ``outcome`` tells reasons apart: ``"convert"``; ``"unselected"`` by ``where``; ``"unwanted"`` by the policy or for
-    its 1x1 kernel; ``"unsupported"``, a class the converter does not know; ``"settled"``, it is as asked already;
-    ``"refused"``, it was tried and lost.
-    """
-
-    kind: str | None
-    reason: str = ""
-    outcome: str = "convert"
-
-
-def select(
-    nodes: list[ConvNode], to: str, where: Where = None, filters: Filters = _EVERYTHING, fit: bool = False
-) -> dict[str, Decision]:
-    """Decide on every convolution.
-
-    The default policy takes every convolution with a kernel larger than 1x1 that is called, overlaps its windows, sees
-    at least 8 pixels a side and is not the stem; for ``"sparse"`` every depthwise one of 7x7 or more. An explicit
-    ``where`` overrides the policy's preferences (stem, small input, patches, not called, size of a fixed kernel), not
-    its impossibilities (1x1, unknown subclasses).
-
-    Args:
-        nodes: from `analyse`.
-        to: the kind, or ``"sparse"``.
+    Attributes:
+        to: the kind.
         where: None; a preset, ``"paper"`` (every 3x3 of ResNet's layers 2 to 4), ``"last"`` (the last stage), ``"all"``
             (small inputs too) or ``"stem+all"``; a regular expression for whole names; a list of convolutions or of
             modules that hold them; ordered rules ``{pattern: kind or None}``, of which the last that matches counts,
             patterns being globs, or regular expressions after ``re:``; or a callable on a `ConvNode` that returns a
             kind, or whether to convert.
         filters: what ``where``, or the policy, is narrowed by.
-        fit: decide on the layers that are sampled already, and on no other.
+        strict: raise for what is unsupported, and where nothing is left.
+    """
+
+    to: str
+    where: Where = None
+    filters: Filters = field(default_factory=Filters)
+    strict: bool = False
+
+    @property
+    def asks_for_neighbours(self) -> bool:
+        """Whether it needs to know more than shapes."""
+        return callable(self.where) or self.filters.receptive_field is not None
+
+
+def select(nodes: list[ConvNode], selection: Selection, strategy: Strategy | None = None) -> list[Replacement]:
+    """Decide on every convolution.
+
+    The default policy takes every convolution that its kind wants: with a kernel larger than 1x1, that is called,
+    overlaps its windows, sees at least 8 pixels a side and is not the stem; of a kind that approximates fixed kernels
+    every large one. An explicit ``where`` overrides the policy's preferences (stem, small input, patches, not called,
+    size of a fixed kernel), not its impossibilities (1x1, unknown subclasses).
+
+    Args:
+        nodes: from `analyse`.
+        strategy: of the conversion; None keeps the pretrained function.
 
     Returns:
-        A decision for every name.
+        A replacement for every node, decided on.
 
     Raises:
         ConversionError: if ``where`` is malformed or one of its expressions matches no convolution, or a filter needs
             what is unknown.
     """
+    to, where = selection.to, selection.where
     check_kind(to, to)
+    strategy = strategy or choose_strategy(to)
     wanted = wanted_kinds(nodes, to, where)
-    filters.check_known(nodes)
-    decide = _decide_fixed if to == SparseKernelComplex2d.kind else _decide_to_fit if fit else _decide
-    return {node.name: decide(node, wanted[node.name], where is not None, filters) for node in nodes}
+    selection.filters.check_known(nodes)
+    return [Replacement(node, _decide(node, wanted[node.name], selection, strategy)) for node in nodes]
 
 
-def _decide_to_fit(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
-    settled = _settled(node, kind, filters)
-    if settled:
-        return settled
-    if getattr(node.module, "kind", None) == kind:
-        return Decision(None, f"already {kind}", "settled")
-    unfit = unfit_reason(node.module)
-    return Decision(None, unfit, "unwanted") if unfit else Decision(kind)
-
-
-def _decide_fixed(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
-    settled = _settled(node, kind, filters)
-    if settled:
-        return settled
-    if isinstance(node.module, SampledConv2d):
-        return Decision(None, f"{node.module.kind}: its kernel is not fixed", "unwanted")
-    unsupported = unsupported_reason(node.module)
-    if unsupported:
-        return Decision(None, unsupported, "unsupported")
-    unwanted = why_not_sparse(node.module) or _unwanted_fixed(node, explicit)
-    return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind)
-
-
-def _unwanted_fixed(node: ConvNode, explicit: bool) -> str:
-    if behaviour(node.module).standardization is not None:
-        return "its weight is standardised at every call"
-    if node.calls == 0:
-        return "not called in evaluation"
-    if not node.module.weight.is_meta and not bool(node.module.weight.isfinite().all()):
-        return "its kernels are not finite"
-    small = min(node.kernel) < MIN_SPARSE_KERNEL and not explicit
-    return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_SPARSE_KERNEL}" if small else ""
-
-
-def _settled(node: ConvNode, kind: str | None, filters: Filters) -> Decision | None:
+def _decide(node: ConvNode, kind: str | None, selection: Selection, strategy: Strategy) -> Decision:
     if kind is None:
         return Decision(None, "not selected", "unselected")
-    outside = filters.reason(node)
+    outside = selection.filters.reason(node)
     if outside:
         return Decision(None, f"not selected: {outside}", "unselected")
-    if kind == "standard":
-        return Decision(None, "kind 'standard' keeps the layer as it is", "settled")
-    return None
-
-
-def _decide(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) -> Decision:
-    settled = _settled(node, kind, filters)
-    if settled:
-        return settled
-    if isinstance(node.module, SampledConv2d):
-        if node.module.kind == kind:
-            return Decision(None, f"already {kind}", "settled")
-        raise ConversionError(
-            f"{node.name} is already {node.module.kind!r} and cannot become {kind!r}: revert the model first, "
-            "or leave that layer out by 'where'"
-        )
-    if max(node.kernel) == 1:
-        return Decision(None, "1x1 kernel: one sample, nothing to spread", "unwanted")
-    unsupported = unsupported_reason(node.module)
-    if unsupported:
-        return Decision(None, unsupported, "unsupported")
-    unwanted = "" if explicit else _unwanted(node)
-    return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind)
-
-
-def _unwanted(node: ConvNode) -> str:
-    if node.calls == 0:
-        return "not called in evaluation"
-    if node.patchify:
-        return "patch embedding: stride equals kernel"
-    if node.stem:
-        return "stem: the first convolution"
-    side = min(node.input_shape[-2:])
-    return f"input of {side} px, below {MIN_INPUT_SIDE}" if side < MIN_INPUT_SIDE else ""
+    if get_kind(kind).layer is None:
+        return Decision(None, f"kind {kind!r} keeps the layer as it is", "settled")
+    return strategy.decide(node, get_kind(kind), selection.where is not None)
 
 
 def check_selection(
-    decisions: Mapping[str, Decision],
-    leftovers: Mapping[str, str],
-    where: Where,
-    filters: Filters,
-    strict: bool,
-    model: nn.Module,
+    replacements: Iterable[Replacement], leftovers: Mapping[str, str], selection: Selection, model: nn.Module
 ) -> None:
     """Raise, or warn, where nothing is to be converted.
 
@@ -165,17 +93,41 @@ def check_selection(
         ConversionError: if ``where``, a filter or ``strict`` asked for something; and under ``strict`` for what is
             unsupported.
     """
+    decisions = {each.name: each.decision for each in replacements}
     unsupported = {n: d.reason for n, d in decisions.items() if d.outcome == "unsupported"} | dict(leftovers)
-    if strict and unsupported:
+    if selection.strict and unsupported:
         name, reason = next(iter(unsupported.items()))
         raise ConversionError(f"strict: {name} cannot be converted: {reason}")
     if any(decision.outcome in ("convert", "settled") for decision in decisions.values()):
         return
-    tried_first = sorted(decisions.items(), key=lambda item: item[1].outcome != "refused")
-    considered = [f"{name} ({d.reason})" for name, d in tried_first if d.outcome != "unselected"]
-    message = f"nothing to swap in {type(model).__name__}: " + (
-        f"{len(considered)} convolutions were considered, e.g. {considered[0]}" if considered else "none was selected"
-    )
-    if where is not None or strict or filters != Filters():
+    message = f"nothing to swap in {type(model).__name__}: {_considered(decisions)}"
+    if selection.where is not None or selection.strict or selection.filters != Filters():
         raise ConversionError(f"{message}; change 'where' or what narrows it")
     warnings.warn(message, stacklevel=4)
+
+
+def _considered(decisions: Mapping[str, Decision]) -> str:
+    tried_first = sorted(decisions.items(), key=lambda item: item[1].outcome != "refused")
+    considered = [f"{name} ({d.reason})" for name, d in tried_first if d.outcome != "unselected"]
+    return (
+        f"{len(considered)} convolutions were considered, e.g. {considered[0]}" if considered else "none was selected"
+    )
+
+
+def check_settled(replacements: Iterable[Replacement], options: Mapping[str, Any]) -> None:
+    """Layers that are of the kind already stay; options that they do not have would be lost without a word.
+
+    Raises:
+        ConversionError: naming the first such option.
+    """
+    for each in replacements:
+        if each.decision.outcome != "settled" or kind_of(each.conv) is None:
+            continue
+        have = each.conv.config.to_dict()
+        for name, value in options.items():
+            value = tuple(value) if isinstance(value, list) else value
+            if name in have and have[name] != value:
+                raise ConversionError(
+                    f"{each.name} is already {each.conv.kind!r} with {name}={have[name]!r}, asked for {value!r}: "
+                    "revert the model first, or leave that layer out by 'where'"
+                )

@@ -10,8 +10,8 @@ from typing import TypeAlias
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.selection.presets import PRESETS
 from metric_zoo.errors import ConversionError, suggest
+from metric_zoo.nn.kind import Promise
 from metric_zoo.nn.registry import get_kind
-from metric_zoo.nn.sparse import SparseKernelComplex2d
 
 Where: TypeAlias = "str | Iterable[str] | Mapping[str, str | None] | Callable[[ConvNode], object] | None"
 
@@ -26,7 +26,7 @@ def wanted_kinds(nodes: list[ConvNode], to: str, where: Where) -> dict[str, str 
     if where is None:
         return dict.fromkeys(names, to)
     if isinstance(where, str) and where in PRESETS:
-        return {node.name: to if PRESETS[where](node, nodes) else None for node in nodes}
+        return {node.name: to if PRESETS[where].holds(node, nodes) else None for node in nodes}
     if isinstance(where, str):
         chosen = _matching(names, "re:" + where)
         return {name: to if name in chosen else None for name in names}
@@ -47,16 +47,15 @@ def check_kind(kind: str, to: str) -> None:
     """Raise unless a convolution can become ``kind`` in a conversion to ``to``.
 
     Raises:
-        ConversionError: for sparse kernels beside other kinds; MetricZooError for an unknown kind.
+        ConversionError: for a kind that approximates kernels beside one that does not; MetricZooError for an unknown
+            kind.
     """
-    sparse = SparseKernelComplex2d.kind
-    if sparse in (kind, to) and kind not in (to, "standard"):
+    approximate = [name for name in (kind, to) if get_kind(name).promise is Promise.APPROXIMATION]
+    if len(approximate) == 1 and get_kind(kind).layer is not None:
         raise ConversionError(
-            f"where: {kind!r} in a conversion to {to!r}: sparse kernels stand in for fixed ones, which is another "
-            "conversion than to kinds that sample anew; do one after the other"
+            f"where: {kind!r} in a conversion to {to!r}: {approximate[0]} kernels stand in for fixed ones, which is "
+            "another conversion than to kinds that sample anew; do one after the other"
         )
-    if kind != sparse:
-        get_kind(kind)
 
 
 def _by_rules(names: list[str], to: str, rules: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.explain.figure import panels, save, show
+from metric_zoo.nn.evaluation import evaluation
+from metric_zoo.nn.recorder import Call, on_calls
 
 
 def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: str | None = None) -> np.ndarray:
@@ -37,39 +39,34 @@ def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: 
     if layer is not None and layer not in modules:
         raise MetricZooError(f"no layer {layer!r}")
     targets = None if target is None else [ClassifierOutputTarget(target)]
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
     try:
-        with torch.no_grad():
-            answers = model(input)
-        if not isinstance(answers, Tensor) or answers.dim() != 2:
-            raise MetricZooError(f"{type(model).__name__} does not answer with classes (B, classes)")
-        if target is not None and not 0 <= target < answers.shape[1]:
-            raise MetricZooError(f"target={target}, but there are {answers.shape[1]} classes")
-        chosen = modules[layer] if layer is not None else _last_map(model, input)
-        with GradCAM(model=model, target_layers=[chosen]) as cam, torch.enable_grad():
-            return cam(input_tensor=input, targets=targets)[0]
+        with evaluation(model):
+            _check_classes(model, model(input), target)
+            chosen = modules[layer] if layer is not None else _last_map(model, input)
+            with GradCAM(model=model, target_layers=[chosen]) as cam, torch.enable_grad():
+                return cam(input_tensor=input, targets=targets)[0]
     finally:
         model.zero_grad(set_to_none=True)
-        for part, mode in modes:
-            part.training = mode
+
+
+def _check_classes(model: nn.Module, answers: object, target: int | None) -> None:
+    if not isinstance(answers, Tensor) or answers.dim() != 2:
+        raise MetricZooError(f"{type(model).__name__} does not answer with classes (B, classes)")
+    if target is not None and not 0 <= target < answers.shape[1]:
+        raise MetricZooError(f"target={target}, but there are {answers.shape[1]} classes")
 
 
 def _last_map(model: nn.Module, input: Tensor) -> nn.Module:
     """The last module to answer with a map of more than one pixel: usually the last stage."""
     answered: list[nn.Module] = []
 
-    def note(module: nn.Module, _: object, output: object) -> None:
+    def note(call: Call) -> None:
+        output = call.output
         if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[-2:]) > 1:
-            answered.append(module)
+            answered.append(call.module)
 
-    handles = [module.register_forward_hook(note) for module in model.modules() if module is not model]
-    try:
-        with torch.no_grad():
-            model(input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with on_calls((module for module in model.modules() if module is not model), note):
+        model(input)
     if not answered:
         raise MetricZooError(f"no module of {type(model).__name__} answers with a map (B, C, H, W)")
     return answered[-1]

@@ -12,8 +12,10 @@ from metric_zoo.geometry.implicit import fit_randers
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.evaluation import evaluation
 from metric_zoo.nn.geodesic import GeodesicConv2d
 from metric_zoo.nn.metric import MetricConv2d
+from metric_zoo.nn.recorder import first_inputs
 from metric_zoo.ops.padding import resolve_padding
 
 
@@ -85,17 +87,9 @@ def probe(model: nn.Module, input: Tensor, layer: str) -> Probe:
 
 
 def _input_of(model: nn.Module, module: nn.Module, input: Tensor) -> Tensor | None:
-    seen: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
-    modes = [(part, part.training) for part in model.modules()]
-    try:
-        with torch.no_grad():
-            model.eval()(input)
-    finally:
-        handle.remove()
-        for part, mode in modes:
-            part.training = mode
-    return seen[0] if seen else None
+    with first_inputs([module]) as seen, evaluation(model):
+        model(input)
+    return seen.get(module)
 
 
 def _metric(module: SampledConv2d, seen: Tensor, positions: Tensor) -> tuple[RandersMetric, float]:

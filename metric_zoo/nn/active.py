@@ -71,6 +71,10 @@ class ActiveConv2d(SampledConv2d):
         if hasattr(self, "offset"):  # the base class resets before the table exists; it is created at zero
             nn.init.zeros_(self.offset)
 
+    def rule_parameters(self) -> list[nn.Parameter]:
+        """The table of offsets."""
+        return [self.offset]
+
     def _sample_groups(self) -> int:
         return self.config.offset_groups
 

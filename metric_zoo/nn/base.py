@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
+from metric_zoo.nn.policy import unwanted
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
 from metric_zoo.ops.padding import NO_PADS, Padding, Pads, is_open, pair, resolve_padding
@@ -46,6 +48,10 @@ class SampledConv2d(Leaf, nn.Conv2d):
     config: KindOptions
     sampler: PredictionHead | None
     standardization: WeightStandardization | None = None
+    fits_metrics: ClassVar[bool] = False
+    """Whether it samples a metric's balls, so that the metric can be fitted to another layer's samples."""
+    modulates: ClassVar[bool] = False
+    """Whether it multiplies samples by factors of its own."""
 
     def __init__(
         self,
@@ -99,6 +105,37 @@ class SampledConv2d(Leaf, nn.Conv2d):
     def _is_unmodulated(self, input: Tensor, pads: Pads) -> bool:
         """Whether every sample counts fully at ``input``; False only where a mask says otherwise."""
         return True
+
+    def rule_parameters(self) -> list[nn.Parameter]:
+        """As of `metric_zoo.nn.kind.Kind.rule_parameters`."""
+        return [] if self.sampler is None else list(self.sampler.parameters())
+
+    @staticmethod
+    def why_not(conv: nn.Module) -> str:
+        """As of `metric_zoo.nn.kind.Kind.why_not`."""
+        return ""
+
+    unwanted = staticmethod(unwanted)
+
+    @classmethod
+    def replacing(cls, conv: nn.Conv2d, padding: Padding, options: Mapping[str, Any]) -> SampledConv2d:
+        """As of `metric_zoo.nn.kind.Kind.build`."""
+        layer = cls(
+            *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups),
+            *(conv.bias is not None, conv.padding_mode),
+            device="meta",
+            dtype=conv.weight.dtype,
+            **options,
+        )
+        for key, value in layer._parameters.items():
+            if key not in conv._parameters and value is not None:
+                layer._parameters[key] = nn.Parameter(torch.empty_like(value, device=conv.weight.device))
+        for key, value in conv._parameters.items():
+            layer.register_parameter(key, value)
+        if layer.sampler is not None:
+            layer.sampler.to_empty(device=conv.weight.device)
+        layer.reset_rule()
+        return layer
 
     def reset_rule(self) -> None:
         """Make the sampling rule start on the ordinary grid: here, a head that predicts it."""

@@ -91,7 +91,7 @@ def kind(
     name: str,
     *,
     options: type[KindOptions],
-    label: str,
+    label: str | None = None,
     colour: str,
     marker: str,
     promise: Promise = Promise.FUNCTION,
@@ -109,7 +109,14 @@ def kind(
         if name in KINDS:
             raise MetricZooError(f"kind {name!r} is taken by {KINDS[name].layer}")
         layer.kind = name
-        KINDS[name] = Kind(name, layer, options, promise, conversion or options, label, colour, marker)
+        KINDS[name] = Kind(name, layer, options, promise, conversion or options, label or name, colour, marker)
         return layer
 
     return declare
+
+
+def kind_of(module: nn.Module) -> Kind | None:
+    """The kind that a layer is of; None for every other module, and for the ordinary convolution."""
+    name = getattr(type(module), "kind", None)
+    found = KINDS.get(name) if isinstance(name, str) else None
+    return found if found is not None and found.layer is not None and isinstance(module, found.layer) else None

@@ -52,6 +52,7 @@ class MetricConv2d(SampledConv2d):
     """
 
     kind = "metric"
+    fits_metrics = True
     config: MetricConfig
 
     def __init__(

@@ -32,6 +32,7 @@ class ModulatedDeformConv2d(OffsetConv2d):
     """
 
     kind = "modulated"
+    modulates = True
 
     def _head_channels(self) -> int:
         return 3 * self._cells()

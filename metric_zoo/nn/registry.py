@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.nn.active import ActiveConv2d
-from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import (
     ActiveConfig,
     DeformConfig,
     DilatedConfig,
-    KindOptions,
     MetricConfig,
+    SparseConfig,
     StandardConfig,
 )
 from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
 from metric_zoo.nn.geodesic import GeodesicConv2d
+from metric_zoo.nn.kind import KINDS, Kind, Promise
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
 from metric_zoo.nn.shifted import ShiftedConv2d
+from metric_zoo.nn.sparse import SparseKernelComplex2d, SparseOptions
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of convolution: its layer (None for the ordinary one), its options, and whether it can start as the
-    convolution it replaces.
-    """
-
-    layer: type[SampledConv2d] | None
-    config: type[KindOptions]
-    lossless: bool = True
+def _declare(layer, config, promise=Promise.FUNCTION, conversion=None, name="") -> None:
+    name = name or layer.kind
+    KINDS[name] = Kind(name, layer, config, promise, conversion or config, name, "#3b7dd8", "o")
 
 
-KINDS: dict[str, Kind] = {
-    "standard": Kind(None, StandardConfig),
-    "dilated": Kind(DilatedConv2d, DilatedConfig, lossless=False),
-    "shifted": Kind(ShiftedConv2d, DeformConfig),
-    "active": Kind(ActiveConv2d, ActiveConfig),
-    "deformable": Kind(DeformConv2d, DeformConfig),
-    "modulated": Kind(ModulatedDeformConv2d, DeformConfig),
-    "metric": Kind(MetricConv2d, MetricConfig),
-    "geodesic": Kind(GeodesicConv2d, MetricConfig),
-}
+_declare(None, StandardConfig, name="standard")
+_declare(DilatedConv2d, DilatedConfig, Promise.NOTHING)
+_declare(ShiftedConv2d, DeformConfig)
+_declare(ActiveConv2d, ActiveConfig)
+_declare(DeformConv2d, DeformConfig)
+_declare(ModulatedDeformConv2d, DeformConfig)
+_declare(MetricConv2d, MetricConfig)
+_declare(GeodesicConv2d, MetricConfig)
+_declare(SparseKernelComplex2d, SparseConfig, Promise.APPROXIMATION, SparseOptions)
 
 
 def list_kinds() -> list[str]:

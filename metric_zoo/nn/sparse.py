@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.config import SparseConfig, check_count, is_number
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding
@@ -18,6 +23,36 @@ from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
 from metric_zoo.sparse.render import resize
+
+
+@dataclass(frozen=True)
+class SparseOptions(SparseConfig):
+    """What ``convert(to="sparse")`` takes.
+
+    Attributes:
+        steps: of the fit.
+        seed: of its start.
+        max_error: a layer with a kernel that is further off, relative to its norm, is left as it is.
+        min_speedup: so is one that is not this many times as fast as the convolution, at the declared size. A clock
+            decides: where several processes must agree, convert in one and `save`, or give 0.
+    """
+
+    steps: int = STEPS
+    seed: int = 0
+    max_error: float = 0.25
+    min_speedup: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("steps", self.steps)
+        if self.samples < 3:
+            raise MetricZooError(f"samples={self.samples}: expected 3 or more")
+        if not isinstance(self.seed, int):
+            raise MetricZooError(f"seed={self.seed!r}: expected a whole number")
+        for name, least in (("max_error", math.ulp(0)), ("min_speedup", 0)):
+            value = getattr(self, name)
+            if not is_number(value) or not value >= least:
+                raise MetricZooError(f"{name}={value!r}: expected a number {'>= 0' if least == 0 else '> 0'}")
 
 
 class SparseKernelComplex2d(Leaf):
@@ -104,6 +139,40 @@ class SparseKernelComplex2d(Leaf):
             with torch.no_grad():
                 layer.bias.copy_(conv.bias)
         return layer.train(conv.training)
+
+    def rule_parameters(self) -> list[nn.Parameter]:
+        """The offsets."""
+        return [self.offsets]
+
+    @staticmethod
+    def why_not(conv: nn.Module) -> str:
+        """As of `metric_zoo.nn.kind.Kind.why_not`."""
+        return why_not_sparse(conv)
+
+    @staticmethod
+    def unwanted(node: Any, explicit: bool) -> str:
+        """As of `metric_zoo.nn.kind.Kind.unwanted`."""
+        small = min(node.kernel) < 7 and not explicit
+        return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below 7" if small else ""
+
+    @classmethod
+    def replacing(cls, conv: nn.Conv2d, padding: Padding, options: Mapping[str, Any]) -> SparseKernelComplex2d:
+        """As of `metric_zoo.nn.kind.Kind.build`; its kernels are not fitted."""
+        why = cls.why_not(conv)
+        if why:
+            raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
+        like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+        layer = cls(
+            conv.in_channels, conv.kernel_size, stride=conv.stride, padding=padding, bias=False, **options, **like
+        )
+        layer.requires_grad_(conv.weight.requires_grad)
+        layer.bias = conv.bias
+        return layer
+
+    def approximate(self, conv: nn.Conv2d, options: SparseOptions) -> None:
+        """Fit the kernels to those of ``conv``; as of `metric_zoo.nn.kind.Promise.APPROXIMATION`."""
+        self.fit(conv.weight, options.steps, seed=options.seed, progress=True)
+        self.keep_as_fitted()
 
     @torch.no_grad()
     def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0, progress: bool = False) -> None:

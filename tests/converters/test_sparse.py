@@ -13,8 +13,8 @@ from torch import nn
 
 import metric_zoo as mz
 from metric_zoo import ConversionError, MetricZooError
-from metric_zoo.converters.selection.select import select
-from metric_zoo.converters.sparse import build_sparse
+from metric_zoo.converters.build import build_layer
+from metric_zoo.converters.selection.select import Selection, select
 from metric_zoo.nn import SparseKernelComplex2d
 from metric_zoo.sparse import targets
 
@@ -148,7 +148,7 @@ def test_same_padding_of_timm(image):
     conv = Conv2dSame(3, 3, 9, stride=2, groups=3)
     with torch.no_grad():
         conv.weight.copy_(targets.gaussian(2, 9).expand(3, 1, -1, -1))
-    layer = build_sparse(conv, 12, 3)
+    layer = build_layer("conv", conv, "sparse", {"samples": 12, "layers": 3})
     layer.fit(conv.weight, 300)
     wanted = conv(image)
     found = layer(image)
@@ -211,7 +211,7 @@ def test_sparse_beside_other_kinds_and_without_values(model):
 
 def test_a_kind_that_is_unknown_is_still_unknown(model):
     with pytest.raises(MetricZooError, match="unknown kind 'sparce'"):
-        select([], "sparce")
+        select([], Selection("sparce"))
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
