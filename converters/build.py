@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from metric_zoo.converters.conv_types import behaviour
@@ -18,7 +17,7 @@ from metric_zoo.nn.registry import get_kind
 INITS = ("pretrained", "uniform", "fit")
 
 
-def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any]) -> SampledConv2d:
+def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any]) -> nn.Module:
     """The layer that replaces ``conv``: the same parameter objects, device, dtype, mode and hooks, and a fresh rule.
 
     Nothing of ``conv`` is changed.
@@ -32,32 +31,11 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
     """
     found = behaviour(conv)
     try:
-        # Built without storage: only the head's is allocated, the kernel is the one that is there.
-        layer = get_kind(kind).layer(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            stride=conv.stride,
-            padding=found.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            device="meta",
-            dtype=conv.weight.dtype,
-            **options,
-        )
+        layer = get_kind(kind).build(conv, found.padding, options)
     except MetricZooError as error:
         raise ConversionError(f"{name}: {error}") from None
-    for key, value in layer._parameters.items():
-        if key not in conv._parameters and value is not None:  # a rule's own table (active convolution)
-            layer._parameters[key] = nn.Parameter(torch.empty_like(value, device=conv.weight.device))
-    for key, value in conv._parameters.items():
-        layer.register_parameter(key, value)
-    layer.standardization = found.standardization
-    if layer.sampler is not None:
-        layer.sampler.to_empty(device=conv.weight.device)
-    layer.reset_rule()
+    if found.standardization is not None:
+        layer.standardization = found.standardization
     inherit(layer, conv)
     return layer
 

@@ -63,6 +63,13 @@ def find_original(layer: nn.Module) -> Original | None:
     return getattr(layer, _ATTRIBUTE, None)
 
 
+def forget_original(layer: nn.Module) -> None:
+    """Of a layer that has not all of the convolution's parameters: without their values there is no way back."""
+    original = find_original(layer)
+    if original is not None and any(kept is not None for kept in original.parameters.values()):
+        delattr(layer, _ATTRIBUTE)
+
+
 def restore(layer: SampledConv2d | SparseKernelComplex2d) -> nn.Conv2d:
     """The convolution that ``layer`` came from, with the parameters, buffers, hooks and attributes of the layer now.
 

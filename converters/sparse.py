@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,43 +22,12 @@ from metric_zoo.converters.selection.filters import Filters
 from metric_zoo.converters.selection.select import Decision, check_selection, select
 from metric_zoo.converters.selection.where import Where
 from metric_zoo.converters.verify import layer_differences, nothing_compared, output_difference, run
-from metric_zoo.errors import ConversionError, MetricZooError
-from metric_zoo.nn.config import SparseConfig, check_count, is_number
-from metric_zoo.nn.sparse import SparseKernelComplex2d
-from metric_zoo.sparse.fit import STEPS
+from metric_zoo.errors import ConversionError
+from metric_zoo.nn.registry import get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d, SparseOptions
 from metric_zoo.timing import alternate, quartiles
 
 _REPEATS = 5
-
-
-@dataclass(frozen=True)
-class SparseOptions(SparseConfig):
-    """What ``convert(to="sparse")`` takes.
-
-    Attributes:
-        steps: of the fit.
-        seed: of its start.
-        max_error: a layer with a kernel that is further off, relative to its norm, is left as it is.
-        min_speedup: so is one that is not this many times as fast as the convolution, at the declared size. A clock
-            decides: where several processes must agree, convert in one and `save`, or give 0.
-    """
-
-    steps: int = STEPS
-    seed: int = 0
-    max_error: float = 0.25
-    min_speedup: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("steps", self.steps)
-        if self.samples < 3:
-            raise MetricZooError(f"samples={self.samples}: expected 3 or more")
-        if not isinstance(self.seed, int):
-            raise MetricZooError(f"seed={self.seed!r}: expected a whole number")
-        for name, least in (("max_error", math.ulp(0)), ("min_speedup", 0)):
-            value = getattr(self, name)
-            if not is_number(value) or not value >= least:
-                raise MetricZooError(f"{name}={value!r}: expected a number {'>= 0' if least == 0 else '> 0'}")
 
 
 def sparsify(
@@ -116,12 +84,9 @@ def approximate(node: ConvNode, settings: SparseOptions) -> tuple[SparseKernelCo
 
 def build_sparse(conv: nn.Conv2d, samples: int, layers: int) -> SparseKernelComplex2d:
     """An unfitted layer that has ``conv``'s size, place, hooks and bias, the same parameter."""
-    like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-    layer = SparseKernelComplex2d(
-        conv.in_channels, conv.kernel_size, samples, layers, conv.stride, behaviour(conv).padding, False, **like
+    layer = get_kind(SparseKernelComplex2d.kind).build(
+        conv, behaviour(conv).padding, {"samples": samples, "layers": layers}
     )
-    layer.requires_grad_(conv.weight.requires_grad)
-    layer.bias = conv.bias
     inherit(layer, conv)
     return layer
 

@@ -21,9 +21,10 @@ from metric_zoo.converters.convert import difference_in_float64
 from metric_zoo.converters.example_inputs import cropped
 from metric_zoo.converters.model_state import meta_copy, shell_copy, to_meta
 from metric_zoo.converters.original import restore
-from metric_zoo.converters.selection.select import MIN_INPUT_SIDE, select
+from metric_zoo.converters.selection.select import select
 from metric_zoo.converters.verify import RELATIVE_TOLERANCE, output_difference, run
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.policy import MIN_INPUT_SIDE
 from metric_zoo.nn.training import head_parameters
 
 _CLASSES = 7

@@ -8,20 +8,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from metric_zoo.converters.conv_types import behaviour, unsupported_reason
+from metric_zoo.converters.conv_types import unsupported_reason
 from metric_zoo.converters.fit_metric import unfit_reason
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.selection.filters import Filters
 from metric_zoo.converters.selection.where import Where, check_kind, wanted_kinds
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
-
-MIN_INPUT_SIDE = 8
-"""Pixels. Below this a window covers most of the map and there is little to adapt to."""
-
-MIN_SPARSE_KERNEL = 7
-"""Pixels a side. Of a smaller kernel a sparse complex reads as much as is there."""
+from metric_zoo.nn.registry import get_kind
+from metric_zoo.nn.sparse import SparseKernelComplex2d
 
 _EVERYTHING = Filters()
 
@@ -94,19 +89,9 @@ def _decide_fixed(node: ConvNode, kind: str | None, explicit: bool, filters: Fil
     unsupported = unsupported_reason(node.module)
     if unsupported:
         return Decision(None, unsupported, "unsupported")
-    unwanted = why_not_sparse(node.module) or _unwanted_fixed(node, explicit)
+    asked = get_kind(kind)
+    unwanted = asked.why_not(node.module) or asked.unwanted(node, explicit)
     return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind)
-
-
-def _unwanted_fixed(node: ConvNode, explicit: bool) -> str:
-    if behaviour(node.module).standardization is not None:
-        return "its weight is standardised at every call"
-    if node.calls == 0:
-        return "not called in evaluation"
-    if not node.module.weight.is_meta and not bool(node.module.weight.isfinite().all()):
-        return "its kernels are not finite"
-    small = min(node.kernel) < MIN_SPARSE_KERNEL and not explicit
-    return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_SPARSE_KERNEL}" if small else ""
 
 
 def _settled(node: ConvNode, kind: str | None, filters: Filters) -> Decision | None:
@@ -131,24 +116,14 @@ def _decide(node: ConvNode, kind: str | None, explicit: bool, filters: Filters) 
             f"{node.name} is already {node.module.kind!r} and cannot become {kind!r}: revert the model first, "
             "or leave that layer out by 'where'"
         )
-    if max(node.kernel) == 1:
-        return Decision(None, "1x1 kernel: one sample, nothing to spread", "unwanted")
+    if max(node.kernel) == 1:  # whatever its class
+        return Decision(None, get_kind(kind).unwanted(node, explicit), "unwanted")
     unsupported = unsupported_reason(node.module)
     if unsupported:
         return Decision(None, unsupported, "unsupported")
-    unwanted = "" if explicit else _unwanted(node)
+    asked = get_kind(kind)
+    unwanted = asked.why_not(node.module) or asked.unwanted(node, explicit)
     return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind)
-
-
-def _unwanted(node: ConvNode) -> str:
-    if node.calls == 0:
-        return "not called in evaluation"
-    if node.patchify:
-        return "patch embedding: stride equals kernel"
-    if node.stem:
-        return "stem: the first convolution"
-    side = min(node.input_shape[-2:])
-    return f"input of {side} px, below {MIN_INPUT_SIDE}" if side < MIN_INPUT_SIDE else ""
 
 
 def check_selection(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,16 +15,76 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.nn.config import SparseConfig
+from metric_zoo.nn.config import KindOptions, check_count, is_number
+from metric_zoo.nn.kind import Promise, kind
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
+from metric_zoo.nn.standardize import standardization_of
 from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
 from metric_zoo.sparse.render import resize
 
+MIN_KERNEL = 7
+"""Pixels a side. Of a smaller kernel a complex reads as much as is there."""
 
+
+@dataclass(frozen=True)
+class SparseConfig(KindOptions):
+    """Sizes of `SparseKernelComplex2d`.
+
+    Attributes:
+        samples: reads of each layer.
+        layers: that are applied one after the other.
+    """
+
+    samples: int = 24
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        check_count("samples", self.samples)
+        check_count("layers", self.layers)
+
+
+@dataclass(frozen=True)
+class SparseOptions(SparseConfig):
+    """What ``convert(to="sparse")`` takes.
+
+    Attributes:
+        steps: of the fit.
+        seed: of its start.
+        max_error: a layer with a kernel that is further off, relative to its norm, is left as it is.
+        min_speedup: so is one that is not this many times as fast as the convolution, at the declared size. A clock
+            decides: where several processes must agree, convert in one and `save`, or give 0.
+    """
+
+    steps: int = STEPS
+    seed: int = 0
+    max_error: float = 0.25
+    min_speedup: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("steps", self.steps)
+        if self.samples < 3:
+            raise MetricZooError(f"samples={self.samples}: expected 3 or more")
+        if not isinstance(self.seed, int):
+            raise MetricZooError(f"seed={self.seed!r}: expected a whole number")
+        for name, least in (("max_error", math.ulp(0)), ("min_speedup", 0)):
+            value = getattr(self, name)
+            if not is_number(value) or not value >= least:
+                raise MetricZooError(f"{name}={value!r}: expected a number {'>= 0' if least == 0 else '> 0'}")
+
+
+@kind(
+    "sparse",
+    options=SparseConfig,
+    conversion=SparseOptions,
+    promise=Promise.APPROXIMATION,
+    colour="#4d7c0f",
+    marker="p",
+)
 class SparseKernelComplex2d(Leaf):
     """Stands in for a depthwise convolution with large, fixed kernels: every channel has a complex of its own.
 
@@ -47,14 +112,14 @@ class SparseKernelComplex2d(Leaf):
         MetricZooError: for an even kernel, or a number that is no whole number above 0.
     """
 
-    kind = "sparse"
+    config: SparseConfig
 
     def __init__(
         self,
         channels: int,
         kernel_size: int | tuple[int, int],
-        samples: int = 24,
-        layers: int = 4,
+        samples: int = SparseConfig.samples,
+        layers: int = SparseConfig.layers,
         stride: int | tuple[int, int] = 1,
         padding: Padding = 0,
         bias: bool = True,
@@ -81,7 +146,13 @@ class SparseKernelComplex2d(Leaf):
 
     @classmethod
     def from_conv(
-        cls, conv: nn.Conv2d, samples: int = 24, layers: int = 4, steps: int = STEPS, *, seed: int = 0
+        cls,
+        conv: nn.Conv2d,
+        samples: int = SparseConfig.samples,
+        layers: int = SparseConfig.layers,
+        steps: int = STEPS,
+        *,
+        seed: int = 0,
     ) -> SparseKernelComplex2d:
         """Fit every kernel of a depthwise convolution; the bias is copied.
 
@@ -94,7 +165,7 @@ class SparseKernelComplex2d(Leaf):
         """
         cls_of_conv = type(conv).__mro__[1] if is_parametrized(conv) else type(conv)
         unknown = "" if cls_of_conv is nn.Conv2d else f"a {cls_of_conv.__name__}, which may compute something else"
-        why = why_not_sparse(conv) or unknown or ("its weight has no values" if conv.weight.is_meta else "")
+        why = cls.why_not(conv) or unknown or ("its weight has no values" if conv.weight.is_meta else "")
         if why:
             raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
         layer = cls(conv.in_channels, conv.kernel_size, samples, layers, conv.stride, conv.padding,
@@ -104,6 +175,53 @@ class SparseKernelComplex2d(Leaf):
             with torch.no_grad():
                 layer.bias.copy_(conv.bias)
         return layer.train(conv.training)
+
+    @staticmethod
+    def why_not(conv: nn.Module) -> str:
+        """As of `metric_zoo.nn.kind.Kind.why_not`."""
+        if not isinstance(conv, nn.Conv2d):
+            return f"a {type(conv).__name__}, not a convolution"
+        if not conv.groups == conv.in_channels == conv.out_channels:
+            return "not depthwise"
+        height, width = conv.kernel_size
+        if height != width or height % 2 == 0:
+            return f"a kernel of {height} x {width}, not odd and square"
+        if conv.dilation != (1, 1):
+            return f"dilation {conv.dilation}"
+        if conv.padding_mode != "zeros":
+            return f"padding_mode={conv.padding_mode!r}"
+        return ""
+
+    @staticmethod
+    def unwanted(node: Any, explicit: bool) -> str:
+        """As of `metric_zoo.nn.kind.Kind.unwanted`: it pays for large kernels that stay as they are."""
+        weight = node.module.weight
+        if standardization_of(node.module) is not None:
+            return "its weight is standardised at every call"
+        if node.calls == 0:
+            return "not called in evaluation"
+        if not weight.is_meta and not bool(weight.isfinite().all()):
+            return "its kernels are not finite"
+        small = min(node.kernel) < MIN_KERNEL and not explicit
+        return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_KERNEL}" if small else ""
+
+    @classmethod
+    def replacing(cls, conv: nn.Conv2d, padding: Padding, options: Mapping[str, Any]) -> SparseKernelComplex2d:
+        """As of `metric_zoo.nn.kind.Kind.build`; its kernels are not fitted."""
+        why = cls.why_not(conv)
+        if why:
+            raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
+        like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+        layer = cls(
+            conv.in_channels, conv.kernel_size, stride=conv.stride, padding=padding, bias=False, **options, **like
+        )
+        layer.requires_grad_(conv.weight.requires_grad)
+        layer.bias = conv.bias
+        return layer
+
+    def rule_parameters(self) -> list[nn.Parameter]:
+        """The offsets."""
+        return [self.offsets]
 
     @torch.no_grad()
     def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0, progress: bool = False) -> None:
@@ -224,19 +342,3 @@ class SparseKernelComplex2d(Leaf):
             f"{channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"{samples}x{layers}: {samples * layers} reads instead of {dense}, bias={self.bias is not None}"
         )
-
-
-def why_not_sparse(conv: nn.Module) -> str:
-    """What keeps `SparseKernelComplex2d` from standing in for a module; empty where nothing does."""
-    if not isinstance(conv, nn.Conv2d):
-        return f"a {type(conv).__name__}, not a convolution"
-    if not conv.groups == conv.in_channels == conv.out_channels:
-        return "not depthwise"
-    height, width = conv.kernel_size
-    if height != width or height % 2 == 0:
-        return f"a kernel of {height} x {width}, not odd and square"
-    if conv.dilation != (1, 1):
-        return f"dilation {conv.dilation}"
-    if conv.padding_mode != "zeros":
-        return f"padding_mode={conv.padding_mode!r}"
-    return ""

@@ -20,21 +20,21 @@ from torch import Tensor, nn
 from metric_zoo import __version__
 from metric_zoo.converters.build import build_layer, swap
 from metric_zoo.converters.model_state import SHARED
-from metric_zoo.converters.original import CONVERTED
+from metric_zoo.converters.original import forget_original
 from metric_zoo.converters.paper_resnet import atrous_layer4, is_atrous
 from metric_zoo.converters.report import ConversionReport, attach, describe, detach
-from metric_zoo.converters.sparse import build_sparse
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import check_regular, replacing
 from metric_zoo.nn.base import SampledConv2d, current_key
-from metric_zoo.nn.config import KindOptions, SparseConfig
+from metric_zoo.nn.config import KindOptions
+from metric_zoo.nn.kind import kind_of
 from metric_zoo.nn.registry import get_kind
-from metric_zoo.nn.sparse import SparseKernelComplex2d, why_not_sparse
 from metric_zoo.reading import read_json
-from metric_zoo.zoo.create import build_base, check_name
+from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.hollow import hollow
 from metric_zoo.zoo.options import check_options, check_preprocessing, check_value
 from metric_zoo.zoo.origin import ModelOrigin, find_origin, preprocessing_of, settings_of
+from metric_zoo.zoo.registries import check_name
 from metric_zoo.zoo.shards import gather, mesh_of, together, writes
 from metric_zoo.zoo.unwrap import Bare, class_of, strip, unwrap
 
@@ -65,7 +65,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
             quantized, with adapters, or with a parametrization on a converted layer). Nothing is written then.
     """
     bare = unwrap(model)
-    layers = {name: layer for name, layer in bare.modules.items() if isinstance(layer, CONVERTED)}
+    layers = {name: layer for name, layer in bare.modules.items() if kind_of(layer) is not None}
     described = {name: {"kind": layer.kind, "options": layer.config.to_dict()} for name, layer in layers.items()}
     preprocessing = _writable(preprocessing_of(bare.root))
     origin = find_origin(bare.root)
@@ -323,30 +323,20 @@ def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> di
     replacements: dict[nn.Module, nn.Module] = {}
     for name, entry in layers.items():
         conv = modules.get(name)
-        if not isinstance(conv, nn.Conv2d) or isinstance(conv, SampledConv2d):
+        if not isinstance(conv, nn.Conv2d) or kind_of(conv) is not None:
             raise ConversionError(f"{where}: the architecture has no ordinary convolution {name!r}")
         kind, options = _kind_and_options(name, entry, where)
         try:
-            layer = _build_layer(name, conv, kind, options)
+            layer = build_layer(name, conv, kind, options)
         except MetricZooError as error:
             raise ConversionError(f"{where}: {error}") from None
+        forget_original(layer)  # what it has of its own is not in the file
         replacements[conv] = layer
         report.converted[name] = describe(layer, conv)
     swap(model, replacements)
     if layers:
         attach(model, report)
     return replacements
-
-
-def _build_layer(name: str, conv: nn.Conv2d, kind: str, options: dict[str, Any]) -> nn.Module:
-    if kind != SparseKernelComplex2d.kind:
-        return build_layer(name, conv, kind, options)
-    why = why_not_sparse(conv)
-    if why:
-        raise MetricZooError(f"{name}: a sparse kernel complex cannot take its place: {why}")
-    layer = build_sparse(conv, **options)
-    del layer._origin  # the kernel that it approximates is not in the file
-    return layer
 
 
 def _kind_and_options(name: str, entry: Any, where: object) -> tuple[str, dict[str, Any]]:
@@ -365,8 +355,6 @@ def _kind_and_options(name: str, entry: Any, where: object) -> tuple[str, dict[s
 
 
 def _config_of(kind: str) -> type[KindOptions]:
-    if kind == SparseKernelComplex2d.kind:
-        return SparseConfig
     if get_kind(kind).layer is None:
         raise MetricZooError(f"kind {kind!r} has no layer of its own")
     return get_kind(kind).config

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.nn.utils import parametrize
 
-from metric_zoo.converters.original import CONVERTED
 from metric_zoo.errors import ConversionError
+from metric_zoo.nn.kind import kind_of
 
 # By name: importing what defines them, to ask, would cost more than the file.
 _INNER = {
@@ -138,7 +138,7 @@ def _check_modules(modules: dict[str, nn.Module]) -> None:
             why = "quantized: save the float model, and quantize after mz.load"
         if why:
             raise ConversionError(f"{name or 'the model'} is {why}")
-        if isinstance(module, CONVERTED):
+        if kind_of(module) is not None:
             _check_layer(name, module)
 
 
