@@ -78,10 +78,6 @@ class ActiveConv2d(SampledConv2d):
         cells = self.config.offset_groups * self.kernel_size[0] * self.kernel_size[1]
         self.offset = nn.Parameter(torch.zeros(cells, 2, device=device, dtype=dtype))
 
-    def rule_parameters(self) -> list[nn.Parameter]:
-        """The table of offsets."""
-        return [self.offset]
-
     def _sample_groups(self) -> int:
         return self.config.offset_groups
 
