@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from metric_zoo.benchmarks.record import Record, readable
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import MetricZooError, RecordError
 
 
@@ -44,7 +45,7 @@ def draw(records: list[Record], losses: Any, scores: Any) -> None:
         numbers = [epoch.epoch for epoch in record.epochs]
         losses.plot(numbers, [epoch.train_loss for epoch in record.epochs], label=label, **style)
         scores.plot(numbers, [epoch.test_score for epoch in record.epochs], **style)
-    names = {"Test top-1, %" if record.task == "classification" else "Test PSNR, dB" for record in records}
+    names = {get_task(record.task).main.heading for record in records}
     for axes, title in ((losses, "Training loss"), (scores, " or ".join(sorted(names)))):
         axes.set(title=title, xlabel="Epoch")
         axes.grid(alpha=0.3)

@@ -11,18 +11,14 @@ from safetensors import SafetensorError
 from torch import nn
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.hits import pack_hits
 from metric_zoo.benchmarks.log import RunLog
-from metric_zoo.benchmarks.peer_learner import Tuner
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import PEER, Run
 from metric_zoo.benchmarks.record import Record, keep_record
 from metric_zoo.benchmarks.run_measurements import measured
+from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
-from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
-from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.benchmarks.weights import keep_weights
 from metric_zoo.nn.base import SampledConv2d
 
@@ -53,23 +49,26 @@ def execute(
         SystemExit: with `RESUMABLE`, when asked to stop while training.
     """
     clock, task = Clock(), get_task(run.task)
-    splits = task.load(run)
+    training, learner = task.training(), run.learner
+    splits = training.load(run)
     search, rate = Search({}, 0.0), None
-    if run.train.search is not None and run.kind.kind != PEER:
+    if run.train.search is not None and learner.trains:
         search = search_rate(run, accelerator, splits, checkpoints, log, position)
         rate = best_rate(search.losses)
-    learner = _learner(run if rate is None else with_rate(run, rate), accelerator, splits, checkpoints, log, position)
+    run_with_rate = run if rate is None else with_rate(run, rate)
+    learning = learner.begin(run_with_rate, accelerator, splits, checkpoints, log, position)
     measure.reset_peak_memory()  # after looking for what fits, which fills the memory on purpose
-    epochs = learner.train()
-    peak, before = measure.peak_memory_mib(accelerator.device), learner.progress.seconds
-    train, test = learner.evaluate(splits.train_clean), learner.evaluate(splits.test)
+    epochs = learning.train()
+    peak, before = measure.peak_memory_mib(accelerator.device), learning.progress.seconds
+    train, test = learning.evaluate(splits.train_clean), learning.evaluate(splits.test)
     robustness = {}
-    for name in CORRUPTIONS if run.measure.corruptions and task.corruptible else ():
-        robustness[name] = learner.evaluate(Corrupted(splits.test, name)).scores.top1
-    plain = learner.plain
+    for name in task.corruptions if run.measure.corruptions else ():
+        scores = learning.evaluate(training.corrupted(splits.test, name)).scores
+        robustness[name] = getattr(scores, task.robust)
+    plain = learning.plain
     if accelerator.is_main_process:
         if weights:
-            _keep_weights(path, accelerator.unwrap_model(learner.scored), log)
+            _keep_weights(path, accelerator.unwrap_model(learning.scored), log)
         record = Record(
             **identity(run),
             status="ok",
@@ -80,9 +79,9 @@ def execute(
             test=test.scores,
             test_hits=None if test.hits is None else pack_hits(test.hits),
             robustness=robustness,
-            generalization_gap=task.gap(train.scores, test.scores),
+            generalization_gap=task.gap_of(train.scores, test.scores),
             epochs=epochs,
-            micro_batches=learner.micro_batches,
+            micro_batches=learning.micro_batches,
             searched=search.losses,
             lr=rate,
             peak_memory_mib=peak,
@@ -91,18 +90,10 @@ def execute(
             provenance=provenance(clock),
         )
         keep_record(path, record)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in task.testing(test.scores).items())
+        told = ", ".join(f"{name} {value:.4g}" for name, value in task.tested(test.scores).items())
         log.write(f"done: {told}, {record.wall_seconds:.0f} s in all")
     accelerator.wait_for_everyone()
-    learner.forget()
-
-
-def _learner(
-    run: Run, accelerator: Accelerator, splits: Splits, checkpoints: Path, log: RunLog, position: str
-) -> Trainer | Tuner:
-    if run.kind.kind == PEER:
-        return Tuner(run, accelerator, splits)
-    return Trainer(run, accelerator, splits, checkpoints, log, position)
+    learning.forget()
 
 
 def _keep_weights(path: Path, model: nn.Module, log: RunLog) -> None:
@@ -123,8 +114,8 @@ def identity(run: Run) -> dict:
         "model": run.model.name,
         "source": run.model.source,
         "weights": "pretrained" if run.model.pretrained else None,
-        "kind": run.kind.kind,
-        "options": run.kind.options,
+        "kind": run.convolution.kind,
+        "options": run.convolution.options,
         "seed": run.seed,
         "world_size": run.processes,
         "device": torch.cuda.get_device_name() if run.device == "cuda" else run.device,

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from metric_zoo.benchmarks.dncnn import LEVELS, load_dncnn
 from metric_zoo.benchmarks.peer_settings import SETTINGS
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.errors import DataError, RecipeError, suggest
 
 _TUNED_ON = 8

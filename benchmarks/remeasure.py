@@ -14,9 +14,10 @@ from metric_zoo.benchmarks.measure import Timed
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import MeasureConfig
-from metric_zoo.benchmarks.record import SPEEDS, keep_record, read_record, readable
+from metric_zoo.benchmarks.recipe_sections import MeasureConfig
+from metric_zoo.benchmarks.record import keep_record, read_record, readable
 from metric_zoo.benchmarks.run_measurements import autocast_of, first_images, throughput_of
+from metric_zoo.benchmarks.schema import SPEEDS
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.errors import DataError, MetricZooError, RecordError
@@ -77,7 +78,7 @@ class _Network:
         if self._run.train.compile:
             self._model.compile()
         here = self._run.data.model_copy(update={"root": data_root})
-        splits = get_task(self._run.task).load(self._run.model_copy(update={"data": here}))
+        splits = get_task(self._run.task).training().load(self._run.model_copy(update={"data": here}))
         if splits.info.fingerprint != self._record.dataset.fingerprint:
             raise DataError(
                 f"{path} is of other data than those that {self._run.data.name!r} names here, or is older than "

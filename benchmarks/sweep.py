@@ -20,8 +20,9 @@ from metric_zoo.benchmarks.interruption import RESUMABLE, UNWRITABLE, end_with_p
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.progress import Tally
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import MAX_TEXT, MAX_WORD, Failure, Record, keep_record, set_aside, status_of
+from metric_zoo.benchmarks.record import Record, keep_record, set_aside, status_of
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.schema import MAX_TEXT, MAX_WORD, Failure
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.text import beginning
 

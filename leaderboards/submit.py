@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from metric_zoo.benchmarks.recipe import PEER
 from metric_zoo.benchmarks.record import Record, read_record, record_key, record_path, write_record
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import MetricZooError, RecordError
-from metric_zoo.leaderboards.cells import printable, section
+from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.collect import collect, read_sound
 from metric_zoo.leaderboards.soundness import is_marked
 
@@ -74,15 +74,14 @@ def _fingerprints(folder: Path) -> dict[str, str]:
 
 def _data(record: Record) -> str:
     """Which data, as a recipe names them: what is cut from pictures is other data than the pictures."""
-    named = section(record, "data")
-    cut = () if record.task == "classification" else ("image", "image_size", "channels")
-    return json.dumps([record.task, record.dataset.name, {key: named.get(key) for key in cut}])
+    named, keys = record.section("data"), get_task(record.task).data_keys
+    return json.dumps([record.task, record.dataset.name, {key: named.get(key) for key in keys}])
 
 
 def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> list[str]:
     if record.status != "ok":
         return [f"the run failed ({record.failure.type})"]
-    needed = ["gflops", "inference", *(["test_hits"] if record.task == "classification" else [])]
+    needed = ["gflops", "inference", *get_task(record.task).needs]
     missing = [name for name in needed if getattr(record, name) is None]
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
@@ -111,8 +110,8 @@ def recounted(record: Record) -> list[str]:
     stranger's configuration: what could name a file or a download is refused, and the network is built on torch's meta
     device, whatever size it says it has.
     """
-    if record.kind == PEER:
-        return []  # a filter, or weights that others trained: there is nothing to build
+    if not record.learner.is_rebuilt:
+        return []
     if suspicious := _suspicious(record):
         return [f"its configuration holds {suspicious}, which is not built for strangers"]
     import torch
@@ -142,7 +141,7 @@ def _suspicious(record: Record) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", record.model):
         return f"model.name = {record.model!r}"
     for name in ("model", "kind"):
-        for key, value in _leaves(section(record, name).get("options")):
+        for key, value in _leaves(record.section(name).get("options")):
             if _FETCHES.search(key) or re.search(r"[/\\:]", value):
                 return f"{name}.options.{key} = {value!r}"
     return ""

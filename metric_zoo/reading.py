@@ -44,7 +44,8 @@ def read_json(path: Path, most: int) -> Any:
     text = read_text(path, most)
     try:
         data = json.loads(text, parse_constant=_no_number, parse_int=_integer, object_pairs_hook=_object)
-        _check_depth(data)
+        if is_deeper(data, _LEVELS):
+            raise RecursionError
         json.dumps(data, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"it has more than {_LEVELS} levels") from None
@@ -71,15 +72,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(data: Any) -> None:
-    level = [data]
-    for _ in range(_LEVELS):
-        level = [item for part in level for item in parts(part)]
-        if not level:
-            return
-    raise ValueError(f"it has more than {_LEVELS} levels")
+def is_deeper(tree: Any, most: int) -> bool:
+    """Whether lists and dicts lie in one another in more than ``most`` levels; it takes no call for each of them."""
+    level = [tree]
+    for _ in range(most):
+        level = [item for part in level for item in _parts(part)]
+    return bool(level)
 
 
-def parts(tree: Any) -> list[Any]:
+def _parts(tree: Any) -> list[Any]:
     """What a list or the values of a dict hold; nothing of anything else."""
     return list(tree.values()) if isinstance(tree, dict) else tree if isinstance(tree, list) else []

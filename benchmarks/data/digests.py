@@ -16,7 +16,7 @@ import platformdirs
 from tqdm import tqdm
 
 from metric_zoo.errors import DataError
-from metric_zoo.files import check_regular, replacing
+from metric_zoo.files import check_regular, replacing, sha256_of
 from metric_zoo.text import told
 
 _FRESH = 50_000_000
@@ -79,14 +79,10 @@ def _stamp(path: str) -> list[int]:
 
 
 def _digest(path: str) -> str:
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {told(error)}") from None
-    return digest.hexdigest()
 
 
 def _cache(root: Path) -> Path:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metric_zoo.benchmarks.data.splits import Splits, TensorImages, augmentation, data_root
-from metric_zoo.benchmarks.recipe import DataConfig
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import DataError
 from metric_zoo.text import told
 

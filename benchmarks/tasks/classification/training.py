@@ -1,9 +1,9 @@
-"""Classification: cross-entropy, top-1 and top-5 accuracy, calibration, and which images were right."""
+"""Cross-entropy, top-1 and top-5 accuracy, calibration, and which images were right."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +11,21 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from metric_zoo.benchmarks.data import Splits, load_data
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Scores
+from metric_zoo.benchmarks.data.splits import TensorImages
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.tasks.answers import logits_of
+from metric_zoo.benchmarks.tasks.classification import Scores
 from metric_zoo.benchmarks.tasks.gather import scored
-from metric_zoo.benchmarks.tasks.task import Evaluation, Task
+from metric_zoo.benchmarks.tasks.training import Evaluation, TaskTraining
 
 CALIBRATION_BINS = 15
 
+if TYPE_CHECKING:
+    from metric_zoo.explain.prepare import Look
 
-class Classification(Task):
-    """Cross-entropy; the generalization gap is training minus test top-1 accuracy, as a share."""
 
-    corruptible = True
+class Training(TaskTraining):
+    """Of networks whose answers are logits ``(B, classes)``."""
 
     def load(self, run: Run) -> Splits:
         return load_data(run.data)
@@ -41,24 +44,15 @@ class Classification(Task):
     def evaluation_batch(self, run: Run, parts: int) -> int:
         return 256
 
-    def error(self, scores: Scores) -> float:
-        return scores.loss
+    def look(self, run: Run, size: int, channels: int) -> Look:
+        """Normalised as the training images: by their own statistics, where they are held in memory."""
+        from metric_zoo.explain.prepare import Look
 
-    def gap(self, train: Scores, test: Scores) -> float:
-        return train.top1 - test.top1
-
-    def training(self, right: float) -> dict[str, float]:
-        return {"train_top1": right}
-
-    def testing(self, scores: Scores) -> dict[str, float]:
-        return {"test_top1": scores.top1}
-
-
-def logits_of(output: Any) -> Tensor:
-    """The main logits ``(B, classes)``; some networks return auxiliary ones beside them while training."""
-    if isinstance(output, Tensor):
-        return output
-    return output.logits if hasattr(output, "logits") else output[0]
+        if run.data.name in ("folder", "huggingface"):
+            return Look(size, channels, (0.5,) * channels, (0.5,) * channels)
+        images = self.load(run).test
+        assert isinstance(images, TensorImages)
+        return Look(size, channels, tuple(images.mean.flatten().tolist()), tuple(images.std.flatten().tolist()))
 
 
 def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -67,7 +61,7 @@ def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def evaluate(accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int) -> Evaluation:
-    """`Classification.evaluate`."""
+    """`Training.evaluate`."""
 
     def row(output: Any, labels: Tensor) -> Tensor:
         logits = logits_of(output).float()

@@ -1,4 +1,4 @@
-"""Denoising: mean squared error, PSNR and SSIM (Metric Convolutions, ICCV 2025, denoising experiments)."""
+"""Mean squared error, PSNR and SSIM (Metric Convolutions, ICCV 2025, denoising experiments)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.data.noisy import load_noisy, load_noisy_image
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Fidelity
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.tasks.denoising import Fidelity
 from metric_zoo.benchmarks.tasks.gather import scored
-from metric_zoo.benchmarks.tasks.task import Evaluation, Task
+from metric_zoo.benchmarks.tasks.training import Evaluation, TaskTraining
 
 
-class Denoising(Task):
-    """Mean squared error of images in [0, 1]; the generalization gap is delta = (test - train) / train of it."""
+class Training(TaskTraining):
+    """Of networks that answer with images; on a data set of them."""
 
     def load(self, run: Run) -> Splits:
         return load_noisy(run.data)
@@ -44,17 +44,8 @@ class Denoising(Task):
         )
         return Evaluation(scores)
 
-    def error(self, scores: Fidelity) -> float:
-        return scores.mse
 
-    def gap(self, train: Fidelity, test: Fidelity) -> float:
-        return (test.mse - train.mse) / train.mse
-
-    def testing(self, scores: Fidelity) -> dict[str, float]:
-        return {"test_mse": scores.mse}
-
-
-class SingleImageDenoising(Denoising):
+class SingleImageTraining(Training):
     """Of one image: trained on one realisation of the noise, tested on another."""
 
     def load(self, run: Run) -> Splits:
