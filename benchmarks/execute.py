@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +12,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from metric_zoo.benchmarks import measure
+from metric_zoo.benchmarks.data.splits import Splits
 from metric_zoo.benchmarks.hits import pack_hits
+from metric_zoo.benchmarks.learning import Learning
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.record import Record, keep_record
@@ -49,51 +52,63 @@ def execute(
         SystemExit: with `RESUMABLE`, when asked to stop while training.
     """
     clock, task = Clock(), get_task(run.task)
-    training, learner = task.training(), run.learner
-    splits = training.load(run)
+    splits = task.training().load(run)
     search, rate = Search({}, 0.0), None
-    if run.train.search is not None and learner.trains:
+    if run.train.search is not None and run.learner.trains:
         search = search_rate(run, accelerator, splits, checkpoints, log, position)
         rate = best_rate(search.losses)
-    run_with_rate = run if rate is None else with_rate(run, rate)
-    learning = learner.begin(run_with_rate, accelerator, splits, checkpoints, log, position)
+    run_at_rate = run if rate is None else with_rate(run, rate)
+    learning = run.learner.begin(run_at_rate, accelerator, splits, checkpoints, log, position)
     measure.reset_peak_memory()  # after looking for what fits, which fills the memory on purpose
     epochs = learning.train()
     peak, before = measure.peak_memory_mib(accelerator.device), learning.progress.seconds
-    train, test = learning.evaluate(splits.train_clean), learning.evaluate(splits.test)
-    robustness = {}
-    for name in task.corruptions if run.measure.corruptions else ():
-        scores = learning.evaluate(training.corrupted(splits.test, name)).scores
-        robustness[name] = getattr(scores, task.robust)
-    plain = learning.plain
+    scores = _scores(learning, splits)
     if accelerator.is_main_process:
         if weights:
             _keep_weights(path, accelerator.unwrap_model(learning.scored), log)
         record = Record(
             **identity(run),
+            **scores,
+            **_network(learning.plain),
             status="ok",
             dataset=splits.info,
-            converted_layers=sum(isinstance(m, SampledConv2d) for m in plain.modules()),
-            parameters=measure.count_parameters(plain),
-            train=train.scores,
-            test=test.scores,
-            test_hits=None if test.hits is None else pack_hits(test.hits),
-            robustness=robustness,
-            generalization_gap=task.gap_of(train.scores, test.scores),
             epochs=epochs,
             micro_batches=learning.micro_batches,
             searched=search.losses,
             lr=rate,
             peak_memory_mib=peak,
-            **measured(run, accelerator.device, plain, splits.train_clean, log),
+            **measured(run, accelerator.device, learning.plain, splits.train_clean, log),
             wall_seconds=search.seconds_before + before + clock.seconds(),
             provenance=provenance(clock),
         )
         keep_record(path, record)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in task.tested(test.scores).items())
+        told = ", ".join(f"{name} {value:.4g}" for name, value in task.tested(record.test).items())
         log.write(f"done: {told}, {record.wall_seconds:.0f} s in all")
     accelerator.wait_for_everyone()
     learning.forget()
+
+
+def _scores(learning: Learning, splits: Splits) -> dict[str, Any]:
+    """The fields of a record that say how good a network is; every process takes part."""
+    task, run = learning.task, learning.run
+    train, test = learning.evaluate(splits.train_clean), learning.evaluate(splits.test)
+    robustness = {}
+    for name in task.corruptions if run.measure.corruptions else ():
+        corrupted = learning.evaluate(task.training().corrupted(splits.test, name))
+        robustness[name] = getattr(corrupted.scores, task.robust)
+    return {
+        "train": train.scores,
+        "test": test.scores,
+        "test_hits": None if test.hits is None else pack_hits(test.hits),
+        "robustness": robustness,
+        "generalization_gap": task.gap_of(train.scores, test.scores),
+    }
+
+
+def _network(model: nn.Module) -> dict[str, Any]:
+    """Those that say how large it is."""
+    converted = sum(isinstance(module, SampledConv2d) for module in model.modules())
+    return {"converted_layers": converted, "parameters": measure.count_parameters(model)}
 
 
 def _keep_weights(path: Path, model: nn.Module, log: RunLog) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from metric_zoo.benchmarks.learners import PEER
 from metric_zoo.benchmarks.mistakes import listed, mistakes
 from metric_zoo.benchmarks.recipe_file import read_recipe_file
 from metric_zoo.benchmarks.recipe_sections import (
@@ -80,6 +81,8 @@ class Recipe(Section):
             raise ValueError(f"peers are for the task {_tasks('takes_peers')}")
         if self.data.image is not None and not task.takes_image:
             raise ValueError(f"data.image is for the task {_tasks('takes_image')}")
+        if any(model.source == PEER.kind for model in self.models):
+            raise ValueError(f"models: {PEER.kind!r} is no source of networks; name peers in 'peers'")
         return self
 
 
