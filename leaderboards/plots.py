@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -59,7 +60,7 @@ def tradeoffs(rows: pd.DataFrame) -> str:
         figure = Figure(figsize=(9, 3.1), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(shown), sharey=True), shown, strict=True):
             _tradeoff(axes, rows, name, task.gap)
-            axes.set_xlabel(_AXES.get(name) or gap_label(task.gap))
+            axes.set_xlabel(_AXES.get(name) or _gap_label(task.gap))
         figure.axes[0].set_ylabel(_small(task.main.heading))
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6)
@@ -70,7 +71,7 @@ def _task_of(rows: pd.DataFrame) -> Task:
     return get_task(rows["task"].iloc[0])
 
 
-def gap_label(gap: Gap) -> str:
+def _gap_label(gap: Gap) -> str:
     """For an axis: ``generalization gap, points``."""
     return f"generalization {_small(gap.heading)}"
 
@@ -116,7 +117,7 @@ def over_kernels(rows: pd.DataFrame) -> str:
     task = _task_of(rows)
     shown = {task.main.name: _small(task.main.heading)}
     if task.gap is not None:
-        shown["generalization_gap"] = gap_label(task.gap)
+        shown["generalization_gap"] = _gap_label(task.gap)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         pairs = list(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True))
@@ -139,6 +140,42 @@ def over_kernels(rows: pd.DataFrame) -> str:
             axes.set_ylabel(shown[name])
         figure.legend(*pairs[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return _svg(figure)
+
+
+def _tradeoffs_shown(task: Task) -> str:
+    quantity = task.main.quantity or task.main.short
+    against = ["inference throughput", "parameters"] + ["generalization gap"] * (task.gap is not None)
+    listed = f"{', '.join(against[:-1])} and {against[-1]}"
+    return f"{quantity[:1].upper()}{quantity[1:]} on the test images against {listed}; the table has every figure."
+
+
+def _kernels_shown(task: Task) -> str:
+    gap = f" and {_gap_label(task.gap)}" if task.gap is not None else ""
+    return f"{task.main.title}{gap} against the size of the kernel."
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture of a group's rows.
+
+    Attributes:
+        suffix: of its file's name.
+        draw: from the rows to SVG.
+        shows: what it shows, by the rows' task.
+        fits: whether it says something about the rows.
+    """
+
+    suffix: str
+    draw: Callable[[pd.DataFrame], str]
+    shows: Callable[[Task], str]
+    fits: Callable[[pd.DataFrame], bool] = lambda rows: True
+
+
+PLOTS = (
+    Plot("", tradeoffs, _tradeoffs_shown),
+    Plot("-kernel", over_kernels, _kernels_shown, lambda rows: rows["kernel_size"].nunique() > 1),
+)
+"""Of every group; the first stands on the overview, too."""
 
 
 def _short(kind: str, options: str) -> str:

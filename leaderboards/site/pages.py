@@ -21,14 +21,12 @@ from metric_zoo.leaderboards.paper_figures import figures_of
 from metric_zoo.leaderboards.site.views import (
     Board,
     board_of,
-    kernel_plot_path,
     model_path,
-    plot_path,
+    pictures_of,
     plots_of,
     run_path,
     table_of,
     task_boards,
-    tradeoffs_of,
 )
 from metric_zoo.leaderboards.soundness import is_marked
 from metric_zoo.leaderboards.tables import groups_of
@@ -61,9 +59,7 @@ def render_site(
     for view in site.boards:
         files[f"{view.name}.html"] = site.page("board.html", view.title, "", view.name, board=view)
     for group in groups_of(board):
-        files[plot_path(group)] = plots.tradeoffs(group.rows)
-        if kernel_plot_path(group) in plots_of(group):
-            files[kernel_plot_path(group)] = plots.over_kernels(group.rows)
+        files |= {path: plot.draw(group.rows) for path, plot in plots_of(group).items()}
     for model in _models(board):
         files |= site.model(model)
     for key, record in site.runs.items():
@@ -101,7 +97,8 @@ class _Site:
             "Overview",
             "",
             groups=[
-                (group, _leaders(group.rows), plot_path(group), tradeoffs_of(group)) for group in groups_of(self._board)
+                (group, _leaders(group.rows), *next(iter(pictures_of(group).items())))
+                for group in groups_of(self._board)
             ],
             configurations=len(self._board),
             runs=sum(record.status == "ok" for record in records),

@@ -13,7 +13,7 @@ import pandas as pd
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.registry import all_tasks
 from metric_zoo.leaderboards.columns import Column, shown_columns
-from metric_zoo.leaderboards.plots import gap_label
+from metric_zoo.leaderboards.plots import PLOTS, Plot
 from metric_zoo.leaderboards.tables import Group, groups_of
 
 MEASURED = ("kernels", "operators", "conversion")
@@ -103,7 +103,7 @@ def task_boards(board: pd.DataFrame, notes: Mapping[str, str]) -> list[Board]:
     groups = groups_of(board)
     boards = []
     for name, title in trained_boards().items():
-        tables = [table_of(group, plots_of(group)) for group in groups if board_of(group) == name]
+        tables = [table_of(group, pictures_of(group)) for group in groups if board_of(group) == name]
         if tables:
             boards.append(Board(name, title, about, tables, notes.get(name, "")))
     return boards
@@ -114,32 +114,14 @@ def board_of(group: Group) -> str:
     return get_task(group.task).page
 
 
-def tradeoffs_of(group: Group) -> str:
-    """What the picture of a group's tradeoffs shows."""
-    task = get_task(group.task)
-    quantity = task.main.quantity or task.main.short
-    against = ["inference throughput", "parameters"] + ["generalization gap"] * (task.gap is not None)
-    listed = f"{', '.join(against[:-1])} and {against[-1]}"
-    return f"{quantity[:1].upper()}{quantity[1:]} on the test images against {listed}; the table has every figure."
+def plots_of(group: Group) -> dict[str, Plot]:
+    """The pictures of a group, by path from the site's root."""
+    return {f"plots/{group.id}{plot.suffix}.svg": plot for plot in PLOTS if plot.fits(group.rows)}
 
 
-def plots_of(group: Group) -> dict[str, str]:
-    """The pictures of a group: what they show, by path from the site's root."""
-    task, found = get_task(group.task), {plot_path(group): tradeoffs_of(group)}
-    if group.rows["kernel_size"].nunique() > 1:
-        gap = f" and {gap_label(task.gap)}" if task.gap is not None else ""
-        found[kernel_plot_path(group)] = f"{task.main.title}{gap} against the size of the kernel."
-    return found
-
-
-def plot_path(group: Group) -> str:
-    """Where the picture of a group's tradeoffs lies, from the site's root."""
-    return f"plots/{group.id}.svg"
-
-
-def kernel_plot_path(group: Group) -> str:
-    """Where the picture of its figures over the size of the kernel does."""
-    return f"plots/{group.id}-kernel.svg"
+def pictures_of(group: Group) -> dict[str, str]:
+    """What they show."""
+    return {path: plot.shows(get_task(group.task)) for path, plot in plots_of(group).items()}
 
 
 def table_of(group: Group, plots: Mapping[str, str] | None = None) -> Table:

@@ -113,6 +113,19 @@ def test_scores_of_the_wrong_task():
         Record.model_validate({**data, "task": "classification"})
 
 
+def test_where_training_leaves_no_error_there_is_no_gap(tmp_path):
+    """Of zero nothing is a multiple: the record says none, and the board shows none."""
+    data = make_denoising("metric").model_dump()
+    data["train"] = {"mse": 0.0, "psnr": 150.0, "ssim": 1.0, "published_mse": 0.0, "images": 1}
+    record = Record.model_validate({**data, "generalization_gap": None})
+    assert record.defined_gap is None and contradictions(record) == []
+    assert contradictions(record.model_copy(update={"generalization_gap": 1.0}))
+    built = build(write(tmp_path / "records", record, make_denoising("shifted")), tmp_path / "board")
+    assert built.collection.problems == [] and built.board["generalization_gap"].isna().sum() == 1
+    with pytest.raises(ValueError, match="lacks generalization_gap"):
+        Record.model_validate({**make_denoising().model_dump(), "generalization_gap": None})
+
+
 def test_a_submitted_denoiser_is_built_again(tmp_path):
     kind = {"kind": "deformable", "options": {}, "per_pixel": True, "freeze_kernels": True, "init": "uniform"}
     config = {**make_denoising("deformable").config, "kind": kind, "measure": {}}
