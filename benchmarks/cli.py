@@ -119,6 +119,19 @@ def status(
 
 
 @app.command()
+def collect(records: Annotated[Path, typer.Argument(help="Folder of records, as bench run leaves it.")]) -> None:
+    """Move a folder's records into one file of JSON lines per recipe, RECIPE.jsonl; exit code 1 if one is damaged."""
+    from metric_zoo.benchmarks.collect import collect_records
+
+    done = collect_records(records)
+    typer.echo(f"{done.records} records in {', '.join(path.name for path in done.files) or 'no file'}")
+    for problem in done.problems:
+        typer.echo(f"left out: {problem}", err=True)
+    if done.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def show(record: Annotated[Path, typer.Argument(help="One record, JSON.")]) -> None:
     """Print a record for reading: its figures, its curves, where they come from."""
     from metric_zoo.benchmarks.show import show_record

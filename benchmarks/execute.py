@@ -17,7 +17,8 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.peer_learner import Tuner
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe import PEER, Run
-from metric_zoo.benchmarks.record import Record, keep_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import keep_record
 from metric_zoo.benchmarks.run_measurements import measured
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task

@@ -22,7 +22,8 @@ from metric_zoo.benchmarks.mistakes import listed
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import PEER, Run, expand, load_recipe
-from metric_zoo.benchmarks.record import MAX_TEXT, DatasetInfo, first_problem, keep_record, status_of
+from metric_zoo.benchmarks.record import MAX_TEXT, DatasetInfo, first_problem
+from metric_zoo.benchmarks.record_files import keep_record, status_of
 from metric_zoo.benchmarks.rendezvous import Rounds
 from metric_zoo.benchmarks.search import held_out_count
 from metric_zoo.benchmarks.sweep import (

@@ -19,7 +19,7 @@ from metric_zoo.benchmarks.memory_fit import divisors, is_lack_of_memory
 from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import PEER, MeasureConfig, Run, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record, status_of
+from metric_zoo.benchmarks.record_files import identities, read_record, status_of
 from metric_zoo.benchmarks.run_measurements import autocast_of
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, is_claimed
 from metric_zoo.benchmarks.tasks import get_task
@@ -130,7 +130,7 @@ def show_status(recipe: Path, folder: Path, processes: int | None = None, cpu: b
 def _ids(folder: Path) -> set[str]:
     """Of all runs that left something in a folder."""
     begun = [path.name for name in (CHECKPOINTS, LOCKS) for path in (folder / name).glob("*")]
-    return {path.stem[-12:] for path in folder.glob("*.json")}.union(begun)
+    return identities(folder).union(begun)
 
 
 def _called(run: Run) -> str:

@@ -132,7 +132,7 @@ def _look(name: str):
     if not Path(name).is_file():
         return None
     from metric_zoo.benchmarks.input_look import look_of
-    from metric_zoo.benchmarks.record import read_record
+    from metric_zoo.benchmarks.record_files import read_record
 
     return look_of(read_record(Path(name)))
 

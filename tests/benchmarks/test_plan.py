@@ -57,7 +57,8 @@ def test_curves_are_the_records(tmp_path):
     from matplotlib.figure import Figure
 
     from metric_zoo.benchmarks.curves import draw, draw_curves
-    from metric_zoo.benchmarks.record import Epoch, write_record
+    from metric_zoo.benchmarks.record import Epoch
+    from metric_zoo.benchmarks.record_files import write_record
     from tests.leaderboards.records import make_record
 
     fixed = {"lr": 0.1, "train_top1": 0.5, "seconds": 1}

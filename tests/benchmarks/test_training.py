@@ -16,7 +16,7 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.optimization import rate
 from metric_zoo.benchmarks.plan import plan_recipe
 from metric_zoo.benchmarks.recipe import TrainConfig, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from metric_zoo import RecordError
-from metric_zoo.benchmarks.record import MAX_BYTES, Record, config_id, read_record
+from metric_zoo.benchmarks.record import MAX_BYTES, Record, config_id
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.leaderboards import build as build_module
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.collect import collect
