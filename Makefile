@@ -20,10 +20,15 @@ test-slow: $(VENV)/.installed
 sweep: $(VENV)/.installed
 	$(BIN)/metric-zoo conversion sweep --out docs
 
-# The published leaderboard, from the committed records.
+# The leaderboard from the committed records: a site in build/board, and its tables and picture that are committed.
+BROWSER := $(firstword $(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
+SHOT := --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,800
 board: $(VENV)/.installed
-	$(BIN)/metric-zoo leaderboard publish leaderboards/results --to leaderboards/published \
+	$(BIN)/metric-zoo leaderboard publish leaderboards/results --out build/board \
 		--kernels docs/kernels.json --operators docs/operators.json --conversion docs/conversion.csv --strict
+	cp build/board/leaderboard.md build/board/leaderboard.csv leaderboards/published
+	$(if $(BROWSER),timeout 60 $(BROWSER) $(SHOT) --screenshot=docs/leaderboard.png file://$(CURDIR)/build/board/classification.html \
+		>/dev/null 2>&1,@echo "docs/leaderboard.png stays as it is: there is no Chromium")
 
 # The pictures of docs/gallery.md, a few minutes.
 gallery: $(VENV)/.installed

@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metric_zoo.benchmarks.record import Record, readable
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import readable
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import MetricZooError, RecordError
 
@@ -23,7 +24,7 @@ def draw_curves(records: list[Path], out: Path) -> None:
         RecordError: if one is missing, or none has an epoch; what is no record is left out, with a note.
             MetricZooError if such a file cannot be written.
     """
-    found = [record for record in readable(records) if record.epochs]
+    found = [entry.record for entry in readable(records) if entry.record.epochs]
     if not found:
         raise RecordError(f"none of {len(records)} records has an epoch to draw")
     figure = Figure(figsize=(9, 3.6), layout="constrained")

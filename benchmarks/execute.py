@@ -17,7 +17,8 @@ from metric_zoo.benchmarks.hits import pack_hits
 from metric_zoo.benchmarks.learning import Learning
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.record import Record, keep_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import keep_record
 from metric_zoo.benchmarks.run_measurements import measured
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate

@@ -23,7 +23,7 @@ from metric_zoo.benchmarks.mistakes import listed
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import load_recipe
-from metric_zoo.benchmarks.record import keep_record, status_of
+from metric_zoo.benchmarks.record_files import keep_record, status_of
 from metric_zoo.benchmarks.rendezvous import Rounds
 from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.schema import MAX_TEXT, DatasetInfo, first_problem

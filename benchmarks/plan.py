@@ -20,7 +20,7 @@ from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import load_recipe
 from metric_zoo.benchmarks.recipe_sections import MeasureConfig
-from metric_zoo.benchmarks.record import read_record, status_of
+from metric_zoo.benchmarks.record_files import identities, read_record, status_of
 from metric_zoo.benchmarks.run_measurements import autocast_of
 from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, is_claimed
@@ -132,7 +132,7 @@ def show_status(recipe: Path, folder: Path, processes: int | None = None, cpu: b
 def _ids(folder: Path) -> set[str]:
     """Of all runs that left something in a folder."""
     begun = [path.name for name in (CHECKPOINTS, LOCKS) for path in (folder / name).glob("*")]
-    return {path.stem[-12:] for path in folder.glob("*.json")}.union(begun)
+    return identities(folder).union(begun)
 
 
 def _called(run: Run) -> str:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from functools import lru_cache
-from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +21,6 @@ from pydantic import (
 
 from metric_zoo.benchmarks.learners import Learner, learner_of
 from metric_zoo.benchmarks.schema import (
-    MAX_BYTES,
     MAX_EPOCHS,
     Amount,
     Count,
@@ -46,11 +40,8 @@ from metric_zoo.benchmarks.schema import (
     Word,
     first_problem,
 )
-from metric_zoo.benchmarks.tasks import TaskName, get_task, is_known, list_tasks
-from metric_zoo.errors import RecordError, suggest
-from metric_zoo.files import replacing
-from metric_zoo.reading import read_json
-from metric_zoo.text import told
+from metric_zoo.benchmarks.tasks import TaskName, get_task
+from metric_zoo.errors import RecordError
 
 SCHEMA_VERSION = 1
 
@@ -219,101 +210,3 @@ def record_path(folder: Path, model: str, kind: str, seed: int, identity: str) -
     """Where a run's record lies: readable words, then the hash that makes it unique."""
     words = re.sub(r"[^A-Za-z0-9]+", "_", f"{model}-{kind}").strip("_")[:120]
     return folder / f"{words}-seed{seed}-{identity}.json"
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write atomically: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def keep_record(path: Path, record: Record) -> None:
-    """Write the record of a run.
-
-    Raises:
-        RecordError: if that is impossible: no fault of the run.
-    """
-    try:
-        write_record(path, record)
-    except OSError as error:
-        raise RecordError(f"record {path} cannot be written: {told(error)}; then the same command goes on") from None
-
-
-def status_of(path: Path) -> str | None:
-    """Of a record, ``"ok"`` or ``"failed"``; ``"unreadable"`` where what is there may be one for another program or at
-    another time; None where none is, or what can be none. Of the last two it is said once why."""
-    try:
-        found = path.lstat()
-    except (OSError, ValueError):
-        return None
-    with suppress(OSError):
-        found = path.stat()
-    return _status(path, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=2**16)
-def _status(path: Path, changed: int, size: int) -> str | None:
-    try:
-        return read_record(path).status
-    except DamagedRecordError as error:
-        print(f"note: {error}; it counts as not there", file=sys.stderr, flush=True)
-        return None
-    except RecordError as error:
-        print(f"note: {error}; its run is left out", file=sys.stderr, flush=True)
-        return "unreadable"
-
-
-def readable(paths: Iterable[Path]) -> list[Record]:
-    """The records of those files that are some; of the others it is said why not.
-
-    Raises:
-        RecordError: for a file that is missing: a mistake of whoever named it.
-    """
-    records = []
-    for path in paths:
-        if not os.path.lexists(path):
-            raise RecordError(f"{path} does not exist")
-        try:
-            records.append(read_record(path))
-        except RecordError as error:
-            print(f"note: {error}; left out", file=sys.stderr, flush=True)
-    return records
-
-
-def set_aside(path: Path) -> None:
-    """Rename what is no record, so that one can take its place; to a name that is free."""
-    names = chain([f"{path.name}.damaged"], (f"{path.name}.damaged-{number}" for number in count(2)))
-    kept = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
-    path.rename(kept)
-    print(f"note: {path} is {kept.name} now, its run is done again", file=sys.stderr, flush=True)
-
-
-def read_record(path: Path) -> Record:
-    """Read and validate one record.
-
-    Raises:
-        RecordError: naming the file and what is wrong with it; DamagedRecordError if it can be no record.
-    """
-    try:
-        data = read_json(path, MAX_BYTES)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {told(error)}") from None
-    except ValueError as error:
-        raise DamagedRecordError(f"{path} cannot be read as JSON: {told(error)}") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise DamagedRecordError(f"{path} is not a record: it has no 'schema_version'")
-    if version > SCHEMA_VERSION:
-        raise RecordError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}: upgrade")
-    task = data.get("task")
-    if isinstance(task, str) and not is_known(task):
-        known = list_tasks()
-        raise RecordError(
-            f"{path} is of the task {task[:80]!r}{suggest(task[:80], known)}; known: {', '.join(known)}: install what "
-            "declares it"
-        )
-    try:
-        return Record.model_validate(data)
-    except ValidationError as error:
-        raise DamagedRecordError(f"{path} breaks the schema: {first_problem(error)}") from None

@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import LINES, read_record, readable
 from metric_zoo.benchmarks.schema import SPEEDS, Throughput
 from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.errors import RecordError
 from metric_zoo.text import columns
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def show_record(path: Path) -> str:
-    """Figures, curves and provenance of one record.
+    """Figures, curves and provenance of one record, or of every one of a file of lines.
 
     Raises:
         RecordError: if it is none.
     """
-    record = read_record(path)
+    found = [read_record(path)] if path.suffix != LINES else [entry.record for entry in readable([path])]
+    if not found:
+        raise RecordError(f"{path} holds no record")
+    return "\n\n".join(map(_shown, found))
+
+
+def _shown(record: Record) -> str:
     title = f"{record.model} ({record.source}), {record.kind}, seed {record.seed}: {record.status}"
     return "\n".join([title, "", columns([list(line) for line in _lines(record)])])
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from metric_zoo.benchmarks.model import build_model
-from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.schema import first_problem
 from metric_zoo.errors import RecordError

@@ -29,7 +29,7 @@ from metric_zoo.benchmarks.peers import PEERS, build_peer, tune
 from metric_zoo.benchmarks.per_pixel import learn_fields
 from metric_zoo.benchmarks.recipe import Recipe, load_recipe
 from metric_zoo.benchmarks.recipe_sections import DataConfig
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.search import best_rate, held_out
 from metric_zoo.benchmarks.show import show_record

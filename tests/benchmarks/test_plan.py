@@ -58,7 +58,7 @@ def test_curves_are_the_records(tmp_path):
     from matplotlib.figure import Figure
 
     from metric_zoo.benchmarks.curves import draw, draw_curves
-    from metric_zoo.benchmarks.record import write_record
+    from metric_zoo.benchmarks.record_files import write_record
     from metric_zoo.benchmarks.tasks.classification import ClassificationEpoch
     from tests.leaderboards.records import make_record
 

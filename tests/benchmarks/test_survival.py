@@ -20,7 +20,8 @@ from metric_zoo.benchmarks.launch import Processes, preflight, run_recipe
 from metric_zoo.benchmarks.plan import plan_recipe, show_status
 from metric_zoo.benchmarks.provenance import Clock
 from metric_zoo.benchmarks.recipe import load_recipe
-from metric_zoo.benchmarks.record import Record, keep_record, read_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import keep_record, read_record
 from metric_zoo.benchmarks.remeasure import remeasure
 from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, LOGS, claimed, failed_record

@@ -12,7 +12,7 @@ from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.measure import loss_of, training_step
 from metric_zoo.benchmarks.recipe import load_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.remeasure import FIGURES, remeasure
 from metric_zoo.benchmarks.run_measurements import autocast_of
 from metric_zoo.benchmarks.runs import Run, expand

@@ -15,7 +15,8 @@ from metric_zoo.benchmarks.curves import draw_curves
 from metric_zoo.benchmarks.input_look import look_of
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.recipe import load_recipe
-from metric_zoo.benchmarks.record import Record, read_record, write_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import read_record, write_record
 from metric_zoo.benchmarks.show import show_record
 from metric_zoo.benchmarks.tasks import get_task, list_tasks, register, registry
 from metric_zoo.benchmarks.weights import trained_model

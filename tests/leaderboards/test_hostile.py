@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from metric_zoo import RecordError
-from metric_zoo.benchmarks.record import Record, config_id, read_record
+from metric_zoo.benchmarks.record import Record, config_id
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.schema import MAX_BYTES
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.leaderboards import build as build_module
