@@ -43,7 +43,7 @@ def read_lines(path: Path, most: int) -> Iterator[tuple[int, bytes]]:
             number, rest = number + 1, line
             while not rest.endswith(b"\n") and (rest := file.readline(most + 1)):
                 pass
-            if line.strip():
+            if len(line) > most or line.strip():
                 yield number, line.rstrip(b"\r\n")
 
 
