@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from metric_zoo.benchmarks.record import SCHEMA_VERSION, DamagedRecordError, Record, record_key, record_path
 from metric_zoo.benchmarks.schema import MAX_BYTES, first_problem
-from metric_zoo.benchmarks.tasks import is_known, list_tasks
-from metric_zoo.errors import RecordError, suggest
+from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.files import replacing
 from metric_zoo.reading import decoded, parse_json, read_lines, read_text
 from metric_zoo.text import told
@@ -122,11 +122,8 @@ def _record(data: dict[str, Any], place: str) -> Record:
         raise DamagedRecordError(f"{place} is not a record: it has no 'schema_version'")
     if version > SCHEMA_VERSION:
         raise RecordError(f"{place} has schema version {version}, this program reads up to {SCHEMA_VERSION}: upgrade")
-    task = data.get("task")
-    if isinstance(task, str) and not is_known(task):
-        known = list_tasks()
-        near = f"{suggest(task[:80], known)}; known: {', '.join(known)}"
-        raise RecordError(f"{place} is of the task {task[:80]!r}{near}: install what declares it")
+    if isinstance(data.get("task"), str):
+        _check_task(data["task"], place)
     try:
         record = Record.model_validate(data)
         json.dumps(data, allow_nan=False)  # of keys that the schema does not know
@@ -135,6 +132,14 @@ def _record(data: dict[str, Any], place: str) -> Record:
     except ValueError as error:
         raise DamagedRecordError(f"{place} holds what JSON cannot: {told(error)}") from None
     return record
+
+
+def _check_task(task: str, place: str) -> None:
+    """A record of a task that is not installed here is one elsewhere."""
+    try:
+        get_task(task)
+    except MetricZooError as error:
+        raise RecordError(f"{place} is of a task that is not installed: {error}") from None
 
 
 def read_record(path: Path) -> Record:

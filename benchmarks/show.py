@@ -67,8 +67,7 @@ def _lines(record: Record) -> Iterator[tuple[str, str]]:
             yield name, f"{memory:,.1f} MiB"
     if record.epochs:
         yield "training loss", _curve([epoch.train_loss for epoch in record.epochs])
-        heading = task.main.heading
-        yield heading[0].lower() + heading[1:], _curve([epoch.test_score for epoch in record.epochs])
+        yield task.main.axis, _curve([epoch.test_score for epoch in record.epochs])
     yield "took", f"{record.wall_seconds:,.0f} s on {record.device}, {record.world_size} processes"
     yield "versions", ", ".join(f"{name} {version}" for name, version in record.provenance.versions.items())
     dirty = " and changes" if record.provenance.git_dirty else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from metric_zoo.benchmarks.record import Record
-from metric_zoo.benchmarks.tasks import Task, get_task, tasks_for
+from metric_zoo.benchmarks.tasks import Task, get_task
 from metric_zoo.benchmarks.tasks.task import Published
 
 
@@ -18,7 +18,3 @@ def published_for(record: Record) -> Published | None:
 def figures_of(tasks: Iterable[Task]) -> tuple[Published, ...]:
     """All that papers publish for some tasks."""
     return tuple(figure for task in tasks if task.published is not None for figure in task.published.figures)
-
-
-PUBLISHED = figures_of(tasks_for([]))
-"""For the tasks of this package."""

@@ -60,8 +60,8 @@ def tradeoffs(rows: pd.DataFrame) -> str:
         figure = Figure(figsize=(9, 3.1), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(shown), sharey=True), shown, strict=True):
             _tradeoff(axes, rows, name, task.gap)
-            axes.set_xlabel(_AXES.get(name) or _gap_label(task.gap))
-        figure.axes[0].set_ylabel(_small(task.main.heading))
+            axes.set_xlabel(_AXES.get(name) or task.gap.axis)
+        figure.axes[0].set_ylabel(task.main.axis)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6)
         return _svg(figure)
@@ -69,15 +69,6 @@ def tradeoffs(rows: pd.DataFrame) -> str:
 
 def _task_of(rows: pd.DataFrame) -> Task:
     return get_task(rows["task"].iloc[0])
-
-
-def _gap_label(gap: Gap) -> str:
-    """For an axis: ``generalization gap, points``."""
-    return f"generalization {_small(gap.heading)}"
-
-
-def _small(heading: str) -> str:
-    return heading[0].lower() + heading[1:]
 
 
 def _tradeoff(axes, rows: pd.DataFrame, name: str, gap: Gap | None) -> None:
@@ -115,9 +106,9 @@ def over_kernels(rows: pd.DataFrame) -> str:
         rows: of one group of a leaderboard.
     """
     task = _task_of(rows)
-    shown = {task.main.name: _small(task.main.heading)}
+    shown = {task.main.name: task.main.axis}
     if task.gap is not None:
-        shown["generalization_gap"] = _gap_label(task.gap)
+        shown["generalization_gap"] = task.gap.axis
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         pairs = list(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True))
@@ -150,7 +141,7 @@ def _tradeoffs_shown(task: Task) -> str:
 
 
 def _kernels_shown(task: Task) -> str:
-    gap = f" and {_gap_label(task.gap)}" if task.gap is not None else ""
+    gap = f" and {task.gap.axis}" if task.gap is not None else ""
     return f"{task.main.title}{gap} against the size of the kernel."
 
 
@@ -202,7 +193,7 @@ def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
             seen[kind] += 1
             _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], style, name[:60])
             _curve(quality, [[epoch.test_score for epoch in run.epochs] for run in runs], style, name[:60])
-        score_label = _small(get_task(cells[0][2][0].task).main.heading)
+        score_label = get_task(cells[0][2][0].task).main.axis
         for axes, label in ((loss, "training loss"), (quality, score_label)):
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)

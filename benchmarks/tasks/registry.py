@@ -58,12 +58,6 @@ def get_task(name: str) -> Task:
     return _TASKS[name]
 
 
-def is_known(name: str) -> bool:
-    """Whether somebody declares it."""
-    _own()
-    return name in _TASKS or name in _foreign()
-
-
 def list_tasks() -> list[str]:
     """Names of all: those of this package, then the others."""
     own = _own()

@@ -52,6 +52,11 @@ class MainScore:
         """With the unit: ``Test top-1, %``."""
         return ", ".join(filter(None, (self.title, self.unit)))
 
+    @property
+    def axis(self) -> str:
+        """For an axis, or within a line: ``test top-1, %``."""
+        return _small(self.heading)
+
     def text(self, value: float) -> str:
         """A value with its unit: ``91.00%``, ``31.25 dB``."""
         return f"{value:.{self.digits}f}{'' if self.unit == '%' else ' '}{self.unit}".strip()
@@ -89,6 +94,15 @@ class Gap:
     def heading(self) -> str:
         """``Gap, points`` or ``Gap δ``."""
         return ", ".join(filter(None, (f"Gap{self.symbol}", self.unit)))
+
+    @property
+    def axis(self) -> str:
+        """For an axis, or within a line: ``generalization gap, points``."""
+        return f"generalization {_small(self.heading)}"
+
+
+def _small(heading: str) -> str:
+    return heading[0].lower() + heading[1:]
 
 
 @dataclass(frozen=True)

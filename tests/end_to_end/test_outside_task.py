@@ -15,13 +15,15 @@ from metric_zoo.benchmarks.curves import draw_curves
 from metric_zoo.benchmarks.input_look import look_of
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.recipe import load_recipe
-from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record import Record, config_id
 from metric_zoo.benchmarks.record_files import read_record, write_record
 from metric_zoo.benchmarks.show import show_record
 from metric_zoo.benchmarks.tasks import get_task, list_tasks, register, registry
 from metric_zoo.benchmarks.weights import trained_model
 from metric_zoo.leaderboards.build import build
+from metric_zoo.leaderboards.columns import columns_of
 from metric_zoo.leaderboards.difference import difference
+from metric_zoo.leaderboards.plots import tradeoffs
 from metric_zoo.leaderboards.site.pages import recipe_of
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.statistics import leaderboard
@@ -135,7 +137,9 @@ def test_a_record_is_read_where_the_task_is_known_alone(records, tmp_path, monke
     """Elsewhere it is no damage, which would be replaced."""
     text = one(records).read_text().replace('"brightness"', '"brightnes"')
     (tmp_path / "r.json").write_text(text)
-    with pytest.raises(RecordError, match="is of the task 'brightnes'; did you mean 'brightness'.*install") as refused:
+    with pytest.raises(
+        RecordError, match="not installed: unknown task 'brightnes'; did you mean 'brightness'"
+    ) as refused:
         read_record(tmp_path / "r.json")
     assert type(refused.value) is RecordError
 
@@ -195,6 +199,28 @@ def test_tables_and_site(records, tmp_path):
         assert text in run
     assert yaml.safe_load(recipe_of(record))["task"] == "brightness"
     assert "test_mae" in difference(folder, write(tmp_path / "other", make_record("metric")))
+
+
+def test_a_task_without_a_gap(records, monkeypatch):
+    """Nothing shows one: no column, no axis, and no record needs it."""
+
+    class Gapless(Brightness):
+        name = "gapless"
+        gap = None
+
+    monkeypatch.setitem(registry._TASKS, "gapless", Gapless())
+    data = read_record(one(records)).model_dump(mode="json")
+    config = {**data["config"], "task": "gapless"}
+    record = Record.model_validate(
+        {**data, "task": "gapless", "config": config, "id": config_id(config), "generalization_gap": None}
+    )
+    assert contradictions(record) == []
+    board = leaderboard([record])
+    assert board["generalization_gap"].isna().all() and not board["front_generalization_gap"].any()
+    assert not any(column.heading.startswith("Gap") for column in columns_of("gapless"))
+    assert "generalization" not in tradeoffs(board) and "generalization gap, levels" in tradeoffs(
+        board.assign(task="brightness")
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import torch
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.record import Record, config_id
+from metric_zoo.benchmarks.tasks import tasks_for
 from metric_zoo.benchmarks.weights import network_of
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.cells import cell_of
-from metric_zoo.leaderboards.paper_figures import PUBLISHED, published_for
+from metric_zoo.leaderboards.paper_figures import figures_of, published_for
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.submit import _fingerprints, _refusals, submit
@@ -150,7 +151,7 @@ def test_published_errors_stand_beside_their_own_protocol():
     assert published_for(record).mean == 1.12
     for change in ({"train": {**train, "epochs": 10}}, {"kind": {**kind, "init": "pretrained"}}):
         assert published_for(record.model_copy(update={"config": {**config, **change}})) is None
-    assert len(PUBLISHED) == 4 + 8 + 15
+    assert len(figures_of(tasks_for([]))) == 4 + 8 + 15
 
 
 def test_records_that_would_stop_a_board(tmp_path):
