@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -129,7 +128,6 @@ _LAST = (
 )
 
 
-@lru_cache
 def columns_of(name: str) -> tuple[Column, ...]:
     """Of the rows of a task, in their order."""
     task = get_task(name)

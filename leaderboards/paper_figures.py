@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from metric_zoo.benchmarks.record import Record
 from metric_zoo.benchmarks.tasks import Task, get_task
-from metric_zoo.benchmarks.tasks.task import Published
+from metric_zoo.benchmarks.tasks.figures import Published
 
 
 def published_for(record: Record) -> Published | None:

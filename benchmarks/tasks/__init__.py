@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metric_zoo.benchmarks.tasks.figures import Figure, Gap, MainScore
 from metric_zoo.benchmarks.tasks.registry import (
     TaskName,
     default_task,
@@ -10,7 +11,7 @@ from metric_zoo.benchmarks.tasks.registry import (
     register,
     tasks_for,
 )
-from metric_zoo.benchmarks.tasks.task import Figure, Gap, MainScore, Task
+from metric_zoo.benchmarks.tasks.task import Task
 
 __all__ = [
     "Figure",

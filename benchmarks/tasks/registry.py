@@ -35,8 +35,9 @@ def register(task: type[Task]) -> type[Task]:
     """
     if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", task.name):
         raise ValueError(f"a task's name is {task.name!r}, expected small letters, digits and hyphens")
-    if task.name in _TASKS and type(_TASKS[task.name]) is not task:
-        raise ValueError(f"there is another task {task.name!r}: {type(_TASKS[task.name]).__module__} declares it")
+    former = type(_TASKS[task.name]) if task.name in _TASKS else task
+    if (former.__module__, former.__qualname__) != (task.__module__, task.__qualname__):  # a cell may be run again
+        raise ValueError(f"there is another task {task.name!r}: {former.__module__} declares it")
     if "images" not in task.scores.model_fields:
         raise ValueError(f"the scores of task {task.name!r} have no field 'images'")
     _TASKS[task.name] = task()

@@ -9,8 +9,9 @@ import numpy as np
 
 from metric_zoo.benchmarks.schema import Count, Epoch, Loss, Share, SplitScores
 from metric_zoo.benchmarks.tasks.classification.published import PUBLISHED
+from metric_zoo.benchmarks.tasks.figures import Figure, Gap, MainScore
 from metric_zoo.benchmarks.tasks.registry import register
-from metric_zoo.benchmarks.tasks.task import Figure, Gap, MainScore, Task
+from metric_zoo.benchmarks.tasks.task import Task
 
 if TYPE_CHECKING:
     from metric_zoo.benchmarks.record import Record

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from metric_zoo.benchmarks.schema import Count, Epoch, Loss, SplitScores
 from metric_zoo.benchmarks.tasks.denoising.published import PUBLISHED, PUBLISHED_OF_ONE_IMAGE
+from metric_zoo.benchmarks.tasks.figures import Figure, Gap, MainScore
 from metric_zoo.benchmarks.tasks.registry import register
-from metric_zoo.benchmarks.tasks.task import Figure, Gap, MainScore, Task
+from metric_zoo.benchmarks.tasks.task import Task
 
 if TYPE_CHECKING:
     from metric_zoo.benchmarks.tasks.training import TaskTraining

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from metric_zoo.benchmarks.tasks.figures import Published, PublishedFigures
 from metric_zoo.benchmarks.tasks.protocol import METRIC_OPTIONS, PAPER, follows
-from metric_zoo.benchmarks.tasks.task import Published, PublishedFigures
 
 if TYPE_CHECKING:
     from metric_zoo.benchmarks.record import Record
