@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metric_zoo.benchmarks.optimization import build_optimizer, moving_average, rate, set_rate
 from metric_zoo.benchmarks.recipe_sections import TrainConfig
 from metric_zoo.benchmarks.tasks.training import TaskTraining
-from metric_zoo.nn.training import head_regularization
+from metric_zoo.nn import head_regularization
 
 
 class Stepper:
