@@ -31,7 +31,8 @@ class RandersMetric:
         MetricZooError: if ``packed`` is not a floating-point tensor of that shape.
 
     Example:
-        >>> metric = RandersMetric.identity(batch=1, groups=1, height=4, width=4)
+        >>> import torch, metric_zoo as mz
+        >>> metric = mz.geometry.RandersMetric.identity(batch=1, groups=1, height=4, width=4)
         >>> metric.norm(torch.tensor([[3.0, 4.0]]))[0, 0, 0, 0, 0].item()
         5.0
     """
