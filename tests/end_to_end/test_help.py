@@ -15,8 +15,8 @@ from tests.leaderboards.records import make_record, write
 
 VERBS = re.findall(
     r"\w+",
-    """Add Approximate Ask Build Check Compare Compute Connect Convert Do Draw End Explain Fit Give Hand Keep List Measure
-    Move Print Read Run Sample Select Share Show Smooth Start Stop Submit Take Time Train Use Write""",
+    """Add Approximate Ask Build Check Compare Compute Connect Convert Do Draw End Explain Fit Give Hand Keep List
+    Measure Move Print Read Run Sample Select Share Show Smooth Start Stop Submit Take Time Train Use Write""",
 )
 ROOT = typer.main.get_command(app)
 
