@@ -138,7 +138,7 @@ def run_recipe(
     left = pending(runs, folder)
     if weights:
         _tell_missing_weights([run for run in runs if run not in left], folder)
-    outcome = Counter(status_of(run.path(folder)) for run in runs if run not in left)
+    outcome = Counter(status_of(run.path(folder)) or "elsewhere" for run in runs if run not in left)
     outcome["skipped"] = len(runs) - len(todo)
     if left:
         outcome["elsewhere"] = len(left)

@@ -94,6 +94,7 @@ class FilterNetwork(nn.Module):
         self.filter, self.noise = filter, noise
         unit = 1.0 if filter.absolute else noise
         self.range = unit * filter.low, unit * filter.high
+        self.strength: Tensor
         self.register_buffer("strength", torch.tensor(float(np.sqrt(self.range[0] * self.range[1]))))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def _state(run: Run, folder: Path) -> str:
         return "done"
     if status == "failed":
         failure = read_record(path).failure
-        return f"failed: {failure.type}: {failure.message[:80]}"
+        return f"failed: {failure.type}: {failure.message[:80]}" if failure else status
     if status is not None:
         return status
     position = last_position(folder / CHECKPOINTS / run.id)

@@ -164,7 +164,9 @@ def collected(path: Path) -> Entry | None:
 
 
 def collected_files(folder: Path) -> list[Path]:
-    """Those of a folder with a record a line."""
+    """Those of a folder with a record a line; none where there is no folder, or what cannot name one."""
+    if not os.path.isdir(folder):
+        return []
     return sorted(path for path in folder.glob(f"*{LINES}") if not path.name.startswith("."))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from functools import partial
@@ -210,7 +211,7 @@ def main() -> None:
     """Entry point of the ``metric-zoo`` command."""
     # Deprecations inside the frameworks are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    if sys.stdout is not None:  # as where it was closed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not None, as where it was closed
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()

@@ -50,7 +50,8 @@ def digests(root: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
         bar = tqdm(pool.map(_digest, (paths[i] for i in new)), "reading files", len(new), delay=_PATIENCE, leave=False)
         read = {names[i]: [*stamps[i], digest] for i, digest in zip(new, bar, strict=True)}
     _keep(cache, known, {name: entry for name, entry in read.items() if now - max(entry[1:3]) > _FRESH})
-    return [(name, read.get(name, known.get(name))[-1]) for name in names]
+    every = {**known, **read}
+    return [(name, every[name][-1]) for name in names]
 
 
 def digest_of(root: Path, paths: Sequence[str], labels: Iterable[object] = ()) -> str:
