@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sweep board gallery bench-ops bench-kernels gpu-check sanitize lint clean
+.PHONY: demo test test-slow sweep board gallery bench-ops bench-kernels gpu-check sanitize lint lint-types lint-examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -20,10 +20,15 @@ test-slow: $(VENV)/.installed
 sweep: $(VENV)/.installed
 	$(BIN)/metric-zoo conversion sweep --out docs
 
-# The published leaderboard, from the committed records.
+# The leaderboard from the committed records: a site in build/board, and its tables and picture that are committed.
+BROWSER := $(firstword $(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
+SHOT := --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,800
 board: $(VENV)/.installed
-	$(BIN)/metric-zoo leaderboard publish leaderboards/results --to leaderboards/published \
+	$(BIN)/metric-zoo leaderboard publish leaderboards/results --out build/board \
 		--kernels docs/kernels.json --operators docs/operators.json --conversion docs/conversion.csv --strict
+	cp build/board/leaderboard.md build/board/leaderboard.csv leaderboards/published
+	$(if $(BROWSER),timeout 60 $(BROWSER) $(SHOT) --screenshot=docs/leaderboard.png file://$(CURDIR)/build/board/classification.html \
+		>/dev/null 2>&1,@echo "docs/leaderboard.png stays as it is: there is no Chromium")
 
 # The pictures of docs/gallery.md, a few minutes.
 gallery: $(VENV)/.installed
@@ -51,16 +56,24 @@ sanitize: $(VENV)/.installed
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" METRIC_ZOO_LIBRARY=$(SANITIZED) \
 		$(BIN)/python -m pytest tests/ops --ignore tests/ops/test_triton.py
 
+# What a reader, a type checker and a compiler's formatter see, and the examples of docstrings; the slow two side by side.
 lint: $(VENV)/.installed
-	$(BIN)/pip install --quiet ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror metric_zoo/ops/backends/native/csrc/*
+	$(MAKE) --no-print-directory --jobs 2 lint-types lint-examples
+
+lint-types: $(VENV)/.installed
+	.ci/types $(BIN)
+
+lint-examples: $(VENV)/.installed
+	$(BIN)/python -m tests.doctests
 
 # torch and torchvision come in ONE resolution, so that the registry's newest matching pair is chosen.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	# Trained denoisers to compare with: its files only, not what it needs to run.
 	$(BIN)/python -m pip install --quiet --no-deps scico==0.0.7
 	touch $@

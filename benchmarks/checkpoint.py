@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from metric_zoo.benchmarks.randomness import random_states, set_random_states
 from metric_zoo.benchmarks.state import read_state, write_state
 from metric_zoo.errors import MetricZooError
+from metric_zoo.files import sha256_of
 from metric_zoo.reading import read_json
 from metric_zoo.text import told, utf8
 
@@ -217,15 +217,7 @@ def _say(text: str) -> None:
 
 def _digests(folder: Path) -> dict[str, str]:
     return {
-        path.relative_to(folder).as_posix(): _digest(path)
+        path.relative_to(folder).as_posix(): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _MANIFEST
     }
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:  # hashlib.file_digest came with Python 3.11
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

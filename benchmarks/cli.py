@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Train, evaluate and measure.")
+app = typer.Typer(no_args_is_help=True, help="Train, evaluate and measure what a recipe names.")
 
-RecipeName = Annotated[str, typer.Argument(help="YAML file, or the name of a recipe that comes with the package.")]
-Records = Annotated[Path, typer.Option(help="Folder of the records; runs whose record is there are skipped.")]
-Count = Annotated[int, typer.Option(help="Processes that train each run together, one per GPU, on all machines.")]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Do not use a GPU.")]
+RecipeName = Annotated[
+    str, typer.Argument(help="Read this recipe: a YAML file, or the name of one that comes with the package.")
+]
+Records = Annotated[Path, typer.Option(help="Keep the records in this folder; runs whose record is there are done.")]
+Count = Annotated[int, typer.Option(help="Train each run in so many processes together, one per GPU, on all machines.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use no GPU, even if there is one.")]
 
 
 @app.callback()
 def _bench() -> None:
-    """Train, evaluate and measure."""
+    """Train, evaluate and measure what a recipe names."""
 
 
 @app.command()
@@ -27,14 +29,23 @@ def run(
     num_processes: Count = 1,
     cpu: Cpu = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
-    num_machines: Annotated[int, typer.Option(help="Start this command on each, with the same folders.")] = 1,
-    machine_rank: Annotated[int, typer.Option(help="Of this machine, from 0.")] = 0,
-    main_process_ip: Annotated[str, typer.Option(help="Address of machine 0.")] = "127.0.0.1",
-    main_process_port: Annotated[int, typer.Option(help="A free port of machine 0.")] = 29500,
+    num_machines: Annotated[
+        int,
+        typer.Option(
+            help="Share the processes among so many machines: start this command on each, with the same folders."
+        ),
+    ] = 1,
+    machine_rank: Annotated[int, typer.Option(help="Give this machine its number, from 0.")] = 0,
+    main_process_ip: Annotated[str, typer.Option(help="Connect to machine 0 at this address.")] = "127.0.0.1",
+    main_process_port: Annotated[
+        int, typer.Option(help="Connect to machine 0 at this port, which is free there.")
+    ] = 29500,
     tracker: Annotated[
-        str | None, typer.Option(help="Of accelerate's, such as tensorboard: curves in OUT/logs.")
+        str | None, typer.Option(help="Write curves to OUT/logs by this tracker of accelerate's, such as tensorboard.")
     ] = None,
-    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Trained networks go to OUT/weights.")] = False,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Keep the trained networks in OUT/weights.")
+    ] = False,
 ) -> None:
     """Run a recipe: every model, kind and seed leaves one record.
 
@@ -60,22 +71,26 @@ def run(
         raise typer.Exit(1)
 
 
-app.command("launch", help="The same as run, by the name that users of accelerate know.")(run)
+app.command("launch", help="Run a recipe: the same as run, by the name that users of accelerate know.")(run)
 
 
 @app.command()
 def submit(
     recipe: RecipeName,
-    jobs: Annotated[int, typer.Option(help="Jobs that share the runs.")],
+    jobs: Annotated[int, typer.Option(help="Submit so many jobs that share the runs.")],
     out: Records = Path("records"),
-    executor: Annotated[str, typer.Option(help="slurm, or local: processes of this machine.")] = "slurm",
-    num_processes: Annotated[int, typer.Option(help="Of each job, one per GPU.")] = 1,
+    executor: Annotated[
+        str, typer.Option(help="Run the jobs by this executor: slurm, or local (processes of this machine).")
+    ] = "slurm",
+    num_processes: Annotated[int, typer.Option(help="Train in so many processes per job, one per GPU.")] = 1,
     cpu: Cpu = False,
-    minutes: Annotated[int, typer.Option(help="That a job may take.")] = 24 * 60,
-    partition: Annotated[str | None, typer.Option(help="Slurm's.")] = None,
-    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Trained networks go to OUT/weights.")] = False,
+    minutes: Annotated[int, typer.Option(help="End a job after so many minutes.")] = 24 * 60,
+    partition: Annotated[str | None, typer.Option(help="Submit to this partition of Slurm.")] = None,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Keep the trained networks in OUT/weights.")
+    ] = False,
 ) -> None:
-    """Hand a recipe to a Slurm cluster as an array of jobs."""
+    """Submit jobs: hand a recipe to a Slurm cluster as an array. Records are submitted by leaderboard submit."""
     from metric_zoo.benchmarks.recipe import find_recipe
     from metric_zoo.benchmarks.submit import submit_recipe
 
@@ -94,7 +109,9 @@ def plan(
     out: Records = Path("records"),
     num_processes: Count = 1,
     cpu: Cpu = False,
-    estimate: Annotated[bool, typer.Option(help="Time a few training steps of every model and kind.")] = True,
+    estimate: Annotated[
+        bool, typer.Option(help="Time a few training steps of every model and kind, to say how long a run takes.")
+    ] = True,
 ) -> None:
     """List the runs of a recipe, with what each will take on this machine."""
     from metric_zoo.benchmarks.plan import plan_recipe
@@ -107,11 +124,13 @@ def plan(
 def status(
     recipe: RecipeName,
     out: Records = Path("records"),
-    num_processes: Annotated[int | None, typer.Option(help="Of the runs; default: whatever is there.")] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Only runs on a CPU.")] = False,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Only runs on GPUs; this machine need not have one.")] = False,
+    num_processes: Annotated[
+        int | None, typer.Option(help="Show only runs of so many processes; default: whatever is there.")
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Show only runs on a CPU.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Show only runs on GPUs; this machine need not have one.")] = False,
 ) -> None:
-    """Which runs of a recipe are done, failed, in progress (and how far) or to do."""
+    """Show which runs of a recipe are done, failed, in progress (and how far) or to do."""
     from metric_zoo.benchmarks.plan import show_status
     from metric_zoo.benchmarks.recipe import find_recipe
 
@@ -119,8 +138,25 @@ def status(
 
 
 @app.command()
-def show(record: Annotated[Path, typer.Argument(help="One record, JSON.")]) -> None:
-    """Print a record for reading: its figures, its curves, where they come from."""
+def collect(
+    records: Annotated[Path, typer.Argument(help="Read and change this folder, which bench run wrote.")],
+) -> None:
+    """Move a folder's records into one file of JSON lines per recipe, RECIPE.jsonl; exit code 1 if one is damaged."""
+    from metric_zoo.benchmarks.collect import collect_records
+
+    done = collect_records(records)
+    typer.echo(f"{done.records} records in {', '.join(path.name for path in done.files) or 'no file'}")
+    for problem in done.problems:
+        typer.echo(f"left out: {problem}", err=True)
+    if done.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    record: Annotated[Path, typer.Argument(help="Read this record, JSON, or every one of a file of JSON lines.")],
+) -> None:
+    """Print records for reading: their figures, their curves, where they come from."""
     from metric_zoo.benchmarks.show import show_record
 
     typer.echo(show_record(record))
@@ -128,8 +164,8 @@ def show(record: Annotated[Path, typer.Argument(help="One record, JSON.")]) -> N
 
 @app.command()
 def curves(
-    records: Annotated[list[Path], typer.Argument(help="Records, JSON.")],
-    out: Annotated[Path, typer.Option(help="The picture: .svg, .png or .pdf.")] = Path("curves.svg"),
+    records: Annotated[list[Path], typer.Argument(help="Read these records: JSON, or JSON lines.")],
+    out: Annotated[Path, typer.Option(help="Write this picture: .svg, .png or .pdf.")] = Path("curves.svg"),
 ) -> None:
     """Draw training loss and test accuracy over the epochs."""
     from metric_zoo.benchmarks.curves import draw_curves
@@ -140,10 +176,15 @@ def curves(
 
 @app.command()
 def measure(
-    records: Annotated[list[Path], typer.Argument(help="Records, JSON, of runs with --keep-weights.")],
-    rounds: Annotated[int, typer.Option(help="In which every network has its turn.")] = 5,
+    records: Annotated[
+        list[Path],
+        typer.Argument(help="Read these records (JSON, or JSON lines) of runs with --keep-weights, and change them."),
+    ],
+    rounds: Annotated[int, typer.Option(help="Time in so many rounds, in which every network has its turn.")] = 5,
     cpu: Cpu = False,
-    data_root: Annotated[str | None, typer.Option(help="Folder of their data; default: METRIC_ZOO_DATA.")] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="Read the data from this folder; default: METRIC_ZOO_DATA.")
+    ] = None,
 ) -> None:
     """Time trained networks again, in turns, on a quiet machine; their records get the figures."""
     from metric_zoo.benchmarks.remeasure import remeasure
@@ -154,7 +195,7 @@ def measure(
 @app.command()
 def overhead(
     recipe: RecipeName,
-    rounds: Annotated[int, typer.Option(help="Epochs of each, in turns.")] = 7,
+    rounds: Annotated[int, typer.Option(help="Time so many epochs of each, in turns.")] = 7,
     cpu: Cpu = False,
 ) -> None:
     """Time the harness's training steps beside those of a plain PyTorch loop."""

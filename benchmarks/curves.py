@@ -7,7 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metric_zoo.benchmarks.record import Record, readable
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import readable
+from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import MetricZooError, RecordError
 
 
@@ -22,7 +24,7 @@ def draw_curves(records: list[Path], out: Path) -> None:
         RecordError: if one is missing, or none has an epoch; what is no record is left out, with a note.
             MetricZooError if such a file cannot be written.
     """
-    found = [record for record in readable(records) if record.epochs]
+    found = [entry.record for entry in readable(records) if entry.record.epochs]
     if not found:
         raise RecordError(f"none of {len(records)} records has an epoch to draw")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -44,7 +46,7 @@ def draw(records: list[Record], losses: Any, scores: Any) -> None:
         numbers = [epoch.epoch for epoch in record.epochs]
         losses.plot(numbers, [epoch.train_loss for epoch in record.epochs], label=label, **style)
         scores.plot(numbers, [epoch.test_score for epoch in record.epochs], **style)
-    names = {"Test top-1, %" if record.task == "classification" else "Test PSNR, dB" for record in records}
+    names = {get_task(record.task).main.heading for record in records}
     for axes, title in ((losses, "Training loss"), (scores, " or ".join(sorted(names)))):
         axes.set(title=title, xlabel="Epoch")
         axes.grid(alpha=0.3)

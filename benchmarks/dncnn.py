@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.benchmarks.data.splits import data_root
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.errors import DataError
 
 LEVELS = {"L": 0.06, "M": 0.10, "H": 0.20}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,18 +12,17 @@ from safetensors import SafetensorError
 from torch import nn
 
 from metric_zoo.benchmarks import measure
-from metric_zoo.benchmarks.data import Splits
+from metric_zoo.benchmarks.data.splits import Splits
 from metric_zoo.benchmarks.hits import pack_hits
+from metric_zoo.benchmarks.learning import Learning
 from metric_zoo.benchmarks.log import RunLog
-from metric_zoo.benchmarks.peer_learner import Tuner
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import PEER, Run
-from metric_zoo.benchmarks.record import Record, keep_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import keep_record
 from metric_zoo.benchmarks.run_measurements import measured
+from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
-from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
-from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.benchmarks.weights import keep_weights
 from metric_zoo.nn.base import SampledConv2d
 
@@ -53,56 +53,63 @@ def execute(
         SystemExit: with `RESUMABLE`, when asked to stop while training.
     """
     clock, task = Clock(), get_task(run.task)
-    splits = task.load(run)
+    splits = task.training().load(run)
     search, rate = Search({}, 0.0), None
-    if run.train.search is not None and run.kind.kind != PEER:
+    if run.train.search is not None and run.learner.trains:
         search = search_rate(run, accelerator, splits, checkpoints, log, position)
         rate = best_rate(search.losses)
-    learner = _learner(run if rate is None else with_rate(run, rate), accelerator, splits, checkpoints, log, position)
+    run_at_rate = run if rate is None else with_rate(run, rate)
+    learning = run.learner.begin(run_at_rate, accelerator, splits, checkpoints, log, position)
     measure.reset_peak_memory()  # after looking for what fits, which fills the memory on purpose
-    epochs = learner.train()
-    peak, before = measure.peak_memory_mib(accelerator.device), learner.progress.seconds
-    train, test = learner.evaluate(splits.train_clean), learner.evaluate(splits.test)
-    robustness = {}
-    for name in CORRUPTIONS if run.measure.corruptions and task.corruptible else ():
-        robustness[name] = learner.evaluate(Corrupted(splits.test, name)).scores.top1
-    plain = learner.plain
+    epochs = learning.train()
+    peak, before = measure.peak_memory_mib(accelerator.device), learning.progress.seconds
+    scores = _scores(learning, splits)
     if accelerator.is_main_process:
         if weights:
-            _keep_weights(path, accelerator.unwrap_model(learner.scored), log)
+            _keep_weights(path, accelerator.unwrap_model(learning.scored), log)
         record = Record(
             **identity(run),
+            **scores,
+            **_network(learning.plain),
             status="ok",
             dataset=splits.info,
-            converted_layers=sum(isinstance(m, SampledConv2d) for m in plain.modules()),
-            parameters=measure.count_parameters(plain),
-            train=train.scores,
-            test=test.scores,
-            test_hits=None if test.hits is None else pack_hits(test.hits),
-            robustness=robustness,
-            generalization_gap=task.gap(train.scores, test.scores),
             epochs=epochs,
-            micro_batches=learner.micro_batches,
+            micro_batches=learning.micro_batches,
             searched=search.losses,
             lr=rate,
             peak_memory_mib=peak,
-            **measured(run, accelerator.device, plain, splits.train_clean, log),
+            **measured(run, accelerator.device, learning.plain, splits.train_clean, log),
             wall_seconds=search.seconds_before + before + clock.seconds(),
             provenance=provenance(clock),
         )
         keep_record(path, record)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in task.testing(test.scores).items())
+        told = ", ".join(f"{name} {value:.4g}" for name, value in task.tested(record.test).items())
         log.write(f"done: {told}, {record.wall_seconds:.0f} s in all")
     accelerator.wait_for_everyone()
-    learner.forget()
+    learning.forget()
 
 
-def _learner(
-    run: Run, accelerator: Accelerator, splits: Splits, checkpoints: Path, log: RunLog, position: str
-) -> Trainer | Tuner:
-    if run.kind.kind == PEER:
-        return Tuner(run, accelerator, splits)
-    return Trainer(run, accelerator, splits, checkpoints, log, position)
+def _scores(learning: Learning, splits: Splits) -> dict[str, Any]:
+    """The fields of a record that say how good a network is; every process takes part."""
+    task, run = learning.task, learning.run
+    train, test = learning.evaluate(splits.train_clean), learning.evaluate(splits.test)
+    robustness = {}
+    for name in task.corruptions if run.measure.corruptions else ():
+        corrupted = learning.evaluate(task.training().corrupted(splits.test, name))
+        robustness[name] = getattr(corrupted.scores, task.robust)
+    return {
+        "train": train.scores,
+        "test": test.scores,
+        "test_hits": None if test.hits is None else pack_hits(test.hits),
+        "robustness": robustness,
+        "generalization_gap": task.gap_of(train.scores, test.scores),
+    }
+
+
+def _network(model: nn.Module) -> dict[str, Any]:
+    """Those that say how large it is."""
+    converted = sum(isinstance(module, SampledConv2d) for module in model.modules())
+    return {"converted_layers": converted, "parameters": measure.count_parameters(model)}
 
 
 def _keep_weights(path: Path, model: nn.Module, log: RunLog) -> None:
@@ -123,8 +130,8 @@ def identity(run: Run) -> dict:
         "model": run.model.name,
         "source": run.model.source,
         "weights": "pretrained" if run.model.pretrained else None,
-        "kind": run.kind.kind,
-        "options": run.kind.options,
+        "kind": run.convolution.kind,
+        "options": run.convolution.options,
         "seed": run.seed,
         "world_size": run.processes,
         "device": torch.cuda.get_device_name() if run.device == "cuda" else run.device,

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 RESUMABLE = 75
 """Exit status of a launch that was asked to stop (EX_TEMPFAIL): the same command goes on where it stopped."""
@@ -41,7 +42,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.noted = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():

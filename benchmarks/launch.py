@@ -17,13 +17,16 @@ import torch
 from pydantic import ValidationError
 
 from metric_zoo.benchmarks import attempts
+from metric_zoo.benchmarks.data.splits import Splits
 from metric_zoo.benchmarks.interruption import ENDED, RESUMABLE, SIGNALS, UNWRITABLE, resumable, say_stopped
 from metric_zoo.benchmarks.mistakes import listed
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.provenance import Clock
-from metric_zoo.benchmarks.recipe import PEER, Run, expand, load_recipe
-from metric_zoo.benchmarks.record import MAX_TEXT, DatasetInfo, first_problem, keep_record, status_of
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.record_files import keep_record, status_of
 from metric_zoo.benchmarks.rendezvous import Rounds
+from metric_zoo.benchmarks.runs import Run, expand
+from metric_zoo.benchmarks.schema import MAX_TEXT, DatasetInfo, first_problem
 from metric_zoo.benchmarks.search import held_out_count
 from metric_zoo.benchmarks.sweep import (
     CHECKPOINTS,
@@ -135,7 +138,7 @@ def run_recipe(
     left = pending(runs, folder)
     if weights:
         _tell_missing_weights([run for run in runs if run not in left], folder)
-    outcome = Counter(status_of(run.path(folder)) for run in runs if run not in left)
+    outcome = Counter(status_of(run.path(folder)) or "elsewhere" for run in runs if run not in left)
     outcome["skipped"] = len(runs) - len(todo)
     if left:
         outcome["elsewhere"] = len(left)
@@ -169,23 +172,28 @@ def preflight(runs: list[Run]) -> None:
             for all of a recipe's models and kinds at once.
     """
     data = {run.data.model_dump_json(): run for run in runs}
-    infos = {key: _data_of(run) for key, run in data.items()}
+    splits = {key: _data_of(run) for key, run in data.items()}
+    infos = {key: found.info for key, found in splits.items()}
     for run in runs:
-        size = infos[run.data.model_dump_json()].train_size
-        if run.train.search is not None and run.task != "single-image-denoising":
+        found = splits[run.data.model_dump_json()]
+        size = found.info.train_size
+        if run.train.search is not None and found.validation is None:
             size -= held_out_count(size)
-        if run.train.batch_size > size and run.kind.kind != PEER:
+        if run.train.batch_size > size and run.learner.trains:
             left = " that a search leaves" if run.train.search is not None else ""
             raise RecipeError(f"train.batch_size={run.train.batch_size} exceeds the {size} training images{left}")
-    tried = {(run.data.model_dump_json(), run.model.model_dump_json(), run.kind.model_dump_json()): run for run in runs}
+    tried = {
+        (run.data.model_dump_json(), run.model.model_dump_json(), run.convolution.model_dump_json()): run
+        for run in runs
+    }
     problems = [problem for run in tried.values() if (problem := _model_problem(run, infos))]
     if problems:
         raise RecipeError(listed(f"recipe {runs[0].recipe!r}", problems) if len(problems) > 1 else problems[0])
 
 
-def _data_of(run: Run) -> DatasetInfo:
+def _data_of(run: Run) -> Splits:
     try:
-        return get_task(run.task).load(run).info
+        return get_task(run.task).training().load(run)
     except ValidationError as error:
         raise DataError(f"data {run.data.name!r} cannot be described in a record: {first_problem(error)}") from None
     except OSError as error:
@@ -196,7 +204,7 @@ def _model_problem(run: Run, infos: dict[str, DatasetInfo]) -> str:
     try:
         build_model(run, infos[run.data.model_dump_json()])
     except MetricZooError as error:
-        return f"{run.model.name}, {run.kind.kind}: {error}"
+        return f"{run.model.name}, {run.convolution.kind}: {error}"
     except Exception:
         return ""  # not a mistake we can name: the run itself will fail, and its record say how
     return ""

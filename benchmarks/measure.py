@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from metric_zoo.benchmarks.energy import gpu_joules
-from metric_zoo.benchmarks.recipe import MeasureConfig
-from metric_zoo.benchmarks.record import Latency, Parameters, Throughput
-from metric_zoo.benchmarks.tasks.classification import logits_of
+from metric_zoo.benchmarks.recipe_sections import MeasureConfig
+from metric_zoo.benchmarks.schema import Latency, Parameters, Throughput
+from metric_zoo.benchmarks.tasks.answers import logits_of
 from metric_zoo.nn.training import head_parameters
 
 

@@ -12,8 +12,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from metric_zoo.benchmarks.measure import training_step
 from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer, moving_average
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import MetricZooError
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from metric_zoo.errors import suggest
 
@@ -25,7 +27,7 @@ def listed(where: str, problems: list[str]) -> str:
 
 def mistakes(error: ValidationError, data: Any, model: type[BaseModel]) -> list[str]:
     """A line for every place of ``data`` that is no ``model``, in the order of the model's fields."""
-    found: dict[Place, list[dict[str, Any]]] = {}
+    found: dict[Place, list[ErrorDetails]] = {}
     for problem in error.errors(include_url=False):
         found.setdefault(_place(problem, data), []).append(problem)
     # Of what may have several types, the type that got farthest is what was meant.
@@ -33,7 +35,7 @@ def mistakes(error: ValidationError, data: Any, model: type[BaseModel]) -> list[
     return [_words(place, problems, model) for place, problems in found.items() if place not in passed]
 
 
-def _place(problem: dict[str, Any], data: Any) -> Place:
+def _place(problem: ErrorDetails, data: Any) -> Place:
     """Where in the data; pydantic names the types that it tried, too."""
     place: list[int | str] = []
     for part in problem["loc"]:
@@ -45,7 +47,7 @@ def _place(problem: dict[str, Any], data: Any) -> Place:
     return (*place, problem["loc"][-1]) if problem["type"] == "missing" else tuple(place)
 
 
-def _words(place: Place, problems: list[dict[str, Any]], model: type[BaseModel]) -> str:
+def _words(place: Place, problems: list[ErrorDetails], model: type[BaseModel]) -> str:
     problem = problems[0]
     if problem["type"] == "extra_forbidden":
         return _unknown(place, problem, model)
@@ -56,14 +58,14 @@ def _words(place: Place, problems: list[dict[str, Any]], model: type[BaseModel])
     return f"{name}: {told}, got {problem['input']!r:.80}{_nearest(problem)}"
 
 
-def _nearest(problem: dict[str, Any]) -> str:
+def _nearest(problem: ErrorDetails) -> str:
     """Of the words that were expected."""
     if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
         return ""
-    return suggest(problem["input"][:80], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return suggest(problem["input"][:80], re.findall(r"'([^']*)'", problem.get("ctx", {})["expected"]))
 
 
-def _unknown(place: Place, problem: dict[str, Any], model: type[BaseModel]) -> str:
+def _unknown(place: Place, problem: ErrorDetails, model: type[BaseModel]) -> str:
     *parents, key = place
     key, known = str(key), list(_fields(model, parents))
     inside = f" in {'.'.join(map(str, parents))}" if parents else ""
@@ -71,7 +73,7 @@ def _unknown(place: Place, problem: dict[str, Any], model: type[BaseModel]) -> s
     return f"unknown key {key!r:.80}{inside}{near}; known: {', '.join(known)}; got {problem['input']!r:.80}"
 
 
-def _fields(model: type[BaseModel], parents: list[int | str]) -> dict[str, Any]:
+def _fields(model: type[BaseModel], parents: list[int | str]) -> dict[str, FieldInfo]:
     for name in parents:
         if isinstance(name, str):
             model = next(_models(model.model_fields[name].annotation))

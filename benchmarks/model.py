@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from metric_zoo.benchmarks.ablations import mix_batches
-from metric_zoo.benchmarks.peers import build_peer
 from metric_zoo.benchmarks.per_pixel import learn_fields
-from metric_zoo.benchmarks.recipe import PEER, ConvolutionConfig, ModelConfig, Run
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import ConvolutionConfig, ModelConfig
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.benchmarks.single_layer import get_network
 from metric_zoo.converters import convert
 from metric_zoo.errors import RecipeError
@@ -24,38 +24,42 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 def build_model(run: Run, data: DatasetInfo) -> nn.Module:
-    """The architecture, sized for the data, its stem adapted, its convolutions converted.
+    """What a run is of, sized for its data.
 
     Raises:
-        RecipeError: if architecture and data do not fit; ConversionError as `convert`.
+        RecipeError: if it does not fit the data; ConversionError as `convert`.
     """
+    return run.learner.build(run, data)
+
+
+def build_network(run: Run, data: DatasetInfo) -> nn.Module:
+    """The architecture, sized for the data, its stem adapted, its convolutions converted; as `build_model`."""
+    convolution = run.convolution
     model, where = _base(run, data)
     if run.model.small_image_stem:
         small_image_stem(model)
-    if run.kind.kind == PEER or _is_left_alone(run.kind):
+    if _is_left_alone(convolution):
         return model
     example = torch.zeros(1, *data.image_shape).uniform_(generator=torch.Generator().manual_seed(0))
     model = convert(
         model,
-        run.kind.kind,
+        convolution.kind,
         where=where,
         example_input=example,
-        init=run.kind.init,
+        init=convolution.init,
         inplace=True,
-        **run.kind.options,
+        **convolution.options,
     )
-    if run.kind.batch_mixed:
+    if convolution.batch_mixed:
         mix_batches(model)
-    if run.kind.per_pixel:
+    if convolution.per_pixel:
         learn_fields(model, example)
-    return freeze_kernels(model) if run.kind.freeze_kernels else model
+    return freeze_kernels(model) if convolution.freeze_kernels else model
 
 
 def _base(run: Run, data: DatasetInfo) -> tuple[nn.Module, Any]:
     """The network, and which of its convolutions are to be swapped."""
-    model, where = run.model, run.kind.where
-    if model.source == "peer":
-        return build_peer(model.name, run.data), where
+    model, where = run.model, run.convolution.where
     if model.source == "metric-zoo":
         network = get_network(model.name)
         try:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from metric_zoo.benchmarks.recipe import TrainConfig
+from metric_zoo.benchmarks.recipe_sections import TrainConfig
 from metric_zoo.nn.training import parameter_groups
 
 

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
@@ -15,9 +14,10 @@ from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import Run, TrainConfig, expand, load_recipe
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.recipe_sections import TrainConfig
+from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.tasks import get_task
-from metric_zoo.benchmarks.tasks.classification import logits_of
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
 from metric_zoo.timing import quartiles
@@ -41,7 +41,7 @@ def measure_overhead(recipe: Path, rounds: int = 7, cpu: bool = False) -> str:
     device = "cuda" if not cpu and torch.cuda.is_available() else "cpu"
     run = expand(load_recipe(recipe), device=device)[0]
     _check_plain(run)
-    splits = get_task(run.task).load(run)
+    splits = get_task(run.task).training().load(run)
     accelerator = Accelerator(cpu=cpu, mixed_precision=run.train.precision)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(run, accelerator, splits, Path(folder), RunLog(Path(folder) / "log"))
@@ -79,7 +79,7 @@ class _Plain:
     """What a tutorial would write."""
 
     def __init__(self, run: Run, splits: Splits, device: torch.device) -> None:
-        self._device = device
+        self._device, self._task = device, get_task(run.task).training()
         self._model = build_model(run, splits.info).to(device)
         self._optimizer = build_optimizer(self._model, run.train)
         self._loader = DataLoader(
@@ -95,10 +95,10 @@ class _Plain:
     def timed_epoch(self) -> float:
         self._model.train()
         start = time.perf_counter()
-        for images, labels in self._loader:
-            images, labels = images.to(self._device), labels.to(self._device)
+        for images, targets in self._loader:
+            images, targets = images.to(self._device), targets.to(self._device)
             self._optimizer.zero_grad()
-            F.cross_entropy(logits_of(self._model(images)), labels).backward()
+            self._task.loss(self._model(images), targets).backward()
             self._optimizer.step()
         if self._device.type == "cuda":
             torch.cuda.synchronize()

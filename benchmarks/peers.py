@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from metric_zoo.benchmarks.dncnn import LEVELS, load_dncnn
 from metric_zoo.benchmarks.peer_settings import SETTINGS
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.errors import DataError, RecipeError, suggest
 
 _TUNED_ON = 8
@@ -94,6 +94,7 @@ class FilterNetwork(nn.Module):
         self.filter, self.noise = filter, noise
         unit = 1.0 if filter.absolute else noise
         self.range = unit * filter.low, unit * filter.high
+        self.strength: Tensor
         self.register_buffer("strength", torch.tensor(float(np.sqrt(self.range[0] * self.range[1]))))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -18,9 +18,11 @@ from metric_zoo.benchmarks.launch import preflight
 from metric_zoo.benchmarks.memory_fit import divisors, is_lack_of_memory
 from metric_zoo.benchmarks.model import LAYOUTS, build_model
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import PEER, MeasureConfig, Run, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record, status_of
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.recipe_sections import MeasureConfig
+from metric_zoo.benchmarks.record_files import identities, read_record, status_of
 from metric_zoo.benchmarks.run_measurements import autocast_of
+from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, is_claimed
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import MetricZooError
@@ -46,8 +48,8 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
     known: dict[str, tuple[list[str], float]] = {}
     hours = 0.0
     for run in runs:
-        key = json.dumps([run.data.model_dump(), run.model.model_dump(), run.kind.model_dump()], sort_keys=True)
-        splits = get_task(run.task).load(run)
+        key = json.dumps([run.data.model_dump(), run.model.model_dump(), run.convolution.model_dump()], sort_keys=True)
+        splits = get_task(run.task).training().load(run)
         steps = _steps(run, len(splits.train))
         if key not in known:
             known[key] = _figures(run, splits, steps, processes, estimate)
@@ -61,7 +63,7 @@ def plan_recipe(recipe: Path, folder: Path, processes: int = 1, cpu: bool = Fals
 
 def _steps(run: Run, images: int) -> int:
     """Of training, and of the search for a learning rate before it."""
-    if run.kind.kind == PEER:
+    if not run.learner.trains:
         return 0
     epochs, search = run.train.epochs, run.train.search
     if search is not None:
@@ -75,7 +77,7 @@ def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: boo
     model = build_model(run, splits.info).to(device, memory_format=layout)
     image = splits.train[0][0][None].to(device)
     figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, image):.4g}"]
-    if not estimate or run.kind.kind == PEER:  # that takes no steps
+    if not estimate or not run.learner.trains:
         return figures + ["", ""] * estimate, 0.0
     share = run.train.batch_size // processes
     for parts in divisors(share) if run.train.accumulate == "auto" else [run.train.accumulate]:
@@ -130,7 +132,7 @@ def show_status(recipe: Path, folder: Path, processes: int | None = None, cpu: b
 def _ids(folder: Path) -> set[str]:
     """Of all runs that left something in a folder."""
     begun = [path.name for name in (CHECKPOINTS, LOCKS) for path in (folder / name).glob("*")]
-    return {path.stem[-12:] for path in folder.glob("*.json")}.union(begun)
+    return identities(folder).union(begun)
 
 
 def _called(run: Run) -> str:
@@ -155,7 +157,7 @@ def _state(run: Run, folder: Path) -> str:
         return "done"
     if status == "failed":
         failure = read_record(path).failure
-        return f"failed: {failure.type}: {failure.message[:80]}"
+        return f"failed: {failure.type}: {failure.message[:80]}" if failure else status
     if status is not None:
         return status
     position = last_position(folder / CHECKPOINTS / run.id)

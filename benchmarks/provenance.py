@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from metric_zoo.benchmarks.record import MAX_TEXT, Provenance
+from metric_zoo.benchmarks.schema import MAX_TEXT, Provenance
 from metric_zoo.text import beginning
 
 _PACKAGES = ("metric-zoo", "torch", "torchvision", "timm", "accelerate", "numpy")

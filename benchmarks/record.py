@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import re
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from datetime import datetime, timezone
 from functools import lru_cache
-from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
+    SerializeAsAny,
+    TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
+from metric_zoo.benchmarks.learners import Learner, learner_of
+from metric_zoo.benchmarks.schema import (
+    MAX_EPOCHS,
+    Amount,
+    Count,
+    DatasetInfo,
+    Epoch,
+    Failure,
+    Identity,
+    Latency,
+    Loss,
+    Parameters,
+    Part,
+    Provenance,
+    Seed,
+    SplitScores,
+    Throughput,
+    Tree,
+    Word,
+    first_problem,
+)
+from metric_zoo.benchmarks.tasks import TaskName, get_task
 from metric_zoo.errors import RecordError
-from metric_zoo.files import replacing
-from metric_zoo.reading import parts, read_json
-from metric_zoo.text import told
 
 SCHEMA_VERSION = 1
 
@@ -39,216 +50,19 @@ class DamagedRecordError(RecordError):
     """What a file holds is no JSON, or breaks the schema: it can be no record for any program."""
 
 
-def _measurable(value: float) -> float:
-    if 0 < value < 1e-12:
-        raise ValueError("is above 0 and below 1e-12, which nothing here measures")
-    return value
+Change = Annotated[float, Field(ge=-1e39, le=1e90, allow_inf_nan=False)]
+"""Of one score to another."""
+Score = Annotated[float, Field(ge=-1e39, le=1e39, allow_inf_nan=False)]
 
 
-# What a run can yield lies well within; sums, squares and ratios of what lies within are finite.
-Loss = Annotated[float, Field(ge=0, le=1e39, allow_inf_nan=False)]
-"""Of networks that compute in float32; learning rates, too."""
-Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False), AfterValidator(_measurable)]
-"""Seconds, milliseconds, images per second, joules, MiB or billions of operations."""
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=10**15)]
-Side = Annotated[int, Field(ge=1, le=10**6)]
-# A record may be a stranger's: what is shown has an end, and what names a file is a name.
-MAX_WORD = 200
-Word = Annotated[str, Field(max_length=MAX_WORD)]
-MAX_TEXT = 4000
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
-Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
-Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**64)]
-MAX_BYTES = 16 * 2**20
-"""Of a record's file."""
-MAX_EPOCHS = 100_000
-_MAX_TREE = 2**16
+@lru_cache
+def _list_of(epoch: type[Epoch]) -> TypeAdapter:
+    return TypeAdapter(Annotated[list[epoch], Field(max_length=MAX_EPOCHS)])
 
 
-def _bounded(tree: Any) -> Any:
-    """What has no schema must end, too: in 64 kB and ten levels."""
-    level = [tree]
-    for _ in range(10):
-        level = [item for part in level for item in parts(part)]
-    if level:
-        raise ValueError("has more than ten levels")
-    try:
-        text = json.dumps(tree, allow_nan=False)
-        json.dumps(tree, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"holds what JSON cannot: {error}") from None
-    if len(text) > _MAX_TREE:
-        raise ValueError(f"has more than {_MAX_TREE} characters")
-    return tree
-
-
-Tree = Annotated[dict[str, Any], AfterValidator(_bounded)]
-
-
-def _in_utc(text: str) -> str:
-    """Without a zone it is UTC, not the zone of whoever reads."""
-    try:
-        time = datetime.fromisoformat(re.sub("Z$", "+00:00", text))  # Python 3.10 knows no Z
-    except ValueError:
-        raise ValueError(f"{text!r} is no ISO 8601 time") from None
-    try:
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc).isoformat()
-    except OverflowError:
-        raise ValueError(f"{text!r} is beyond the calendar") from None
-
-
-Moment = Annotated[str, Field(max_length=40), AfterValidator(_in_utc)]
-"""An ISO 8601 time; it is kept in UTC."""
-
-
-class _Part(BaseModel):
-    """Unknown keys are ignored, so that an older reader takes a newer record of the same schema version."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-
-class DatasetInfo(_Part):
-    """Which data: ``fingerprint`` tells equal names with other data apart.
-
-    It is a SHA-256 over all pixels and labels; for a folder, over the names, labels and contents of its files.
-    ``unreadable`` images were left out.
-    """
-
-    name: Word
-    train_size: Count
-    test_size: Count
-    classes: Count
-    image_shape: tuple[Side, Side, Side]
-    fingerprint: Word
-    unreadable: Count = 0
-
-
-class Parameters(_Part):
-    """Numbers of parameters; ``heads`` decide where the layers sample."""
-
-    total: Count
-    heads: Count
-    trainable: Count
-
-
-class Scores(_Part):
-    """Of one split, in evaluation mode: accuracies as shares, mean cross-entropy in nats, expected calibration error
-    (15 bins of confidence, a share), and how many images."""
-
-    top1: Share
-    top5: Share
-    loss: Loss
-    calibration_error: Share | None = None
-    images: Count
-
-
-class Fidelity(_Part):
-    """Of one split's restored images, in evaluation mode, pixels in [0, 1]: means over the images of the mean squared
-    error, the peak signal-to-noise ratio in dB and the structural similarity.
-
-    ``published_mse`` is the error as the metric-convolution paper's program adds it up: means over batches, summed,
-    over the number of images.
-    """
-
-    mse: Loss
-    psnr: Annotated[float, Field(ge=-400, le=200, allow_inf_nan=False)]
-    ssim: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
-    published_mse: Loss
-    images: Count
-
-
-_TAGS = ("accuracy", "fidelity")
-
-
-def _tag(scores: Any) -> str:
-    return _TAGS[isinstance(scores, Fidelity) or (isinstance(scores, dict) and "mse" in scores)]
-
-
-Quality = Annotated[Annotated[Scores, Tag(_TAGS[0])] | Annotated[Fidelity, Tag(_TAGS[1])], Discriminator(_tag)]
-"""What a split's images score."""
-
-
-class Epoch(_Part):
-    """One epoch: ``train_loss`` and ``train_top1`` are running averages while training, the test split's figures are
-    those after it. Top-1 is of classification, the error of denoising."""
-
-    epoch: Count
-    lr: Loss
-    train_loss: Loss
-    train_top1: Share | None = None
-    test_top1: Share | None = None
-    test_mse: Loss | None = None
-    seconds: Amount
-
-    @property
-    def test_score(self) -> float:
-        """For a curve: top-1 in percent, or the error as PSNR in dB."""
-        if self.test_mse is None:
-            return 100 * self.test_top1
-        return -10 * math.log10(max(self.test_mse, 1e-15))
-
-
-class Throughput(_Part):
-    """Images per second over ``repeats`` timed batches on one process: median and quartiles.
-
-    ``joules_per_image`` is what the GPU took, by its own counter (NVML), idle parts of it included.
-    """
-
-    median: Amount
-    lower_quartile: Amount
-    upper_quartile: Amount
-    repeats: Count
-    batch_size: Count
-    dtype: Word
-    layout: Word
-    compiled: bool
-    threads: Count
-    joules_per_image: Amount | None = None
-
-
-SPEEDS = {
-    "inference": "Inference",
-    "inference_single": "Inference, one image",
-    "inference_largest": "Inference, largest batch",
-    "training": "Training",
-    "training_single": "Training, one image",
-    "training_largest": "Training, largest batch",
-}
-"""A record's fields of `Throughput`, and what they are called."""
-
-
-class Latency(_Part):
-    """Milliseconds of one forward pass at batch size 1."""
-
-    p50: Amount
-    p90: Amount
-    p99: Amount | None = None
-
-
-class Failure(_Part):
-    """Why a run has no figures."""
-
-    type: Word
-    message: Text
-
-
-class Provenance(_Part):
-    """Where the figures come from."""
-
-    versions: Annotated[dict[Word, Word], Field(max_length=100)]
-    git_sha: Word | None
-    git_dirty: bool | None
-    hardware: Tree
-    driver: Word | None
-    command: Text
-    started: Moment
-    finished: Moment
-
-
-class Record(_Part):
-    """One run. ``generalization_gap`` is train minus test top-1 accuracy, both in evaluation mode, as a share; of
-    denoising it is (test - train) / train of the mean squared error.
+class Record(Part):
+    """One run. Its task says what the scores of ``train`` and ``test``, both in evaluation mode, and an epoch hold, and
+    what ``generalization_gap`` is of them (None where it is not defined).
 
     ``gflops`` counts the multiply-adds of convolutions and products of one image's forward pass, two operations each,
     by `torch.utils.flop_counter`; the interpolation of sampled layers is not counted. ``device`` is the accelerator's
@@ -262,8 +76,8 @@ class Record(_Part):
     ``searched`` has for every learning rate that was tried its loss on held-out images (None: it was not finite), and
     ``lr`` is the one that was taken; empty and None where the recipe names one.
 
-    ``test_hits`` holds one bit for every test image, whether its top-1 answer was right, base64; ``robustness`` the
-    top-1 accuracy on the test images after each corruption; ``activation_memory_mib`` what a training step of
+    ``test_hits`` holds one bit for every test image, whether its answer was right, base64; ``robustness`` the score on
+    the test images after each corruption; ``activation_memory_mib`` what a training step of
     ``measure.batch_size`` images keeps for its backward pass; ``wall_seconds`` counts all processes that worked on the
     run one after the other. ``timing`` says where throughput and latency come from if they were measured again after
     the run (``bench measure``).
@@ -274,7 +88,7 @@ class Record(_Part):
     status: Literal["ok", "failed"]
     failure: Failure | None = None
     recipe: Word
-    task: Word
+    task: TaskName
     model: Word
     source: Word
     weights: Word | None = None
@@ -288,15 +102,15 @@ class Record(_Part):
     converted_layers: Count | None = None
     parameters: Parameters | None = None
     gflops: Amount | None = None
-    train: Quality | None = None
-    test: Quality | None = None
-    generalization_gap: Annotated[float, Field(ge=-1, le=1e90, allow_inf_nan=False)] | None = None
+    train: SerializeAsAny[SplitScores] | None = None
+    test: SerializeAsAny[SplitScores] | None = None
+    generalization_gap: Change | None = None
     test_hits: Annotated[str, Field(max_length=2**22)] | None = None
-    robustness: Annotated[dict[Word, Share], Field(max_length=100)] = {}
+    robustness: Annotated[dict[Word, Score], Field(max_length=100)] = Field({})
     micro_batches: Count | None = None
-    searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = {}
+    searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = Field({})
     lr: Loss | None = None
-    epochs: Annotated[list[Epoch], Field(max_length=MAX_EPOCHS)] = []
+    epochs: list[SerializeAsAny[Epoch]] = Field([])
     inference: Throughput | None = None
     inference_single: Throughput | None = None
     inference_largest: Throughput | None = None
@@ -310,6 +124,25 @@ class Record(_Part):
     provenance: Provenance
     timing: Provenance | None = None
 
+    @field_validator("train", "test", mode="before")
+    @classmethod
+    def _of_the_task(cls, scores: Any, info: ValidationInfo) -> Any:
+        """By the task's own schema."""
+        if scores is None or "task" not in info.data:
+            return scores
+        task = info.data["task"]
+        schema = get_task(task).scores
+        if not (isinstance(scores, schema) or (isinstance(scores, dict) and _required(schema) & scores.keys())):
+            raise ValueError(f"train and test of task {task!r} are no {schema.__name__}")
+        return schema.model_validate(scores)
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _epochs_of_the_task(cls, epochs: Any, info: ValidationInfo) -> Any:
+        if "task" not in info.data:
+            return epochs
+        return _list_of(get_task(info.data["task"]).epoch).validate_python(epochs)
+
     @model_validator(mode="after")
     def _complete(self) -> Record:
         if self.status == "failed":
@@ -318,19 +151,46 @@ class Record(_Part):
             if self.train is not None or self.test is not None or self.epochs:
                 raise ValueError("a failed record has no scores")
             return self
-        required = ("dataset", "parameters", "train", "test", "generalization_gap")
-        missing = [name for name in required if getattr(self, name) is None]
+        missing = [name for name in ("dataset", "parameters", "train", "test") if getattr(self, name) is None]
+        if self.generalization_gap is None and not missing and self.defined_gap is not None:
+            missing = ["generalization_gap"]
         if missing:
             raise ValueError(f"a record with status 'ok' lacks {', '.join(missing)}")
-        scores = Scores if self.task == "classification" else Fidelity
-        if not (isinstance(self.train, scores) and isinstance(self.test, scores)):
-            raise ValueError(f"train and test of task {self.task!r} are no {scores.__name__}")
-        score = "test_top1" if scores is Scores else "test_mse"
-        if any(getattr(epoch, score) is None for epoch in self.epochs):
-            raise ValueError(f"an epoch lacks {score}")
+        self._check_robustness()
         if self.searched and self.lr is None:
             raise ValueError("learning rates were searched, but 'lr' does not say which one was taken")
         return self
+
+    def _check_robustness(self) -> None:
+        """What is scored after a corruption is what the task says, in its range."""
+        scores, field = self.test.model_dump(), get_task(self.task).robust
+        if self.robustness and not field:
+            raise ValueError(f"task {self.task!r} has no corruptions, but robustness has {', '.join(self.robustness)}")
+        for name, value in self.robustness.items():
+            try:
+                type(self.test).model_validate({**scores, field: value})
+            except ValidationError as error:
+                raise ValueError(f"robustness.{name}: {first_problem(error)}") from None
+
+    @property
+    def defined_gap(self) -> float | None:
+        """The generalization gap as the task computes it from the scores of a run that went well."""
+        return get_task(self.task).gap_of(self.train, self.test)
+
+    @property
+    def learner(self) -> Learner:
+        """What learned, or was tuned, in the run."""
+        return learner_of(self.kind)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A part of the configuration; empty where a record's is of another form."""
+        found = self.config.get(name)
+        return found if isinstance(found, dict) else {}
+
+
+def _required(schema: type[SplitScores]) -> set[str]:
+    """The fields that tell its scores from others."""
+    return {name for name, field in schema.model_fields.items() if field.is_required()} - {"images"}
 
 
 def config_id(config: dict[str, Any]) -> str:
@@ -350,103 +210,3 @@ def record_path(folder: Path, model: str, kind: str, seed: int, identity: str) -
     """Where a run's record lies: readable words, then the hash that makes it unique."""
     words = re.sub(r"[^A-Za-z0-9]+", "_", f"{model}-{kind}").strip("_")[:120]
     return folder / f"{words}-seed{seed}-{identity}.json"
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write atomically: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def keep_record(path: Path, record: Record) -> None:
-    """Write the record of a run.
-
-    Raises:
-        RecordError: if that is impossible: no fault of the run.
-    """
-    try:
-        write_record(path, record)
-    except OSError as error:
-        raise RecordError(f"record {path} cannot be written: {told(error)}; then the same command goes on") from None
-
-
-def status_of(path: Path) -> str | None:
-    """Of a record, ``"ok"`` or ``"failed"``; ``"unreadable"`` where what is there may be one for another program or at
-    another time; None where none is, or what can be none. Of the last two it is said once why."""
-    try:
-        found = path.lstat()
-    except (OSError, ValueError):
-        return None
-    with suppress(OSError):
-        found = path.stat()
-    return _status(path, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=2**16)
-def _status(path: Path, changed: int, size: int) -> str | None:
-    try:
-        return read_record(path).status
-    except DamagedRecordError as error:
-        print(f"note: {error}; it counts as not there", file=sys.stderr, flush=True)
-        return None
-    except RecordError as error:
-        print(f"note: {error}; its run is left out", file=sys.stderr, flush=True)
-        return "unreadable"
-
-
-def readable(paths: Iterable[Path]) -> list[Record]:
-    """The records of those files that are some; of the others it is said why not.
-
-    Raises:
-        RecordError: for a file that is missing: a mistake of whoever named it.
-    """
-    records = []
-    for path in paths:
-        if not os.path.lexists(path):
-            raise RecordError(f"{path} does not exist")
-        try:
-            records.append(read_record(path))
-        except RecordError as error:
-            print(f"note: {error}; left out", file=sys.stderr, flush=True)
-    return records
-
-
-def set_aside(path: Path) -> None:
-    """Rename what is no record, so that one can take its place; to a name that is free."""
-    names = chain([f"{path.name}.damaged"], (f"{path.name}.damaged-{number}" for number in count(2)))
-    kept = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
-    path.rename(kept)
-    print(f"note: {path} is {kept.name} now, its run is done again", file=sys.stderr, flush=True)
-
-
-def read_record(path: Path) -> Record:
-    """Read and validate one record.
-
-    Raises:
-        RecordError: naming the file and what is wrong with it; DamagedRecordError if it can be no record.
-    """
-    try:
-        data = read_json(path, MAX_BYTES)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {told(error)}") from None
-    except ValueError as error:
-        raise DamagedRecordError(f"{path} cannot be read as JSON: {told(error)}") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise DamagedRecordError(f"{path} is not a record: it has no 'schema_version'")
-    if version > SCHEMA_VERSION:
-        raise RecordError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}: upgrade")
-    try:
-        return Record.model_validate(data)
-    except ValidationError as error:
-        raise DamagedRecordError(f"{path} breaks the schema: {first_problem(error)}") from None
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first of pydantic's findings in one line: place, message and the value given."""
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"] if part not in _TAGS) or "the whole"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    value = "" if problem["type"] == "missing" or not problem["loc"] else f", got {problem['input']!r:.80}"
-    return f"{place}: {problem['msg']}{value}{more}"

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 
 from metric_zoo.benchmarks import measure
+from metric_zoo.benchmarks.collect import replace_record
 from metric_zoo.benchmarks.measure import Timed
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import MeasureConfig
-from metric_zoo.benchmarks.record import SPEEDS, keep_record, read_record, readable
+from metric_zoo.benchmarks.recipe_sections import MeasureConfig
+from metric_zoo.benchmarks.record_files import read_record, readable
 from metric_zoo.benchmarks.run_measurements import autocast_of, first_images, throughput_of
+from metric_zoo.benchmarks.schema import SPEEDS
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.errors import DataError, MetricZooError, RecordError
@@ -32,7 +34,7 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root
     Each record's own recipe says with how many images, how often and how long; every round takes its share.
 
     Args:
-        records: of runs that kept their weights, on the device that this machine has.
+        records: files of runs that kept their weights, on the device that this machine has.
         rounds: in which every network has its turn.
         cpu: the runs were on a CPU, do not look for a GPU.
         data_root: where the data lie; records do not say.
@@ -47,7 +49,7 @@ def remeasure(records: list[Path], rounds: int = 5, cpu: bool = False, data_root
     """
     if rounds < 1:
         raise MetricZooError(f"rounds={rounds}, expected at least 1")
-    records = [path for path in records if readable([path])]
+    records = [entry.path for entry in readable(records)]
     if not records:
         raise RecordError("there is no record to measure again")
     for folder in {path.parent for path in records}:
@@ -77,7 +79,7 @@ class _Network:
         if self._run.train.compile:
             self._model.compile()
         here = self._run.data.model_copy(update={"root": data_root})
-        splits = get_task(self._run.task).load(self._run.model_copy(update={"data": here}))
+        splits = get_task(self._run.task).training().load(self._run.model_copy(update={"data": here}))
         if splits.info.fingerprint != self._record.dataset.fingerprint:
             raise DataError(
                 f"{path} is of other data than those that {self._run.data.name!r} names here, or is older than "
@@ -120,4 +122,4 @@ class _Network:
         single = self._timed.get("inference_single")
         changes["latency_ms"] = measure.latency(single) if single else None
         changes["timing"] = provenance(clock)
-        keep_record(self._path, self._record.model_copy(update=changes))
+        replace_record(self._path, self._record.model_copy(update=changes))

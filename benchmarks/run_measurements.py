@@ -15,8 +15,9 @@ from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.memory_fit import largest_batch
 from metric_zoo.benchmarks.model import LAYOUTS
 from metric_zoo.benchmarks.optimization import build_optimizer
-from metric_zoo.benchmarks.recipe import DTYPES, PEER, Run
-from metric_zoo.benchmarks.record import Throughput
+from metric_zoo.benchmarks.recipe_sections import DTYPES
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.schema import Throughput
 
 
 def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, log: RunLog) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class _Figures:
 
     def _largest(self, step: Callable[[Tensor], None]) -> Throughput | None:
         """On a GPU: a CPU's memory is another's business, too, and no batch is fast there for being large."""
-        if self._device.type == "cpu" or self._run.kind.kind == PEER:  # whose filters compute on the CPU anywhere
+        if self._device.type == "cpu" or not self._run.learner.runs_on_device:
             return None
         tile = self._batch(1)
         count = largest_batch(lambda images: step(_repeated(tile, images)), self._run.measure.largest_batch_size)

@@ -14,9 +14,9 @@ from torch.utils.data import Subset
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.tasks import get_task
-from metric_zoo.benchmarks.train import Seconds, Trainer
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.train import Trainer
+from metric_zoo.benchmarks.training_state import Seconds
 from metric_zoo.files import replacing
 from metric_zoo.reading import read_json
 
@@ -81,7 +81,7 @@ def _kept(path: Path) -> Search:
 def _loss(trainer: Trainer, held: Splits) -> float | None:
     try:
         trainer.train()
-        return get_task(trainer.run.task).error(trainer.evaluate(held.test).scores)
+        return getattr(trainer.evaluate(held.test).scores, trainer.task.error)
     except FloatingPointError:
         return None
 

@@ -5,42 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, Scores, Throughput, read_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import LINES, read_record, readable
+from metric_zoo.benchmarks.schema import SPEEDS, Throughput
+from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.errors import RecordError
 from metric_zoo.text import columns
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def show_record(path: Path) -> str:
-    """Figures, curves and provenance of one record.
+    """Figures, curves and provenance of one record, or of every one of a file of lines.
 
     Raises:
         RecordError: if it is none.
     """
-    record = read_record(path)
+    found = [read_record(path)] if path.suffix != LINES else [entry.record for entry in readable([path])]
+    if not found:
+        raise RecordError(f"{path} holds no record")
+    return "\n\n".join(map(_shown, found))
+
+
+def _shown(record: Record) -> str:
     title = f"{record.model} ({record.source}), {record.kind}, seed {record.seed}: {record.status}"
     return "\n".join([title, "", columns([list(line) for line in _lines(record)])])
 
 
 def _lines(record: Record) -> Iterator[tuple[str, str]]:
+    task = get_task(record.task)
     if record.failure is not None:
         yield "failure", f"{record.failure.type}: {record.failure.message}"
     if record.dataset is not None:
         yield "data", f"{record.dataset.name}, {record.dataset.train_size:,} + {record.dataset.test_size:,} images"
     for name, scores in (("train", record.train), ("test", record.test)):
         if scores is not None:
-            yield name, _scores(scores)
-    if record.generalization_gap is not None:
-        restored = isinstance(record.test, Fidelity)
-        gap = f"{record.generalization_gap:.3g} of the training error" if restored else ""
-        yield "generalization gap", gap or f"{100 * record.generalization_gap:.2f} points of top-1"
+            yield name, task.told(scores)
+    if record.generalization_gap is not None and task.gap is not None:
+        yield "generalization gap", task.gap.told(record.generalization_gap)
     if record.searched:
         tried = ", ".join(
             f"{rate}: {'not finite' if loss is None else f'{loss:.4g}'}" for rate, loss in record.searched.items()
         )
         yield "learning rate", f"{record.lr:g}, of held-out losses {tried}"
-    for name, accuracy in record.robustness.items():
-        yield f"test with {name}", f"top-1 {100 * accuracy:.2f}%"
+    for name, value in record.robustness.items():
+        yield f"test with {name}", f"{task.main.short} {task.main.text(task.robust_score(record.test, value))}"
     if record.parameters is not None:
         heads = f", {record.parameters.heads:,} in sampling heads" if record.parameters.heads else ""
         yield "parameters", f"{record.parameters.total:,}{heads}"
@@ -58,20 +67,12 @@ def _lines(record: Record) -> Iterator[tuple[str, str]]:
             yield name, f"{memory:,.1f} MiB"
     if record.epochs:
         yield "training loss", _curve([epoch.train_loss for epoch in record.epochs])
-        unit = "top-1, %" if record.task == "classification" else "PSNR, dB"
-        yield f"test {unit}", _curve([epoch.test_score for epoch in record.epochs])
+        yield task.main.axis, _curve([epoch.test_score for epoch in record.epochs])
     yield "took", f"{record.wall_seconds:,.0f} s on {record.device}, {record.world_size} processes"
     yield "versions", ", ".join(f"{name} {version}" for name, version in record.provenance.versions.items())
     dirty = " and changes" if record.provenance.git_dirty else ""
     yield "commit", f"{record.provenance.git_sha or 'unknown'}{dirty}"
     yield "command", record.provenance.command
-
-
-def _scores(scores: Scores | Fidelity) -> str:
-    if isinstance(scores, Fidelity):
-        return f"PSNR {scores.psnr:.2f} dB, SSIM {scores.ssim:.3f}, mean squared error {scores.mse:.4g}"
-    calibration = "" if scores.calibration_error is None else f", calibration error {scores.calibration_error:.3f}"
-    return f"top-1 {100 * scores.top1:.2f}%, top-5 {100 * scores.top5:.2f}%, loss {scores.loss:.3f}{calibration}"
 
 
 def _throughput(throughput: Throughput) -> str:

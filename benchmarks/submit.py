@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from metric_zoo.benchmarks.launch import Processes, preflight, run_recipe
-from metric_zoo.benchmarks.recipe import expand, load_recipe
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.sweep import LOGS
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import prepare_folder

@@ -16,12 +16,15 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from metric_zoo.benchmarks import attempts
+from metric_zoo.benchmarks.collect import LOCKS, remove_record
 from metric_zoo.benchmarks.interruption import RESUMABLE, UNWRITABLE, end_with_parent, resumable, was_asked
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.progress import Tally
 from metric_zoo.benchmarks.provenance import Clock, provenance
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import MAX_TEXT, MAX_WORD, Failure, Record, keep_record, set_aside, status_of
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import keep_record, set_aside, status_of
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.schema import MAX_TEXT, MAX_WORD, Failure
 from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.text import beginning
 
@@ -39,10 +42,6 @@ _MOMENT = 0.2
 
 _SECONDS_TO_TELL = 2.0
 """That news of another process may need through a shared folder."""
-
-LOCKS = ".locks"
-"""Folder beside the records: a locked file in it says that a launch works on that run. The system unlocks it when the
-process ends, however it ends."""
 
 
 class Plan(BaseModel):
@@ -92,10 +91,10 @@ def claimed(run: Run, folder: Path, again: bool = False) -> Iterator[bool]:
             return
         status = status_of(record)
         if status == "failed" and again:
-            record.unlink()
+            remove_record(record)
         elif status is None and os.path.lexists(record):
             set_aside(record)
-        yield not os.path.lexists(record)
+        yield status_of(record) is None
 
 
 @contextmanager
@@ -112,7 +111,7 @@ def _locked(run: Run, folder: Path) -> Iterator[bool]:
     try:
         yield True
     finally:
-        if run.path(folder).exists():  # whoever locks a new file of this name finds the record
+        if status_of(run.path(folder)) is not None:  # whoever locks a new file of this name finds the record
             path.unlink(missing_ok=True)
         lock.release()
 

@@ -10,8 +10,10 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from metric_zoo.benchmarks.model import build_model
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Record, first_problem, read_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import read_record
+from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.schema import first_problem
 from metric_zoo.errors import RecordError
 from metric_zoo.files import replacing
 from metric_zoo.text import told

@@ -84,8 +84,8 @@ def convert(
         MetricZooError: for an unknown kind or option.
 
     Example:
-        >>> import timm
-        >>> model = convert(timm.create_model("resnet18"), to="metric")
+        >>> import timm, metric_zoo as mz
+        >>> model = mz.convert(timm.create_model("resnet18"), to="metric")
         >>> type(model.layer2[0].conv1).__name__
         'MetricConv2d'
     """

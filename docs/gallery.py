@@ -22,7 +22,8 @@ from metric_zoo.benchmarks.data.noisy import embedded
 from metric_zoo.benchmarks.kernels.quality import kernel_error, psnr
 from metric_zoo.benchmarks.kernels.varying import EFFECTS, truth
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.demo import labelled_images, pretrained_lite0
 from metric_zoo.explain import compare_filters, draw_balls, draw_cams, draw_fields

@@ -14,15 +14,15 @@ from metric_zoo.errors import MetricZooError, RecordError
 from metric_zoo.leaderboards.cells import printable, printable_lines
 from metric_zoo.leaderboards.collect import Collection, collect, shown
 from metric_zoo.leaderboards.site import render_site
-from metric_zoo.leaderboards.site.views import BOARDS, TASKS, Board
+from metric_zoo.leaderboards.site.views import MEASURED, Board, trained_boards
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.tables import to_csv, to_json, to_latex, to_markdown, to_parquet
 from metric_zoo.reading import read_text
 
 _MARKER = "leaderboard.json"
 """A folder that holds it, and nothing that is not of a leaderboard, may be replaced by a newer one."""
-_OWN = {"assets", "models", "plots", "runs", ".nojekyll"} | {f"{name}.html" for name in BOARDS}
-"""What an older leaderboard may hold and this one need not."""
+_OWN = {"assets", "models", "plots", "runs", ".nojekyll"}
+"""What an older leaderboard may hold and this one need not, pages of boards aside."""
 NOTES = "notes.yaml"
 """Beside records: what to say about a board, by its name."""
 _MOST_NOTES = 2**20
@@ -92,8 +92,9 @@ def _notes(folder: Path) -> dict[str, str]:
         raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise RecordError(f"{path} is no mapping of text by board")
-    if unknown := sorted(map(str, found.keys() - TASKS.keys())):
-        raise RecordError(f"{path}: there is no board {unknown[0]!r}; known: {', '.join(TASKS)}")
+    boards = trained_boards()
+    if unknown := sorted(map(str, found.keys() - boards.keys())):
+        raise RecordError(f"{path}: there is no board {unknown[0]!r}; known: {', '.join(boards)}")
     return {name: printable_lines(text) for name, text in found.items()}
 
 
@@ -141,6 +142,7 @@ def _check_replaceable(out: Path, names: set[str]) -> None:
     marked = any((out / name).exists() for name in (_MARKER, "leaderboard.csv"))
     if not out.is_dir() or (any(out.iterdir()) and not marked):
         raise MetricZooError(f"{out} exists and is no leaderboard: name another folder")
-    foreign = sorted({path.name for path in out.iterdir()} - names - _OWN)
+    pages = {f"{name}.html" for name in (*trained_boards(), *MEASURED)}
+    foreign = sorted({path.name for path in out.iterdir()} - names - _OWN - pages)
     if foreign:
         raise MetricZooError(f"{out} holds {foreign[0]!r}, which is of no leaderboard: name another folder")

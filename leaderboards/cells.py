@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from metric_zoo.benchmarks.peer_settings import UNSAID
-from metric_zoo.benchmarks.recipe import DTYPES, PEER, DataConfig, TrainConfig
+from metric_zoo.benchmarks.recipe_sections import DTYPES, DataConfig, TrainConfig
 from metric_zoo.benchmarks.record import Record, config_id
 
 
@@ -44,7 +42,7 @@ def cell_of(record: Record) -> Cell:
     """The cell of a successful run."""
     # How often it was measured, and what the recipe or the data are called, change no figure.
     config = {key: value for key, value in record.config.items() if key not in ("seed", "recipe", "measure")}
-    config["data"] = {key: value for key, value in section(record, "data").items() if key != "label"}
+    config["data"] = {key: value for key, value in record.section("data").items() if key != "label"}
     data = {"task": record.task, "dataset": record.dataset.name, "fingerprint": record.dataset.fingerprint}
     hardware, precision, protocol = _hardware(record), _precision(record), _protocol(record)
     setting = ", ".join([hardware, precision, *_batch(record), *_torch(record)])
@@ -82,15 +80,9 @@ def printable_lines(text: str, most: int = 6000) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:most])
 
 
-def section(record: Record, name: str) -> dict[str, Any]:
-    """A part of the configuration; empty where a record's is of another form."""
-    found = record.config.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def _dataset(record: Record) -> str:
-    """With what a denoising adds to it."""
-    data = section(record, "data")
+    """With the picture and the noise, where a recipe names them."""
+    data = record.section("data")
     parts = [str(data["image"])] if data.get("image") else []
     parts += [f"noise {data['noise']:g}"] if isinstance(data.get("noise"), (int, float)) else []
     return ", ".join([record.dataset.name, *parts])
@@ -104,7 +96,7 @@ def _pairs(values: dict) -> str:
 
 def _architecture(record: Record) -> str:
     """What the model's name does not tell: its registry, if not timm, and its constructor's options."""
-    model = section(record, "model")
+    model = record.section("model")
     options = model.get("options")
     parts = [record.source] if record.source != "timm" else []
     parts += ["small stem"] if model.get("small_image_stem") else []
@@ -123,7 +115,7 @@ def _hardware(record: Record) -> str:
 
 
 def _precision(record: Record) -> str:
-    train = section(record, "train")
+    train = record.section("train")
     dtype = DTYPES.get(train.get("precision"), "float32")
     layout = [] if train.get("layout", "contiguous") == "contiguous" else [str(train["layout"])]
     return ", ".join([dtype, *layout, *(["compiled"] if train.get("compile") else [])])
@@ -141,12 +133,11 @@ def _torch(record: Record) -> list[str]:
 
 def _options(record: Record) -> str:
     """The kind's options and placement, as a reader would write them; a peer's settings."""
-    kind = section(record, "kind")
+    kind = record.section("kind")
     placement = {"where": kind.get("where")} if kind.get("where") is not None else {}
     start = {"init": kind["init"]} if kind.get("init", "pretrained") != "pretrained" else {}
     flags = {name: True for name in ("freeze_kernels", "batch_mixed", "per_pixel") if kind.get(name)}
-    unsaid = UNSAID.get(record.model, {}) if record.kind == PEER else {}
-    return _pairs({**unsaid, **record.options, **placement, **start, **flags})
+    return _pairs({**record.learner.unsaid(record.model), **record.options, **placement, **start, **flags})
 
 
 _ALWAYS = ("epochs", "batch_size", "optimizer", "lr", "schedule")
@@ -155,7 +146,7 @@ _USUAL = {**TrainConfig().model_dump(), **DataConfig().model_dump()}
 
 def _protocol(record: Record) -> str:
     """How it trains: what everybody asks first, and everything that is not as usual."""
-    told = {**section(record, "data"), **section(record, "train")}
+    told = {**record.section("data"), **record.section("train")}
     for name in ("name", "root", "label", "image", "noise"):  # of the data: said elsewhere
         told.pop(name, None)
     if told.get("search"):

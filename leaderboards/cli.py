@@ -11,51 +11,62 @@ import typer
 if TYPE_CHECKING:
     from metric_zoo.leaderboards.site.views import Board
 
-app = typer.Typer(no_args_is_help=True, help="Tables and a site from records.")
+app = typer.Typer(no_args_is_help=True, help="Build tables and a site from records, and take records in.")
 
-Records = Annotated[Path, typer.Argument(help="Folder of records.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit code 1 if a file had to be left out.")]
-Operators = Annotated[
-    Path | None, typer.Option(help="operators.json of 'metric-zoo ops bench', for a board of its own.")
-]
-Kernels = Annotated[
-    Path | None, typer.Option(help="kernels.json of 'metric-zoo kernels bench', for a board of its own.")
-]
+Records = Annotated[Path, typer.Argument(help="Read the records of this folder, JSON or JSON lines.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 1 if a file had to be left out.")]
+Out = Annotated[Path, typer.Option(help="Write the board to this folder; an older board there is replaced.")]
+Results = Annotated[Path, typer.Option(help="Add the records to this folder of results, to RECIPE.jsonl.")]
+Operators = Annotated[Path | None, typer.Option(help="Add a board from this operators.json of 'metric-zoo ops bench'.")]
+Kernels = Annotated[Path | None, typer.Option(help="Add a board from this kernels.json of 'metric-zoo kernels bench'.")]
 Conversion = Annotated[
-    Path | None, typer.Option(help="conversion.csv of 'metric-zoo conversion sweep', for a board of its own.")
+    Path | None, typer.Option(help="Add a board from this conversion.csv of 'metric-zoo conversion sweep'.")
 ]
+Old = Annotated[Path | None, typer.Option("--to", hidden=True, help="Write to this folder: the old name of --out.")]
+
+_OUT = Path("build/board")
+_RESULTS = Path("leaderboards/results")
 
 
 @app.callback()
 def _leaderboard() -> None:
-    """Tables and a site from records."""
+    """Build tables and a site from records, and take records in."""
 
 
 @app.command()
 def build(
     records: Records,
-    out: Annotated[Path, typer.Option(help="Folder of the leaderboard; an older one is replaced.")],
+    out: Out = _OUT,
     kernels: Kernels = None,
     operators: Operators = None,
     conversion: Conversion = None,
     strict: Strict = False,
 ) -> None:
-    """Build tables (CSV, Parquet, JSON, Markdown, LaTeX) and a site that opens from disk."""
+    """Build a board to read here: tables (CSV, Parquet, JSON, Markdown, LaTeX) and a site that opens from disk."""
     _build(records, out, _boards(kernels, operators, conversion), strict, {})
 
 
 @app.command()
 def publish(
     records: Records,
-    to: Annotated[Path, typer.Option(help="Folder for a static host; an older one is replaced.")],
+    out: Out = _OUT,
     kernels: Kernels = None,
     operators: Operators = None,
     conversion: Conversion = None,
     strict: Strict = False,
+    to: Old = None,
 ) -> None:
-    """Build a folder that any static host can serve as it is."""
+    """Build the same board for a static host, which can serve the folder as it is; nothing is uploaded."""
     # Hosts that run Jekyll would otherwise leave files out.
-    _build(records, to, _boards(kernels, operators, conversion), strict, {".nojekyll": ""})
+    _build(records, _renamed(to, out), _boards(kernels, operators, conversion), strict, {".nojekyll": ""})
+
+
+def _renamed(old: Path | None, out: Path) -> Path:
+    """The folder to write to, whichever option named it."""
+    if old is None:
+        return out
+    typer.echo("note: the folder's option is --out now; --to, which names a kind elsewhere, will go", err=True)
+    return old
 
 
 def _boards(kernels: Path | None, operators: Path | None, conversion: Path | None) -> list[Board]:
@@ -77,7 +88,7 @@ def _build(records: Path, out: Path, more: list[Board], strict: bool, extra: dic
 
 @app.command()
 def check(records: Records) -> None:
-    """Read every record of a folder and say which cannot be true; exit code 1 if there is one."""
+    """Check every record of a folder and say which cannot be true; exit code 1 if there is one."""
     from metric_zoo.leaderboards.collect import collect, shown
     from metric_zoo.leaderboards.statistics import leaderboard
 
@@ -89,10 +100,10 @@ def check(records: Records) -> None:
 
 @app.command()
 def diff(
-    old: Annotated[Path, typer.Argument(help="Folder of records.")],
-    new: Annotated[Path, typer.Argument(help="Folder of records.")],
+    old: Annotated[Path, typer.Argument(help="Read the records before from this folder.")],
+    new: Annotated[Path, typer.Argument(help="Read the records after from this folder.")],
 ) -> None:
-    """What changed from one folder of records to another."""
+    """Show what changed from one folder of records to another."""
     from metric_zoo.leaderboards.difference import difference
 
     typer.echo(difference(old, new))
@@ -100,18 +111,21 @@ def diff(
 
 @app.command()
 def submit(
-    records: Annotated[list[Path], typer.Argument(help="Records, JSON.")],
-    to: Annotated[Path, typer.Option(help="Folder of results.")] = Path("leaderboards/results"),
+    records: Annotated[list[Path], typer.Argument(help="Read these records: JSON, or JSON lines.")],
+    out: Results = _RESULTS,
     allow_changed: Annotated[
         bool,
         typer.Option("--allow-changed", help="Take records whose source was not a clean commit; boards mark them."),
     ] = False,
+    to: Old = None,
 ) -> None:
-    """Check records, count their networks' parameters and GFLOPs again, and copy them; all of them or none."""
+    """Add records to a board's results: check them, count parameters and GFLOPs again, and take all or none."""
+    from metric_zoo.benchmarks.record_files import entries
     from metric_zoo.leaderboards.submit import submit as submit_records
 
-    new = submit_records(records, to, allow_changed)
-    typer.echo(f"{len(new)} records are new in {to}, {len(records) - len(new)} were there")
+    out = _renamed(to, out)
+    new, given = submit_records(records, out, allow_changed), sum(len(entries(path)) for path in records)
+    typer.echo(f"{len(new)} records are new in {out}, {given - len(new)} were there")
 
 
 def _report(problems: list[str], strict: bool) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from metric_zoo.benchmarks.record import Record, read_record, record_key
+from metric_zoo.benchmarks.record import Record, record_key
+from metric_zoo.benchmarks.record_files import LINES, Entry, entries
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.cells import cell_of, printable
 from metric_zoo.leaderboards.soundness import contradictions
@@ -20,7 +21,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is left out: its path below the folder, and the reason."""
+    """A file, or a line of one, that is left out: its path below the folder, and the reason."""
 
     file: str
     reason: str
@@ -28,7 +29,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Collection:
-    """The sound records of a folder in the order of their paths, the names of their files, and its problems."""
+    """The sound records of a folder in the order of their places, the names of these, and its problems."""
 
     records: list[Record]
     problems: list[Problem]
@@ -53,26 +54,45 @@ def collect(folder: Path) -> Collection:
     """All records in ``folder`` and below that can be true.
 
     Hidden folders are none of ours to read: there the harness keeps checkpoints. Of several records of one run (the
-    same configuration, hardware and data) the first counts, the others are problems.
+    same configuration, hardware and data) the first counts, the others are problems; a record in a file of its own that
+    is a line of another file, too, is none.
 
     Raises:
         RecordError: if there is no file that could be one.
     """
-    paths = sorted(p for p in folder.rglob("*.json") if not os.path.isdir(p) and not _is_hidden(p, folder))
+    paths = record_files(folder)
     if not paths:
-        raise RecordError(f"{folder} holds no records (*.json): make some with 'metric-zoo bench run digits --out DIR'")
-    found: dict[str, tuple[str, Record]] = {}
+        raise RecordError(
+            f"{folder} holds no records (*.json, *{LINES}): make some with 'metric-zoo bench run digits --out DIR'"
+        )
+    found: dict[str, tuple[Entry, Record]] = {}
     problems = []
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        record = read_sound(path)
+    for entry in sorted((entry for path in paths for entry in entries(path)), key=_path):
+        record = sound(entry)
         if isinstance(record, str):
-            problems.append(Problem(printable(name), printable(record, _LONGEST)))
-        elif record_key(record) in found:
-            problems.append(Problem(printable(name), f"is of the same run as {found[record_key(record)][0]}"))
-        else:
-            found[record_key(record)] = printable(name), record
-    return Collection([record for _, record in found.values()], problems, [name for name, _ in found.values()])
+            problems.append(Problem(_below(folder, entry), printable(record, _LONGEST)))
+            continue
+        first, same = found.setdefault(record_key(record), (entry, record))
+        if first is not entry and not (same == record and (first.line is None) != (entry.line is None)):
+            problems.append(Problem(_below(folder, entry), f"is of the same run as {_below(folder, first)}"))
+    return Collection(
+        [record for _, record in found.values()], problems, [_below(folder, entry) for entry, _ in found.values()]
+    )
+
+
+def _path(entry: Entry) -> Path:
+    """The order of records, whether they lie in files of their own or in lines."""
+    return entry.path if isinstance(entry.content, Record) else entry.file
+
+
+def record_files(folder: Path) -> list[Path]:
+    """All that may hold records, in ``folder`` and below."""
+    found = (path for form in ("*.json", f"*{LINES}") for path in folder.rglob(form))
+    return sorted(path for path in found if not os.path.isdir(path) and not _is_hidden(path, folder))
+
+
+def _below(folder: Path, entry: Entry) -> str:
+    return printable(replace(entry, file=entry.file.relative_to(folder)).place)
 
 
 def shown(collection: Collection, show: Callable[[Collection], _T]) -> tuple[_T, Collection]:
@@ -109,15 +129,15 @@ def _unshowable(error: Exception) -> str:
     return printable(f"cannot be shown: {type(error).__name__}: {error}", _LONGEST)
 
 
-def read_sound(path: Path) -> Record | str:
-    """A record, or why it is none that a board can show: one file of a stranger must not cost the others."""
+def sound(entry: Entry) -> Record | str:
+    """A record, or why it is none that a board can show: one of a stranger must not cost the others."""
     try:
-        record = read_record(path)
+        record = entry.record
         impossible = contradictions(record)
         if record.status == "ok":
             cell_of(record)
     except RecordError as error:
-        return str(error).replace(str(path), "it")
+        return str(error).replace(entry.place, "it")
     except Exception as error:
         return _unshowable(error)
     return f"cannot be true: {'; '.join(impossible)}" if impossible else record

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from metric_zoo.benchmarks.tasks import tasks_for
 from metric_zoo.leaderboards.collect import Collection, collect, shown
+from metric_zoo.leaderboards.columns import number
 from metric_zoo.leaderboards.statistics import leaderboard
-from metric_zoo.leaderboards.tables import number
 from metric_zoo.text import columns
 
 _SHOWN = ("dataset", "model", "kind", "options")
-_COMPARED = {"test_top1": 2, "test_psnr": 2, "generalization_gap": 2, "inference": 0, "training": 0}
 
 
 def difference(old: Path, new: Path) -> str:
@@ -22,13 +22,16 @@ def difference(old: Path, new: Path) -> str:
         RecordError: if one of the folders holds no record.
     """
     before, after = (_cells(folder) for folder in (old, new))
-    rows = [["", *_SHOWN, "runs", *_COMPARED]]
+    compared = _compared({row["task"] for row in (*before.values(), *after.values())})
+    rows = [["", *_SHOWN, "runs", *compared]]
     for cell in sorted(before.keys() | after.keys(), key=lambda cell: _words(before.get(cell) or after[cell])):
         a, b = before.get(cell), after.get(cell)
         if a is None or b is None:
-            rows.append(["new" if a is None else "gone", *_words(b or a), *_figures(b or a)])
-        elif a["ids"] != b["ids"] or _figures(a) != _figures(b):
-            pairs = zip(_figures(a), _figures(b), strict=True)
+            rows.append(["new" if a is None else "gone", *_words(b or a), *_figures(b or a, compared)])
+            continue
+        ours, theirs = _figures(a, compared), _figures(b, compared)
+        if a["ids"] != b["ids"] or ours != theirs:
+            pairs = zip(ours, theirs, strict=True)
             rows.append(["changed", *_words(a), *(y if x == y else f"{x} -> {y}" for x, y in pairs)])
     if len(rows) == 1:
         return "no difference"
@@ -48,6 +51,12 @@ def _words(row: dict) -> list[str]:
     return [str(row[name]) for name in _SHOWN]
 
 
-def _figures(row: dict) -> list[str]:
-    figures = ("" if pd.isna(row[name]) else number(row[name], digits) for name, digits in _COMPARED.items())
+def _compared(tasks: set[str]) -> dict[str, int]:
+    """Columns and their decimals: the main scores, what all have, and what it cost."""
+    scores = {task.main.name: task.main.digits for task in tasks_for(tasks)}
+    return {**scores, "generalization_gap": 2, "inference": 0, "training": 0}
+
+
+def _figures(row: dict, compared: dict[str, int]) -> list[str]:
+    figures = ("" if pd.isna(row.get(name)) else number(row[name], digits) for name, digits in compared.items())
     return [str(row["runs"]), *figures]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.tasks import Gap, Task, get_task
 from metric_zoo.leaderboards.statistics import FRONTS, score
 
 # Text stays text, names inside the file follow from its content, and no date: the same records, the same bytes.
@@ -33,9 +35,6 @@ _COLOURS = ("#3b7dd8", "#e08a1e", "#2e9e6b", "#b055c4", "#d6456b", "#1ba3b8", "#
 _MARKERS = "osD^vP*X"
 
 _AXES = {"inference": "inference, images/s", "parameters": "parameters, thousands"}
-_GAPS = {True: "generalization gap, points", False: "generalization gap δ"}
-_SCORES = {True: "test top-1, %", False: "test PSNR, dB"}
-"""Of classification, and of what restores images."""
 _LABELLED = 12
 _NAME = 40
 """Characters: a longer name would leave no room for the axes."""
@@ -50,23 +49,29 @@ def _look(kind: str) -> dict[str, str]:
 
 
 def tradeoffs(rows: pd.DataFrame) -> str:
-    """Accuracy, or PSNR, against throughput, parameters and generalization gap; lines join the points that none beats.
+    """The main score against throughput, parameters and generalization gap; lines join the points that none beats.
 
     Args:
         rows: of one group of a leaderboard.
     """
+    task = _task_of(rows)
+    shown = [name for name in FRONTS if name in _AXES or task.gap is not None]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.1), layout="constrained")
-        for axes, name in zip(figure.subplots(1, 3, sharey=True), FRONTS, strict=True):
-            _tradeoff(axes, rows, name)
-            axes.set_xlabel(_AXES.get(name, _GAPS[_has_labels(rows)]))
-        figure.axes[0].set_ylabel(_SCORES[_has_labels(rows)])
+        for axes, name in zip(figure.subplots(1, len(shown), sharey=True), shown, strict=True):
+            _tradeoff(axes, rows, name, task.gap)
+            axes.set_xlabel(_AXES.get(name) or task.gap.axis)
+        figure.axes[0].set_ylabel(task.main.axis)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6)
         return _svg(figure)
 
 
-def _tradeoff(axes, rows: pd.DataFrame, name: str) -> None:
+def _task_of(rows: pd.DataFrame) -> Task:
+    return get_task(rows["task"].iloc[0])
+
+
+def _tradeoff(axes, rows: pd.DataFrame, name: str, gap: Gap | None) -> None:
     rows = rows.assign(parameters=rows["parameters"] / 1e3, score=score(rows), deviation=score(rows, "_std").fillna(0))
     axes.locator_params(axis="x", nbins=5)
     for kind, part in rows.groupby("kind"):
@@ -74,15 +79,11 @@ def _tradeoff(axes, rows: pd.DataFrame, name: str) -> None:
         axes.errorbar(part[name], part["score"], part["deviation"], **style)
     front = rows[rows[f"front_{name}"]].sort_values([name, "score"])
     axes.plot(front[name], front["score"], color=_INK, linewidth=1, linestyle="--", zorder=0)
-    if not (_has_labels(rows) and name == "generalization_gap"):
+    if name in _AXES or gap.is_ratio:
         _spread_out(axes, rows[name])
     for model, x, y in list(zip(front["model"], front[name], front["score"], strict=True))[:_LABELLED]:
         if rows["model"].nunique() > 1:
             axes.annotate(model[:24], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=_INK)
-
-
-def _has_labels(rows: pd.DataFrame) -> bool:
-    return bool(rows["test_top1"].notna().any())
 
 
 def _spread_out(axes, values: pd.Series) -> None:
@@ -99,32 +100,73 @@ def _plain_number(value: float, position: int) -> str:
 
 
 def over_kernels(rows: pd.DataFrame) -> str:
-    """PSNR and generalization gap against the size of the kernel, a line for every convolution.
+    """Main score and generalization gap against the size of the kernel, a line for every convolution.
 
     Args:
-        rows: of one group of a leaderboard, of a denoising.
+        rows: of one group of a leaderboard.
     """
+    task = _task_of(rows)
+    shown = {task.main.name: task.main.axis}
+    if task.gap is not None:
+        shown["generalization_gap"] = task.gap.axis
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
-        quality, gap = figure.subplots(1, 2)
+        pairs = list(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True))
         seen: Counter[str] = Counter()
         for (kind, options), part in rows.dropna(subset="kernel_size").groupby(["kind", "options"]):
             part = part.sort_values("kernel_size")
             style = {**_look(kind), "linestyle": _DASHES[seen[kind] % len(_DASHES)], "markersize": 4}
             seen[kind] += 1
-            for axes, name in ((quality, "test_psnr"), (gap, "generalization_gap")):
+            for axes, name in pairs:
                 axes.plot(part["kernel_size"], part[name], label=_short(kind, options), **style)
-        gap.set_yscale("symlog", linthresh=1.0)
-        gap.yaxis.set_major_formatter(_plain_number)
-        for axes, label in ((quality, _SCORES[False]), (gap, _GAPS[False])):
+        for axes, name in pairs:
+            if name == "generalization_gap" and task.gap.is_ratio:
+                axes.set_yscale("symlog", linthresh=1.0)
+                axes.yaxis.set_major_formatter(_plain_number)
             axes.set_xscale("log")
             sizes = sorted(set(rows["kernel_size"].dropna().astype(int)))
             axes.set_xticks(sizes, map(str, sizes))
             axes.minorticks_off()
             axes.set_xlabel("kernel, pixels a side")
-            axes.set_ylabel(label)
-        figure.legend(*quality.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+            axes.set_ylabel(shown[name])
+        figure.legend(*pairs[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return _svg(figure)
+
+
+def _tradeoffs_shown(task: Task) -> str:
+    quantity = task.main.quantity or task.main.short
+    against = ["inference throughput", "parameters"] + ["generalization gap"] * (task.gap is not None)
+    listed = f"{', '.join(against[:-1])} and {against[-1]}"
+    return f"{quantity[:1].upper()}{quantity[1:]} on the test images against {listed}; the table has every figure."
+
+
+def _kernels_shown(task: Task) -> str:
+    gap = f" and {task.gap.axis}" if task.gap is not None else ""
+    return f"{task.main.title}{gap} against the size of the kernel."
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture of a group's rows.
+
+    Attributes:
+        suffix: of its file's name.
+        draw: from the rows to SVG.
+        shows: what it shows, by the rows' task.
+        fits: whether it says something about the rows.
+    """
+
+    suffix: str
+    draw: Callable[[pd.DataFrame], str]
+    shows: Callable[[Task], str]
+    fits: Callable[[pd.DataFrame], bool] = lambda rows: True
+
+
+PLOTS = (
+    Plot("", tradeoffs, _tradeoffs_shown),
+    Plot("-kernel", over_kernels, _kernels_shown, lambda rows: rows["kernel_size"].nunique() > 1),
+)
+"""Of every group; the first stands on the overview, too."""
 
 
 def _short(kind: str, options: str) -> str:
@@ -151,8 +193,8 @@ def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
             seen[kind] += 1
             _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], style, name[:60])
             _curve(quality, [[epoch.test_score for epoch in run.epochs] for run in runs], style, name[:60])
-        labels = any(run.task == "classification" for *_, runs in cells for run in runs)
-        for axes, label in ((loss, "training loss"), (quality, _SCORES[labels])):
+        score_label = get_task(cells[0][2][0].task).main.axis
+        for axes, label in ((loss, "training loss"), (quality, score_label)):
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)
             axes.xaxis.get_major_locator().set_params(integer=True)

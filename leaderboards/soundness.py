@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.recipe import DTYPES, PEER
-from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Provenance, Record, Scores, Throughput, config_id
-from metric_zoo.leaderboards.cells import printable, section
+from metric_zoo.benchmarks.recipe_sections import DTYPES
+from metric_zoo.benchmarks.record import Record, config_id
+from metric_zoo.benchmarks.schema import SPEEDS, Provenance, Throughput
+from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.leaderboards.cells import printable
 
 
 def contradictions(record: Record) -> list[str]:
@@ -37,11 +39,11 @@ def _identity(record: Record) -> Iterator[str]:
         "model": {"name": record.model, "source": record.source, "pretrained": record.weights is not None},
         "kind": {"kind": record.kind, "options": record.options},
     }
-    if record.dataset is not None and section(record, "data").get("name") not in ("folder", "huggingface"):
+    if record.dataset is not None and record.section("data").get("name") not in ("folder", "huggingface"):
         sections["data"] = {"name": record.dataset.name}
     for name, values in sections.items():
         for key, value in values.items():
-            if not _same(section(record, name).get(key), value):
+            if not _same(record.section(name).get(key), value):
                 yield f"{name}.{key} is {value!r}, but the configuration says otherwise"
 
 
@@ -73,52 +75,33 @@ def _source(what: str, source: Provenance) -> Iterator[str]:
 def _figures(record: Record) -> Iterator[str]:
     for name, scores in (("train", record.train), ("test", record.test)):
         size = getattr(record.dataset, f"{name}_size")
-        yield from (f"{name}: {problem}" for problem in _scores(scores, size))
+        if scores.images != size:
+            yield f"{name}: {scores.images} images were scored, the split has {size}"
+        yield from (f"{name}: {problem}" for problem in get_task(record.task).contradictions(scores))
     yield from _gap(record)
     if record.parameters.heads > record.parameters.total or record.parameters.trainable > record.parameters.total:
         yield "parameters: a part is larger than the total"
     if [epoch.epoch for epoch in record.epochs] != list(range(1, len(record.epochs) + 1)):
         yield "epochs are not numbered 1, 2, ..."
-    if record.kind != PEER and section(record, "train").get("epochs") != len(record.epochs):
-        yield f"{len(record.epochs)} epochs, but the configuration says {section(record, 'train').get('epochs')!r}"
+    asked = record.section("train").get("epochs")
+    if record.learner.trains and asked != len(record.epochs):
+        yield f"{len(record.epochs)} epochs, but the configuration says {asked!r}"
     for name in SPEEDS:
         if (speed := getattr(record, name)) is not None:
-            yield from (f"{name}: {problem}" for problem in _speed(speed, section(record, "train").get("precision")))
+            yield from (f"{name}: {problem}" for problem in _speed(speed, record.section("train").get("precision")))
     if record.latency_ms is not None and not 0 < record.latency_ms.p50 <= record.latency_ms.p90:
         yield "latency_ms: p90 is below p50, or p50 is not positive"
     yield from _hits(record)
 
 
 def _gap(record: Record) -> Iterator[str]:
-    if isinstance(record.test, Fidelity):
-        gap = (record.test.mse - record.train.mse) / record.train.mse if record.train.mse else math.inf
-        meaning = "(test - train) / train of the mean squared error"
-    else:
-        gap, meaning = record.train.top1 - record.test.top1, "train minus test top-1"
-    if not math.isclose(gap, record.generalization_gap, rel_tol=1e-9, abs_tol=1e-9):
-        yield f"generalization_gap is {record.generalization_gap:.6f}, but {meaning} is {gap:.6f}"
-
-
-def _scores(scores: Scores | Fidelity, size: int) -> Iterator[str]:
-    if scores.images != size:
-        yield f"{scores.images} images were scored, the split has {size}"
-    yield from _fidelity(scores) if isinstance(scores, Fidelity) else _accuracy(scores)
-
-
-def _fidelity(scores: Fidelity) -> Iterator[str]:
-    # The logarithm is convex: a mean of PSNRs is no lower than the PSNR of the mean; that of an image ends at 150 dB.
-    if scores.psnr < -10 * math.log10(max(scores.mse, 1e-15)) - 1e-3:
-        yield f"a PSNR of {scores.psnr:.3f} dB is too low for a mean squared error of {scores.mse:.3g}"
-    if scores.published_mse > scores.mse * (1 + 1e-9):
-        yield "published_mse is above mse"
-
-
-def _accuracy(scores: Scores) -> Iterator[str]:
-    if scores.top5 < scores.top1:
-        yield "top-5 is below top-1"
-    right = scores.top1 * scores.images
-    if abs(right - round(right)) > 1e-6 * max(scores.images, 1):
-        yield f"top-1 {scores.top1!r} is no whole number of {scores.images} images"
+    told, gap = record.generalization_gap, record.defined_gap
+    if told is None:  # which the schema allows where the task defines none
+        return
+    if gap is None:
+        yield f"generalization_gap is {told:.6f}, but for these scores task {record.task!r} defines none"
+    elif not math.isclose(gap, told, rel_tol=1e-9, abs_tol=1e-9):
+        yield f"generalization_gap is {told:.6f}, but {get_task(record.task).gap.formula} is {gap:.6f}"
 
 
 def _speed(speed: Throughput, precision: object) -> Iterator[str]:
@@ -133,10 +116,15 @@ def _speed(speed: Throughput, precision: object) -> Iterator[str]:
 def _hits(record: Record) -> Iterator[str]:
     if record.test_hits is None:
         return
+    task = get_task(record.task)
+    if not task.hits:
+        yield f"test_hits: task {record.task!r} has no right answers"
+        return
     try:
         right = int(unpack_hits(record.test_hits, record.test.images).sum())
     except ValueError as error:
         yield f"test_hits: {error}"
         return
-    if right != round(record.test.top1 * record.test.images):
-        yield f"test_hits names {right} right answers, top-1 means {round(record.test.top1 * record.test.images)}"
+    meant = round(getattr(record.test, task.hits) * record.test.images)
+    if right != meant:
+        yield f"test_hits names {right} right answers, {task.main.short} means {meant}"

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from metric_zoo.benchmarks.hits import unpack_hits
-from metric_zoo.benchmarks.record import Fidelity, Record, record_key
-from metric_zoo.leaderboards.cells import cell_of, printable, section
+from metric_zoo.benchmarks.record import Record, record_key
+from metric_zoo.benchmarks.tasks import Task, get_task, tasks_for
+from metric_zoo.leaderboards.cells import cell_of, printable
 from metric_zoo.leaderboards.paper_figures import published_for
 from metric_zoo.leaderboards.soundness import is_marked
 
 CONFIDENCE = 0.95
 BASELINE = "standard"
 
-_SPREAD = ("test_top1", "test_psnr", "generalization_gap", "robustness")
-"""Columns with a deviation and an interval."""
 _MEANS = (
-    *("train_top1", "test_top5", "calibration_error", "test_mse", "train_mse", "test_ssim", "published_mse"),
     *("inference", "inference_single", "training", "latency_ms", "peak_memory_mib", "activation_memory_mib"),
     *("parameters", "heads", "gflops", "kernel_size"),
 )
@@ -31,18 +29,51 @@ FRONTS = {"inference": 1, "parameters": -1, "generalization_gap": -1}
 """Columns that quality is traded against: 1 where more is better."""
 
 
-def score(board: pd.DataFrame, suffix: str = "") -> pd.Series:
-    """What rows are ranked by, more is better: test top-1 accuracy in percent, or PSNR in dB where images are restored.
+@dataclass(frozen=True)
+class Figures:
+    """The columns that tasks declare: those with a deviation and an interval, and those that are means alone."""
+
+    spread: list[str]
+    means: list[str]
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> Figures:
+        """Each once, in the order of the tasks."""
+        further = [figure for task in tasks for figure in task.figures]
+        spread = [*(task.main.name for task in tasks), "generalization_gap"]
+        spread += [figure.name for figure in further if figure.has_spread]
+        means = [figure.name for figure in further if not figure.has_spread]
+        return cls(list(dict.fromkeys(spread)), list(dict.fromkeys(means)))
+
+
+def score(rows: pd.DataFrame, suffix: str = "") -> pd.Series:
+    """What rows are ranked by, in its own unit: the main score of each row's task.
 
     Args:
         suffix: ``"_std"``, ``"_low"``, ``"_high"``, or none for the mean.
     """
-    return board[f"test_top1{suffix}"].astype(float).fillna(board[f"test_psnr{suffix}"].astype(float))
+    found = [part[f"{get_task(task).main.name}{suffix}"].astype(float) for task, part in rows.groupby("task")]
+    return pd.concat(found)[rows.index]
+
+
+def gain(rows: pd.DataFrame) -> pd.Series:
+    """`score`, turned so that more is better."""
+    return score(rows) * _signs(rows)
+
+
+def _signs(rows: pd.DataFrame) -> pd.Series:
+    return rows["task"].map(lambda task: get_task(task).main.gain(1.0))
 
 
 def run_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per successful run, accuracies and gap in percent, throughput in images per second."""
-    return pd.DataFrame([_run_row(record) for record in records if record.status == "ok"])
+    """One row per successful run, its figures as tables have them, throughput in images per second."""
+    figures = Figures.of(_tasks(records))
+    unknown = dict.fromkeys([*figures.spread, *figures.means])
+    return pd.DataFrame([unknown | _run_row(record) for record in records if record.status == "ok"])
+
+
+def _tasks(records: Sequence[Record]) -> list[Task]:
+    return tasks_for(record.task for record in records)
 
 
 def _run_row(record: Record) -> dict:
@@ -53,9 +84,8 @@ def _run_row(record: Record) -> dict:
         "run": record_key(record),
         "recipe": printable(record.recipe),
         "seed": record.seed,
-        **dict.fromkeys(("test_top1", "test_top5", "train_top1", "calibration_error", "robustness", "hits")),
-        **dict.fromkeys(("test_psnr", "test_ssim", "test_mse", "train_mse", "published_mse")),
-        **(_fidelity(record) if isinstance(record.test, Fidelity) else _accuracy(record)),
+        **get_task(record.task).cell_figures(record),
+        "hits": unpack_hits(record.test_hits, record.test.images) if record.test_hits else None,
         "parameters": record.parameters.total,
         "heads": record.parameters.heads,
         "gflops": record.gflops,
@@ -72,80 +102,64 @@ def _run_row(record: Record) -> dict:
     }
 
 
-def _accuracy(record: Record) -> dict:
-    return {
-        "test_top1": 100 * record.test.top1,
-        "test_top5": 100 * record.test.top5,
-        "train_top1": 100 * record.train.top1,
-        "generalization_gap": 100 * record.generalization_gap,
-        "calibration_error": _percent(record.test.calibration_error),
-        "robustness": 100 * float(np.mean([*record.robustness.values()])) if record.robustness else None,
-        "hits": unpack_hits(record.test_hits, record.test.images) if record.test_hits else None,
-    }
-
-
-def _fidelity(record: Record) -> dict:
-    return {
-        "test_psnr": record.test.psnr,
-        "test_ssim": record.test.ssim,
-        "test_mse": record.test.mse,
-        "train_mse": record.train.mse,
-        "published_mse": record.test.published_mse,
-        "generalization_gap": record.generalization_gap,
-    }
-
-
 def _kernel_size(record: Record) -> int | None:
     """Of a network that is one layer."""
-    options = section(record, "model").get("options")
+    options = record.section("model").get("options")
     size = options.get("kernel_size") if isinstance(options, dict) else None
     own = record.source == "metric-zoo" and type(size) is int and 0 < size < 10_000
     return size if own else None
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell, best first within its group.
 
     Columns beside those of `metric_zoo.leaderboards.cells.Cell`: ``runs`` (how many), ``seeds``, ``ids``;
-    ``test_top1`` (classification, percent) or ``test_psnr`` (denoising, dB), ``generalization_gap`` (points, or a
-    ratio) and ``robustness`` (mean accuracy over the corruptions) with ``_std`` (sample standard deviation) and
-    ``_low``, ``_high`` (95% bootstrap interval of the mean), NaN for a single run; ``difference`` to the standard
+    the main score of every task (such as ``test_top1``), ``generalization_gap`` and other figures that a task declares
+    so with ``_std`` (sample standard deviation) and ``_low``, ``_high`` (95% bootstrap interval of the mean), NaN for a
+    single run; ``difference`` to the standard
     convolution in the same setting, paired by seed, with its interval, and ``mcnemar`` (the largest of the seeds'
     p-values); ``rank`` within the group, where overlapping intervals are ties; ``per_gflop`` and ``per_ms``;
     ``front_...`` for every key of `FRONTS`; ``published`` and the ``published_difference``; ``changed``: whether a
     run's source was not a clean commit; and means of everything else.
     """
-    runs = run_frame(records)
+    runs, tasks = run_frame(records), _tasks(records)
     if runs.empty:
         return runs
     # A seed counts once in a cell, whatever else there is of it; which one does not depend on the files' order.
     runs = runs.sort_values(["cell", "seed", "run"]).drop_duplicates(["cell", "seed"])
-    board = pd.DataFrame([_cell_row(cell) for _, cell in runs.groupby("cell", sort=False)])
+    figures = Figures.of(tasks)
+    board = pd.DataFrame([_cell_row(cell, figures) for _, cell in runs.groupby("cell", sort=False)])
     board = board.join(_differences(board, runs))
+    ratios = score(board).where(board["task"].isin([task.name for task in tasks if task.main.per]))
     for name, over in (("per_gflop", "gflops"), ("per_ms", "latency_ms")):
-        board[name] = board["test_top1"] / board[over].where(board[over] > 0)
-    board["published_difference"] = board["test_top1"].fillna(1e4 * board["published_mse"]) - board["published"]
+        board[name] = ratios / board[over].where(board[over] > 0)
+    board["published_difference"] = _beside_published(board) - board["published"]
     for column, statistic in {"rank": ranks, **{f"front_{name}": _front(name) for name in FRONTS}}.items():
         board[column] = pd.concat([statistic(group) for _, group in board.groupby("group")])
     order = ["task", "dataset", "version", "protocol", "setting", "group", "score", "kind", "cell"]
-    board = board.assign(score=score(board))
+    board = board.assign(score=gain(board))
     ascending = [name != "score" for name in order]
     return board.sort_values(order, ascending=ascending, ignore_index=True).drop(columns="score")
 
 
-def _cell_row(runs: pd.DataFrame) -> dict:
+def _beside_published(board: pd.DataFrame) -> pd.Series:
+    """What is compared with a paper's figure, on its scale."""
+    found = pd.Series(np.nan, index=board.index)
+    for name, rows in board.groupby("task"):
+        if (published := get_task(name).published) is not None:
+            found[rows.index] = published.scale * rows[published.beside].astype(float)
+    return found
+
+
+def _cell_row(runs: pd.DataFrame, figures: Figures) -> dict:
     row = runs.iloc[0][["cell", *_TEXT]].to_dict()
     row |= {"runs": len(runs), "seeds": runs["seed"].tolist(), "ids": runs["run"].tolist()}
-    for name in _SPREAD:
+    for name in figures.spread:
         values = runs[name].astype(float).dropna().to_numpy()
         low, high = interval(values)
         row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
         row[f"{name}_std"] = values.std(ddof=1) if len(values) > 1 else np.nan
-    row |= {name: runs[name].astype(float).mean() for name in _MEANS}
+    row |= {name: runs[name].astype(float).mean() for name in (*figures.means, *_MEANS)}
     row |= {name: runs[name].astype(float).mean() for name in ("published", "published_std")}
     row["recipe"] = ", ".join(sorted(set(runs["recipe"])))
     return {**row, "changed": bool(runs["changed"].any())}
@@ -207,18 +221,19 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def ranks(group: pd.DataFrame) -> pd.Series:
-    """One plus the number of cells that are better beyond doubt: whose interval lies above the whole of this one's.
+    """One plus the number of cells that are better beyond doubt: whose interval lies beyond the whole of this one's.
 
     A single run has no interval and no rank.
     """
-    low, high = score(group, "_low").to_numpy(), score(group, "_high").to_numpy()
+    ends = np.stack([score(group, end) * _signs(group) for end in ("_low", "_high")])
+    low, high = ends.min(0), ends.max(0)  # of what is better where it is less, the ends change places
     better = (low[None, :] > high[:, None]).sum(1)
     return pd.Series(np.where(np.isnan(low), np.nan, 1.0 + better), index=group.index)
 
 
 def _front(name: str):
     def front(group: pd.DataFrame) -> pd.Series:
-        return pd.Series(pareto_front(FRONTS[name] * group[name], score(group)), index=group.index)
+        return pd.Series(pareto_front(FRONTS[name] * group[name], gain(group)), index=group.index)
 
     return front
 

@@ -5,84 +5,78 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from metric_zoo.benchmarks.recipe import PEER
-from metric_zoo.benchmarks.record import Record, read_record, record_key, record_path, write_record
-from metric_zoo.errors import MetricZooError, RecordError
-from metric_zoo.leaderboards.cells import printable, section
-from metric_zoo.leaderboards.collect import collect, read_sound
+from metric_zoo.benchmarks.collect import add_records, entry_of
+from metric_zoo.benchmarks.record import Record, record_key, record_path
+from metric_zoo.benchmarks.record_files import entries
+from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.errors import RecordError
+from metric_zoo.leaderboards.cells import printable
+from metric_zoo.leaderboards.collect import collect, record_files, sound
 from metric_zoo.leaderboards.soundness import is_marked
 
 _GFLOPS_TOLERANCE = 1e-6
 
 
 def submit(paths: list[Path], to: Path, allow_changed: bool = False, rebuild: bool = True) -> list[Path]:
-    """Copy records under their canonical names, all of them or none.
+    """Copy records into a folder's files of lines, one a recipe; all of them or none.
 
     Args:
-        paths: the records.
+        paths: files of one record each, or of lines.
         to: folder of results.
         allow_changed: take records whose source was not a clean commit; boards mark them.
         rebuild: build each network from its record and count its parameters and GFLOPs.
 
     Returns:
-        The new files; a record that is there already, equal in every byte of its content, is none.
+        The paths of the new records, for `read_record`; a record that is there already, with the same content, is none.
 
     Raises:
         RecordError: naming every record that is refused, and why.
     """
-    taken: dict[Path, Record] = {}
-    known = _fingerprints(to)
+    taken: dict[str, Record] = {}
+    before = collect(to).records if to.is_dir() and record_files(to) else []
+    there = {record_key(record): record for record in before}
+    known = _fingerprints(before)
     problems = []
-    for path in paths:
-        record = read_sound(path)
+    for entry in (entry for path in paths for entry in entries(path)):
+        place, record = printable(entry.place), sound(entry)
         if isinstance(record, str):
-            problems.append(f"{printable(str(path))}: {printable(record, 300)}")
+            problems.append(f"{place}: {printable(record, 300)}")
             continue
-        target = record_path(to, record.model, record.kind, record.seed, record_key(record))
-        found = [*_refusals(record, allow_changed, known), *_conflicts(record, target, taken)]
+        found = [*_refusals(record, allow_changed, known), *_conflicts(record, there, taken)]
         if not found and rebuild:
             found += recounted(record)
-        problems += [f"{printable(str(path))}: {printable(problem, 300)}" for problem in found]
-        taken[target] = record
+        problems += [f"{place}: {printable(problem, 300)}" for problem in found]
+        taken[record_key(record)] = record
     if problems:
         raise RecordError("refused: " + "; ".join(problems))
-    new = {target: record for target, record in taken.items() if not target.exists()}
-    _write(new)
+    new = {_path(to, key, record): record for key, record in taken.items() if key not in there}
+    if new:
+        add_records(to, (entry_of(path, record) for path, record in new.items()))
     return list(new)
 
 
-def _write(new: dict[Path, Record]) -> None:
-    """All or none."""
-    try:
-        for target, record in new.items():
-            write_record(target, record)
-    except OSError as error:
-        for target in new:
-            target.unlink(missing_ok=True)
-        raise MetricZooError(f"{target} cannot be written: {error.strerror}") from None
+def _path(folder: Path, key: str, record: Record) -> Path:
+    return record_path(folder, record.model, record.kind, record.seed, key)
 
 
-def _fingerprints(folder: Path) -> dict[str, str]:
+def _fingerprints(records: Iterable[Record]) -> dict[str, str]:
     """Of the data of the results so far, by name."""
-    if not folder.is_dir() or not any(folder.rglob("*.json")):
-        return {}
-    return {_data(r): r.dataset.fingerprint for r in collect(folder).records if r.dataset is not None}
+    return {_data(record): record.dataset.fingerprint for record in records if record.dataset is not None}
 
 
 def _data(record: Record) -> str:
     """Which data, as a recipe names them: what is cut from pictures is other data than the pictures."""
-    named = section(record, "data")
-    cut = () if record.task == "classification" else ("image", "image_size", "channels")
-    return json.dumps([record.task, record.dataset.name, {key: named.get(key) for key in cut}])
+    named, keys = record.section("data"), get_task(record.task).data_keys
+    return json.dumps([record.task, record.dataset.name, {key: named.get(key) for key in keys}])
 
 
 def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> list[str]:
     if record.status != "ok":
         return [f"the run failed ({record.failure.type})"]
-    needed = ["gflops", "inference", *(["test_hits"] if record.task == "classification" else [])]
+    needed = ["gflops", "inference", *get_task(record.task).needs]
     missing = [name for name in needed if getattr(record, name) is None]
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
@@ -96,11 +90,12 @@ def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> lis
     return []
 
 
-def _conflicts(record: Record, target: Path, taken: dict[Path, Record]) -> list[str]:
-    if target in taken:
+def _conflicts(record: Record, there: dict[str, Record], taken: dict[str, Record]) -> list[str]:
+    key = record_key(record)
+    if key in taken:
         return [f"is of the same run as another one, {record.id}"]
-    if target.exists() and read_record(target) != record:
-        return [f"{target} is of the same run and says otherwise"]
+    if there.get(key, record) != record:
+        return [f"a record of the results, {record.id}, is of the same run and says otherwise"]
     return []
 
 
@@ -111,8 +106,8 @@ def recounted(record: Record) -> list[str]:
     stranger's configuration: what could name a file or a download is refused, and the network is built on torch's meta
     device, whatever size it says it has.
     """
-    if record.kind == PEER:
-        return []  # a filter, or weights that others trained: there is nothing to build
+    if not record.learner.is_rebuilt:
+        return []
     if suspicious := _suspicious(record):
         return [f"its configuration holds {suspicious}, which is not built for strangers"]
     import torch
@@ -142,7 +137,7 @@ def _suspicious(record: Record) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", record.model):
         return f"model.name = {record.model!r}"
     for name in ("model", "kind"):
-        for key, value in _leaves(section(record, name).get("options")):
+        for key, value in _leaves(record.section(name).get("options")):
             if _FETCHES.search(key) or re.search(r"[/\\:]", value):
                 return f"{name}.options.{key} = {value!r}"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from functools import partial
@@ -32,15 +33,21 @@ def _version(show: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback(help="Metric, deformable and shifted convolutions for any timm or torchvision model.")
+@app.callback(help="Convert, train and compare models with adaptive convolutions.")
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     pass
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for the records and the leaderboard.")] = Path("build/demo")):
+def demo(
+    out: Annotated[Path, typer.Option(help="Write the records and the leaderboard to this folder.")] = Path(
+        "build/demo"
+    ),
+):
     """Convert a pretrained network, train four kinds of convolution on real digits, build the leaderboard."""
     from metric_zoo.demo import run_demo
 
@@ -49,10 +56,17 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the records and the 
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Name in its registry, such as resnet50 or tf_efficientnet_b0.")],
-    source: Annotated[str, typer.Option(help="timm or torchvision.")] = "timm",
-    to: Annotated[str, typer.Option(help="The kind that a conversion would ask for.")] = "metric",
-    where: Annotated[str | None, typer.Option(help="Regular expression on whole names; default: the policy.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="Read the model of this name in its registry, such as resnet50 or tf_efficientnet_b0.")
+    ],
+    source: Annotated[str, typer.Option(help="Take the model from this registry: timm or torchvision.")] = "timm",
+    to: Annotated[
+        str, typer.Option(help="Ask for a conversion to this kind, such as metric or deformable.")
+    ] = "metric",
+    where: Annotated[
+        str | None,
+        typer.Option(help="Select layers whose whole name matches this regular expression; default: the policy."),
+    ] = None,
 ) -> None:
     """List a model's convolutions, and which of them a conversion would take and why not the others."""
     from metric_zoo.converters.inspect import COLUMNS, inspect_convolutions
@@ -71,13 +85,18 @@ def inspect(
 
 @app.command("filter")
 def filter_(
-    image: Annotated[Path, typer.Argument(help="A picture, grey or in colour.")],
-    out: Annotated[Path, typer.Option(help="Folder of the filtered pictures and their comparison.")] = Path("filtered"),
-    clean: Annotated[Path | None, typer.Option(help="The picture without noise, to compare with.")] = None,
+    image: Annotated[Path, typer.Argument(help="Read this picture, grey or in colour.")],
+    out: Annotated[Path, typer.Option(help="Write the filtered pictures and their comparison to this folder.")] = Path(
+        "filtered"
+    ),
+    clean: Annotated[Path | None, typer.Option(help="Compare with this picture, which has no noise.")] = None,
     noise: Annotated[
-        float, typer.Option(min=0, help="Standard deviation of noise to add first; IMAGE is then clean.")
+        float,
+        typer.Option(
+            min=0, help="Add noise of this standard deviation (of pixels in 0..1) first; IMAGE is then clean."
+        ),
     ] = 0.0,
-    kernel_size: Annotated[int, typer.Option(help="Odd; its square is the number of samples.")] = 11,
+    kernel_size: Annotated[int, typer.Option(help="Sample a grid of so many points a side, an odd number.")] = 11,
 ) -> None:
     """Smooth a picture over balls of metrics that its own edges give, straight and geodesic ones."""
     import torch
@@ -98,20 +117,38 @@ def filter_(
 @app.command()
 def explain(
     model: Annotated[
-        str, typer.Argument(help="A model's name, a folder of mz.save, or a record of a run that kept its weights.")
+        str,
+        typer.Argument(
+            help="Read this model: a name, a folder of mz.save, or a record of a run that kept its weights."
+        ),
     ],
-    image: Annotated[Path, typer.Argument(help="A picture, grey or in colour.")],
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("explained"),
-    to: Annotated[list[str] | None, typer.Option(help="Of a name: kinds to convert it to; again for more.")] = None,
-    beside: Annotated[list[str] | None, typer.Option(help="Another MODEL for Grad-CAM; again for more.")] = None,
-    source: Annotated[str, typer.Option(help="Of a name: timm or torchvision.")] = "timm",
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Of a name: with trained weights.")] = False,
-    layer: Annotated[
-        str | None, typer.Option(help="A converted layer's name; default: the first and the last.")
+    image: Annotated[Path, typer.Argument(help="Read this picture, grey or in colour.")],
+    out: Annotated[Path, typer.Option(help="Write the pictures to this folder.")] = Path("explained"),
+    to: Annotated[
+        list[str] | None, typer.Option(help="Convert a MODEL given by name to this kind; again for more.")
     ] = None,
-    pixel: Annotated[list[str] | None, typer.Option(help="X,Y where balls are drawn; default: a grid.")] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels a side; default: the model's.")] = None,
-    target: Annotated[int | None, typer.Option(help="Class for Grad-CAM; default: each model's answer.")] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="Draw Grad-CAM of this other MODEL, too; again for more.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="Take a MODEL given by name from this registry: timm or torchvision.")
+    ] = "timm",
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Give a MODEL given by name its trained weights.")
+    ] = False,
+    layer: Annotated[
+        str | None, typer.Option(help="Draw the converted layer of this name; default: the first and the last.")
+    ] = None,
+    pixel: Annotated[
+        list[str] | None, typer.Option(help="Draw balls at this pixel, X,Y; again for more; default: a grid.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Show the picture to the model with so many pixels a side; default: the model's own."),
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(help="Explain the class of this number by Grad-CAM; default: each model's answer.")
+    ] = None,
 ) -> None:
     """Draw where a model's layers read on a picture: balls, their fields, and Grad-CAM of several models."""
     from metric_zoo.explain import explain_models
@@ -131,18 +168,25 @@ def explain(
 
 def _look(name: str):
     """How pictures are prepared for the network of a record: as its data were."""
-    if not Path(name).is_file():
+    if not _is_record(Path(name)):
         return None
     from metric_zoo.benchmarks.input_look import look_of
-    from metric_zoo.benchmarks.record import read_record
+    from metric_zoo.benchmarks.record_files import read_record
 
     return look_of(read_record(Path(name)))
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a record has this path: a file of its own, or a line of a file beside."""
+    from metric_zoo.benchmarks.record_files import collected
+
+    return path.is_file() or collected(path) is not None
 
 
 def _models(name: str, kinds: list[str], source: str, pretrained: bool, several: bool) -> dict:
     """What a user may name as a model, by short names."""
     path = Path(name)
-    if path.is_file():
+    if _is_record(path):
         from metric_zoo.benchmarks.weights import trained_model
 
         return {path.stem: trained_model(path)}
@@ -169,7 +213,7 @@ def main() -> None:
     """Entry point of the ``metric-zoo`` command."""
     # Deprecations inside the frameworks are not the user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    if sys.stdout is not None:  # as where it was closed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not None, as where it was closed
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()

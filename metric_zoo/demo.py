@@ -14,7 +14,7 @@ from metric_zoo.converters import conversion_report, convert
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.images import read_8_bits
 from metric_zoo.leaderboards.build import build
-from metric_zoo.leaderboards.tables import COLUMNS
+from metric_zoo.leaderboards.columns import shown_columns
 from metric_zoo.nn.registry import featured_kinds
 from metric_zoo.text import columns as columns_text
 
@@ -42,7 +42,7 @@ def run_demo(out: Path) -> None:
     if outcome["failed"]:
         raise MetricZooError(f"{outcome['failed']} runs failed; see 'failure' in {out / 'records'}/*.json")
     board = build(out / "records", out / "leaderboard").board
-    columns = [column for column in COLUMNS if column.heading in _SHOWN]
+    columns = [column for column in shown_columns(board) if column.heading in _SHOWN]
     cells = [[column.heading for column in columns]]
     cells += [[column.text(row) for column in columns] for row in board.to_dict("records")]
     print(f"\n{columns_text(cells)}\n\nLeaderboard: {(out / 'leaderboard' / 'index.html').resolve()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -33,6 +34,19 @@ def check_regular(path: Path | str) -> os.stat_result:
         kind = next((name for name, is_one in _KINDS.items() if is_one(status.st_mode)), "something else")
         raise OSError(f"it is {kind}, not a file")
     return status
+
+
+def sha256_of(path: Path | str) -> str:
+    """Of what a file holds, in 64 hexadecimal digits.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # hashlib.file_digest came with Python 3.11
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -64,6 +64,8 @@ class _ThenOperators(Loader):
     def exec_module(self, module: ModuleType) -> None:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        module.__spec__.loader = module.__loader__ = self._loader
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         _register()

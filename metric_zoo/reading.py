@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,33 @@ def read_text(path: Path, most: int) -> str:
     """
     check_regular(path)
     with open(path, "rb") as file:
-        data = file.read(most + 1)
+        return decoded(file.read(most + 1), most)
+
+
+def read_lines(path: Path, most: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, as bytes, and their numbers from 1; of a line of more than ``most``
+    bytes the first ``most + 1``.
+
+    Raises:
+        OSError: if it cannot be read, or is no file.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(most + 1):
+            number, rest = number + 1, line
+            while not rest.endswith(b"\n") and (rest := file.readline(most + 1)):
+                pass
+            if len(line) > most or line.strip():
+                yield number, line.rstrip(b"\r\n")
+
+
+def decoded(data: bytes, most: int) -> str:
+    """At most ``most`` bytes as text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: if they are more, or no text in UTF-8.
+    """
     if len(data) > most:
         raise ValueError(f"its bytes are more than {most:,}")
     try:
@@ -35,16 +62,25 @@ def read_text(path: Path, most: int) -> str:
 
 
 def read_json(path: Path, most: int) -> Any:
-    """JSON of a file of at most ``most`` bytes, without NaN, integers of more than 1000 digits, half characters or more
-    than 100 levels, and whose objects have every key once.
+    """JSON of a file of at most ``most`` bytes, as `parse_json` takes it.
 
     Raises:
         OSError, ValueError: saying what is wrong with it.
     """
-    text = read_text(path, most)
+    return parse_json(read_text(path, most))
+
+
+def parse_json(text: str) -> Any:
+    """JSON without NaN, integers of more than 1000 digits, half characters or more than 100 levels, and whose objects
+    have every key once.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
     try:
         data = json.loads(text, parse_constant=_no_number, parse_int=_integer, object_pairs_hook=_object)
-        _check_depth(data)
+        if is_deeper(data, _LEVELS):
+            raise RecursionError
         json.dumps(data, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"it has more than {_LEVELS} levels") from None
@@ -71,15 +107,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(data: Any) -> None:
-    level = [data]
-    for _ in range(_LEVELS):
-        level = [item for part in level for item in parts(part)]
-        if not level:
-            return
-    raise ValueError(f"it has more than {_LEVELS} levels")
+def is_deeper(tree: Any, most: int) -> bool:
+    """Whether lists and dicts lie in one another in more than ``most`` levels; it takes no call for each of them."""
+    level = [tree]
+    for _ in range(most):
+        level = [item for part in level for item in _parts(part)]
+    return bool(level)
 
 
-def parts(tree: Any) -> list[Any]:
+def _parts(tree: Any) -> list[Any]:
     """What a list or the values of a dict hold; nothing of anything else."""
     return list(tree.values()) if isinstance(tree, dict) else tree if isinstance(tree, list) else []

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from metric_zoo.benchmarks.conversion.architectures import Architecture
 from metric_zoo.benchmarks.conversion.result import Result
@@ -120,7 +121,7 @@ class _Subject:
             name: m for name, m in self.model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
         }
 
-    def _runs(self, inputs: tuple[Any, ...]) -> bool:
+    def _runs(self, inputs: Any) -> bool:
         try:
             self.before = run(self.model, inputs)
         except Exception:
@@ -128,11 +129,9 @@ class _Subject:
         return True
 
 
-def _filled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _filled(inputs: Any) -> Any:
     """The same arguments with random images in place of those without storage."""
-    return torch.utils._pytree.tree_map(
-        lambda v: torch.rand(v.shape) if isinstance(v, Tensor) and v.is_meta else v, inputs
-    )
+    return _pytree.tree_map(lambda v: torch.rand(v.shape) if isinstance(v, Tensor) and v.is_meta else v, inputs)
 
 
 @torch.no_grad()
@@ -226,8 +225,9 @@ def _check_training(subject: _Subject) -> None:
         model.requires_grad_(False)
         for parameter in rules.values():
             parameter.requires_grad_(True)
-        outputs = torch.utils._pytree.tree_leaves(_training_outputs(subject))
-        loss = sum(t.float().square().mean() for t in outputs if isinstance(t, Tensor) and t.requires_grad)
+        outputs = _pytree.tree_leaves(_training_outputs(subject))
+        learned = [t.float().square().mean() for t in outputs if isinstance(t, Tensor) and t.requires_grad]
+        loss = torch.stack(learned).sum()
         loss.backward()
         for name, parameter in rules.items():
             assert parameter.grad is not None, f"{name} has no gradient"
@@ -248,13 +248,13 @@ def _training_outputs(subject: _Subject) -> Any:
         images = [image for image in subject.inputs[0]] * 2
         return model(images, [_target(image) for image in images])
     small = [cropped(inputs, _TRAINING_SIDE) for inputs in subject.proofs[:-1]]
-    larger = torch.utils._pytree.tree_map(lambda v: nn.functional.interpolate(v, scale_factor=1.5), subject.proofs[-1])
+    larger = _pytree.tree_map(lambda v: nn.functional.interpolate(v, scale_factor=1.5), subject.proofs[-1])
     for inputs in (*small, *subject.proofs, larger):
         try:
-            return model(*torch.utils._pytree.tree_map(lambda v: torch.cat([v, 1 - v]), inputs))
-        except Exception as error:  # an auxiliary head may need a larger image than evaluation does
-            failure = error
-    raise failure
+            return model(*_pytree.tree_map(lambda v: torch.cat([v, 1 - v]), inputs))
+        except Exception:  # an auxiliary head may need a larger image than evaluation does
+            if inputs is larger:
+                raise
 
 
 def _target(image: Tensor) -> dict[str, Tensor]:
@@ -293,7 +293,7 @@ def _attempt(model: nn.Module, use: Callable[[nn.Module], Any]) -> tuple[Any] | 
 
 
 def _shapes(outputs: Any) -> list[tuple[int, ...]]:
-    return [tuple(t.shape) for t in torch.utils._pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
+    return [tuple(t.shape) for t in _pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
 
 
 def _check_features_only(subject: _Subject, kind: str) -> None:

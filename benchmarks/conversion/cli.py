@@ -17,16 +17,31 @@ def _conversion() -> None:
 
 @app.command()
 def sweep(
-    source: Annotated[list[str] | None, typer.Option(help="timm or torchvision; default: both.")] = None,
-    to: Annotated[list[str] | None, typer.Option(help="A kind; may be given several times.")] = None,
-    sample: Annotated[int | None, typer.Option(help="So many architectures, one of every family first.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take the architectures of this registry, timm or torchvision; again for more; default: both."
+        ),
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option(help="Convert to this kind; again for more; default: every kind.")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Take only so many architectures, one of every family first.")
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the table, CSV and Markdown; what it knows is not computed again.")
+        Path,
+        typer.Option(help="Write the table, CSV and Markdown, to this folder; what it knows is not computed again."),
     ] = Path("build/conversion"),
-    jobs: Annotated[int | None, typer.Option(help="Workers, each on one thread; default: the processors.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for one architecture.")] = 900.0,
+    jobs: Annotated[
+        int | None, typer.Option(help="Start so many workers, each on one thread; default: one a processor.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Give up an architecture after so many seconds.")] = 900.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Check again what did not pass before.")] = False,
-    memory: Annotated[float | None, typer.Option(help="GiB for all workers; default: 3/4 of the machine's.")] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="Use at most so many GiB in all workers together; default: 3/4 of the machine's."),
+    ] = None,
 ) -> None:
     """Convert registered architectures to each kind and check the result; go on where an earlier sweep stopped.
 

@@ -72,7 +72,7 @@ class Result:
         Raises:
             KeyError, ValueError: if a cell is missing or cannot be read.
         """
-        return cls(**{f.name: _PARSERS.get(f.type, str)(row[f.name]) for f in fields(cls)})
+        return cls(**{f.name: _PARSERS.get(str(f.type), str)(row[f.name]) for f in fields(cls)})
 
 
 def counts(counted: Mapping[str, int]) -> str:

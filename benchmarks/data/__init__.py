@@ -6,7 +6,7 @@ from metric_zoo.benchmarks.data.folder import load_folder
 from metric_zoo.benchmarks.data.huggingface import load_huggingface
 from metric_zoo.benchmarks.data.memory import load_digits, load_torchvision
 from metric_zoo.benchmarks.data.splits import Augmented, Splits, data_root
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.errors import DataError, suggest
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}

@@ -16,7 +16,7 @@ import platformdirs
 from tqdm import tqdm
 
 from metric_zoo.errors import DataError
-from metric_zoo.files import check_regular, replacing
+from metric_zoo.files import check_regular, replacing, sha256_of
 from metric_zoo.text import told
 
 _FRESH = 50_000_000
@@ -50,7 +50,8 @@ def digests(root: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
         bar = tqdm(pool.map(_digest, (paths[i] for i in new)), "reading files", len(new), delay=_PATIENCE, leave=False)
         read = {names[i]: [*stamps[i], digest] for i, digest in zip(new, bar, strict=True)}
     _keep(cache, known, {name: entry for name, entry in read.items() if now - max(entry[1:3]) > _FRESH})
-    return [(name, read.get(name, known.get(name))[-1]) for name in names]
+    every = {**known, **read}
+    return [(name, every[name][-1]) for name in names]
 
 
 def digest_of(root: Path, paths: Sequence[str], labels: Iterable[object] = ()) -> str:
@@ -79,14 +80,10 @@ def _stamp(path: str) -> list[int]:
 
 
 def _digest(path: str) -> str:
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {told(error)}") from None
-    return digest.hexdigest()
 
 
 def _cache(root: Path) -> Path:

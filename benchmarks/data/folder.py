@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from metric_zoo.benchmarks.data.digests import digest_of
 from metric_zoo.benchmarks.data.listing import pictures_below, subfolders
 from metric_zoo.benchmarks.data.pictures import Preparation
 from metric_zoo.benchmarks.data.splits import Splits, data_root
-from metric_zoo.benchmarks.recipe import DataConfig
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import DataError
 from metric_zoo.images import read_8_bits
 from metric_zoo.text import utf8
@@ -30,26 +30,23 @@ def load_folder(config: DataConfig) -> Splits:
     root = data_root(config)
     train, test = _subfolder(root, "train"), _subfolder(root, "test", "val")
     unreadable = {*_unreadable(train), *_unreadable(test)} if config.skip_unreadable else set()
-    splits = [
-        _Pictures(train, Preparation(config, augmented=True), unreadable),
-        _Pictures(train, clean, unreadable),
-        _Pictures(test, clean, unreadable),
-    ]
-    if splits[0].classes != splits[2].classes:
-        different = sorted(set(splits[0].classes) ^ set(splits[2].classes))
+    augmented = _Pictures(train, Preparation(config, augmented=True), unreadable)
+    trained, tested = (_Pictures(part, clean, unreadable) for part in (train, test))
+    if trained.classes != tested.classes:
+        different = sorted(set(trained.classes) ^ set(tested.classes))
         raise DataError(f"{train} and {test} have different classes, e.g. {different[0]!r}")
-    if len(splits[0].classes) < 2:
-        raise DataError(f"{train} has one class, {splits[0].classes[0]!r}: there is nothing to tell apart")
+    if len(trained.classes) < 2:
+        raise DataError(f"{train} has one class, {trained.classes[0]!r}: there is nothing to tell apart")
     info = DatasetInfo(
         name=config.label or f"folder:{utf8(root.name)}",
-        train_size=len(splits[0]),
-        test_size=len(splits[2]),
-        classes=len(splits[0].classes),
+        train_size=len(trained),
+        test_size=len(tested),
+        classes=len(trained.classes),
         image_shape=clean.shape,
-        fingerprint=_fingerprint(root, splits),
+        fingerprint=_fingerprint(root, [augmented, trained, tested]),
         unreadable=len(unreadable),
     )
-    return Splits(*splits, info)
+    return Splits(augmented, trained, tested, info)
 
 
 def _subfolder(root: Path, *names: str) -> Path:
@@ -116,6 +113,6 @@ def _is_readable(path: str) -> bool:
     return True
 
 
-def _fingerprint(root: Path, splits: list[ImageFolder]) -> str:
+def _fingerprint(root: Path, splits: Sequence[ImageFolder]) -> str:
     samples = [sample for split in (splits[0], splits[2]) for sample in sorted(split.samples)]
     return digest_of(root, [path for path, _ in samples], [label for _, label in samples])

@@ -15,8 +15,8 @@ from metric_zoo.benchmarks.data.digests import digest_of
 from metric_zoo.benchmarks.data.listing import is_hidden
 from metric_zoo.benchmarks.data.pictures import Preparation
 from metric_zoo.benchmarks.data.splits import Splits, data_root
-from metric_zoo.benchmarks.recipe import DataConfig
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import DataError
 from metric_zoo.text import told, utf8
 

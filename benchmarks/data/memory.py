@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metric_zoo.benchmarks.data.splits import Splits, TensorImages, augmentation, data_root
-from metric_zoo.benchmarks.recipe import DataConfig
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import DataError
 from metric_zoo.text import told
 
@@ -25,7 +25,7 @@ def load_digits(config: DataConfig) -> Splits:
     from sklearn.datasets import load_digits as load
     from sklearn.model_selection import train_test_split
 
-    bunch = load()
+    bunch: Any = load()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     parts = train_test_split(images, bunch.target, test_size=0.2, stratify=bunch.target, random_state=0)
     train_x, test_x, train_y, test_y = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)

@@ -15,8 +15,8 @@ from metric_zoo.benchmarks.data.digests import digest_of
 from metric_zoo.benchmarks.data.listing import pictures_below
 from metric_zoo.benchmarks.data.seeds import mixed_seed
 from metric_zoo.benchmarks.data.splits import Splits, data_root
-from metric_zoo.benchmarks.recipe import DataConfig
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import DataError, suggest
 from metric_zoo.images import centre_crop, in_channels, read_image
 from metric_zoo.reading import read_text

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from metric_zoo.benchmarks.data.splits import augmentation
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.errors import DataError
 from metric_zoo.images import levels, of_8_bits
 

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from metric_zoo.benchmarks.data.seeds import mixed_seed
-from metric_zoo.benchmarks.recipe import DataConfig
-from metric_zoo.benchmarks.record import DatasetInfo
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.schema import DatasetInfo
 
 
 @dataclass(frozen=True)

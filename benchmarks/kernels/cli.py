@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Sparse kernel complexes in place of dense kernels.")
+app = typer.Typer(no_args_is_help=True, help="Measure sparse kernel complexes in place of dense kernels.")
 
 
 @app.callback()
 def _kernels() -> None:
-    """Sparse kernel complexes in place of dense kernels."""
+    """Measure sparse kernel complexes in place of dense kernels."""
 
 
 @app.command()
 def bench(
-    out: Annotated[Path, typer.Option(help="Folder of kernels.md and kernels.json.")] = Path("build/kernels"),
-    steps: Annotated[int, typer.Option(help="Of a fit.")] = 1000,
+    out: Annotated[Path, typer.Option(help="Write kernels.md and kernels.json to this folder.")] = Path(
+        "build/kernels"
+    ),
+    steps: Annotated[int, typer.Option(help="Fit with so many steps.")] = 1000,
     tempering: Annotated[
-        int, typer.Option(min=0, help="Iterations of each chain of tempering; 0 leaves it out.")
+        int, typer.Option(min=0, help="Run so many iterations of each chain of tempering; 0 leaves it out.")
     ] = 10_000,
-    repeats: Annotated[int, typer.Option(help="Of every timing, alternating.")] = 7,
-    only: Annotated[str, typer.Option(help="Targets and effects whose name contains this.")] = "",
+    repeats: Annotated[int, typer.Option(help="Time everything so many times, alternating.")] = 7,
+    only: Annotated[str, typer.Option(help="Take only the targets and effects whose name contains this text.")] = "",
 ) -> None:
     """Approximate kernels, filter photographs, and time both, beside low-rank, tempered and dense filters."""
     from metric_zoo.benchmarks.kernels.run import MARKDOWN, bench_kernels

@@ -89,8 +89,8 @@ def separable(plain: np.ndarray, fit: LowRank) -> np.ndarray:
     import cv2
 
     pairs = zip(fit.rows.numpy(), fit.columns.numpy(), strict=True)
-    border = {"borderType": cv2.BORDER_REPLICATE}
-    first, *others = (cv2.sepFilter2D(plain, -1, row, column, **border) for row, column in pairs)
+    border = cv2.BORDER_REPLICATE
+    first, *others = (cv2.sepFilter2D(plain, -1, row, column, borderType=border) for row, column in pairs)
     for other in others:
         first += other
     return first

@@ -75,7 +75,7 @@ def _flip(found: Tensor, truth: Tensor) -> float:
         import flip_evaluator
     except ImportError:
         raise DataError("FLIP needs flip-evaluator: pip install 'metric-zoo[kernels]'") from None
-    colour = (
+    reference, test = (
         picture.clamp(0, 1).float()[..., None].expand(-1, -1, 3).contiguous().numpy() for picture in (truth, found)
     )
-    return float(flip_evaluator.evaluate(*colour, "LDR")[1])
+    return float(flip_evaluator.evaluate(reference, test, "LDR")[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ class Method:
     """
 
     name: str
-    fit: Callable[[Tensor], list[SparseKernelComplex | LowRank]]
+    fit: Callable[[Tensor], Sequence[SparseKernelComplex | LowRank]]
     evaluations: int
 
 
@@ -107,7 +107,7 @@ def methods(steps: int, tempering: int) -> list[Method]:
 
 
 def _fitted(
-    samples: int, layers: int, more: Mapping[str, str], steps: int, targets: Tensor
+    samples: int, layers: int, more: Mapping[str, Any], steps: int, targets: Tensor
 ) -> list[SparseKernelComplex]:
     every = SparseKernelComplex.fit(targets, samples, layers, steps=steps, progress=True, **more)
     return [every[index] for index in range(len(targets))]

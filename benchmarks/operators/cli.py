@@ -7,21 +7,23 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="The operators by themselves.")
+app = typer.Typer(no_args_is_help=True, help="Measure the operators by themselves.")
 
 
 @app.callback()
 def _ops() -> None:
-    """The operators by themselves."""
+    """Measure the operators by themselves."""
 
 
 @app.command()
 def bench(
-    out: Annotated[Path, typer.Option(help="Folder of the table, JSON and Markdown.")] = Path("build/operators"),
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Such as float32 or bfloat16.")] = "float32",
-    repeats: Annotated[int, typer.Option(help="Of every operator, alternating.")] = 7,
-    only: Annotated[str | None, typer.Option(help="Cases whose name contains this.")] = None,
+    out: Annotated[Path, typer.Option(help="Write the table, JSON and Markdown, to this folder.")] = Path(
+        "build/operators"
+    ),
+    device: Annotated[str, typer.Option(help="Run on this device: cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Compute in this type, such as float32 or bfloat16.")] = "float32",
+    repeats: Annotated[int, typer.Option(help="Time every operator so many times, alternating.")] = 7,
+    only: Annotated[str | None, typer.Option(help="Take only the cases whose name contains this text.")] = None,
 ) -> None:
     """Time every operator beside a dense convolution and torchvision's deformable one."""
     from metric_zoo.benchmarks.operators.run import MARKDOWN, bench_operators
@@ -32,11 +34,13 @@ def bench(
 
 @app.command()
 def geodesics(
-    out: Annotated[Path, typer.Option(help="Folder of geodesics.md and geodesics.json.")] = Path("build/operators"),
-    repeats: Annotated[int, typer.Option(help="Of every size, alternating.")] = 5,
-    largest: Annotated[int, typer.Option(help="Pixels a side, at most.")] = 1024,
+    out: Annotated[Path, typer.Option(help="Write geodesics.md and geodesics.json to this folder.")] = Path(
+        "build/operators"
+    ),
+    repeats: Annotated[int, typer.Option(help="Time every size so many times, alternating.")] = 5,
+    largest: Annotated[int, typer.Option(help="Stop at pictures of so many pixels a side.")] = 1024,
 ) -> None:
-    """Time geodesic balls of pictures from 64 pixels a side on: how does the cost grow?"""
+    """Time geodesic balls of pictures from 64 pixels a side on, to see how the cost grows."""
     from metric_zoo.benchmarks.operators.geodesics import MARKDOWN, bench_geodesics
 
     typer.echo(bench_geodesics(out, repeats, largest))
@@ -45,8 +49,8 @@ def geodesics(
 
 @app.command(name="gpu-check")
 def gpu_check(
-    out: Annotated[Path, typer.Option(help="Folder of gpu.json.")] = Path("build/gpu"),
-    device: Annotated[str, typer.Option(help="A CUDA device.")] = "cuda",
+    out: Annotated[Path, typer.Option(help="Write gpu.json to this folder.")] = Path("build/gpu"),
+    device: Annotated[str, typer.Option(help="Run on this CUDA device, such as cuda or cuda:1.")] = "cuda",
 ) -> None:
     """Check the triton backend against float64 and time it, beside a dense convolution and torchvision's."""
     from metric_zoo.benchmarks.operators.gpu import JSON, gpu_check

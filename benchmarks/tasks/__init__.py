@@ -1,19 +1,27 @@
-"""What runs train for."""
+"""What runs train for. A folder declares a task, or some that are akin; `register` makes others known. No torch."""
 
 from __future__ import annotations
 
-from metric_zoo.benchmarks.tasks.task import Evaluation, Task
+from metric_zoo.benchmarks.tasks.figures import Figure, Gap, MainScore
+from metric_zoo.benchmarks.tasks.registry import (
+    TaskName,
+    default_task,
+    get_task,
+    list_tasks,
+    register,
+    tasks_for,
+)
+from metric_zoo.benchmarks.tasks.task import Task
 
-
-def get_task(name: str) -> Task:
-    """By a recipe's word."""
-    if name == "classification":
-        from metric_zoo.benchmarks.tasks.classification import Classification
-
-        return Classification()
-    from metric_zoo.benchmarks.tasks.denoising import Denoising, SingleImageDenoising
-
-    return Denoising() if name == "denoising" else SingleImageDenoising()
-
-
-__all__ = ["Evaluation", "Task", "get_task"]
+__all__ = [
+    "Figure",
+    "Gap",
+    "MainScore",
+    "Task",
+    "TaskName",
+    "default_task",
+    "get_task",
+    "list_tasks",
+    "register",
+    "tasks_for",
+]

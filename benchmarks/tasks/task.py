@@ -1,78 +1,109 @@
-"""What a run trains for: its data, its loss, its scores."""
+"""What a task says of itself. Needs no torch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from accelerate import Accelerator
-from torch import Tensor, nn
+from metric_zoo.benchmarks.schema import Epoch, SplitScores
+from metric_zoo.benchmarks.tasks.figures import Figure, Gap, MainScore, PublishedFigures
 
-from metric_zoo.benchmarks.data import Splits
-from metric_zoo.benchmarks.recipe import Run
-from metric_zoo.benchmarks.record import Fidelity, Scores
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a split; for a classification and every image, in order, whether its top-1 answer was right."""
-
-    scores: Scores | Fidelity
-    hits: np.ndarray | None = None
+if TYPE_CHECKING:
+    from metric_zoo.benchmarks.record import Record
+    from metric_zoo.benchmarks.tasks.training import TaskTraining
 
 
 class Task(ABC):
-    """Everything that tells one task's training from another's."""
+    """A task: everything that records, tables, plots, pages and checks need to know of it.
 
-    corruptible: ClassVar[bool] = False
-    """Whether test images may be changed to see how robust a network is."""
+    A subclass says it once, and `metric_zoo.benchmarks.tasks.register` makes it known.
+
+    Attributes:
+        name: what recipes call it.
+        label: the title of its board.
+        board: the name of that board's page; tasks of one board have equal tables. Empty: the task's own name.
+        is_default: whether recipes that name no task mean it.
+        scores: the schema of a split's scores; ``images`` says of how many.
+        epoch: the schema of an epoch.
+        main: what ranks.
+        gap: of generalization; None for a task without.
+        figures: further columns.
+        published: what papers publish; None for nothing.
+        error: the field of the scores that a search for a learning rate minimises, ``error_label`` its name.
+        hits: the field of the scores that is the share of right answers, which records then keep image by image.
+        corruptions: of the test images, and ``robust`` the field of the scores that a record keeps of each.
+        needs: what a record must have to be submitted, beside what all need.
+        needs_noise: whether recipes give ``data.noise``.
+        takes_image, takes_peers: whether they may give ``data.image``, and ``peers``.
+        data_keys: of a recipe's ``data``, those that make other data of it under the same name.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    board: ClassVar[str] = ""
+    is_default: ClassVar[bool] = False
+    scores: ClassVar[type[SplitScores]]
+    epoch: ClassVar[type[Epoch]]
+    main: ClassVar[MainScore]
+    gap: ClassVar[Gap | None] = None
+    figures: ClassVar[tuple[Figure, ...]] = ()
+    published: ClassVar[PublishedFigures | None] = None
+    error: ClassVar[str]
+    error_label: ClassVar[str] = "loss"
+    hits: ClassVar[str] = ""
+    corruptions: ClassVar[tuple[str, ...]] = ()
+    robust: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    needs_noise: ClassVar[bool] = False
+    takes_image: ClassVar[bool] = False
+    takes_peers: ClassVar[bool] = False
+    data_keys: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def load(self, run: Run) -> Splits:
-        """The run's data.
-
-        Raises:
-            DataError: for an unknown name, or data that are not where they should be.
-        """
+    def training(self) -> TaskTraining:
+        """Data, loss and evaluation: what needs torch, imported here."""
 
     @abstractmethod
-    def loss(self, output: Any, target: Tensor) -> Tensor:
-        """What is minimised: the mean over a network's answers to a batch."""
+    def tested(self, scores: Any) -> dict[str, float]:
+        """Fields of an epoch, from the test split's scores."""
 
-    def right(self, output: Any, target: Tensor) -> int | Tensor:
-        """How many answers are right, where that can be said."""
-        return 0
-
-    @abstractmethod
-    def evaluate(
-        self, accelerator: Accelerator, model: nn.Module, loader: Iterable, size: int, batch_size: int
-    ) -> Evaluation:
-        """Score a split in evaluation mode, each image exactly once however many processes share the work.
-
-        Args:
-            size: images in the split; a different count is an error, not a figure.
-            batch_size: of the training.
-        """
-
-    def evaluation_batch(self, run: Run, parts: int) -> int:
-        """Images scored at once, on all processes: what training holds, in so many parts, scoring holds, too."""
-        return run.train.batch_size // parts
-
-    @abstractmethod
-    def error(self, scores: Any) -> float:
-        """What a search for a learning rate minimises."""
-
-    @abstractmethod
-    def gap(self, train: Any, test: Any) -> float:
-        """The generalization gap."""
-
-    def training(self, right: float) -> dict[str, float]:
-        """Fields of a record's epoch beside the loss, from the share of right answers while training."""
+    def trained(self, right: float) -> dict[str, float]:
+        """Fields of an epoch beside the loss, from the share of right answers while training."""
         return {}
 
-    @abstractmethod
-    def testing(self, scores: Any) -> dict[str, float]:
-        """Fields of a record's epoch, from the test split's scores."""
+    @property
+    def page(self) -> str:
+        """The name of its board's page."""
+        return self.board or self.name
+
+    def gap_of(self, train: Any, test: Any) -> float | None:
+        """The generalization gap; None where there is none."""
+        return None if self.gap is None else self.gap.of(train, test)
+
+    def contradictions(self, scores: Any) -> Iterator[str]:
+        """What cannot be about a split's scores, in words."""
+        yield from ()
+
+    def told(self, scores: Any) -> str:
+        """A split's scores on one line."""
+        return ", ".join(f"{name} {value:.4g}" for name, value in scores if name != "images" and value is not None)
+
+    def facts(self, train: Any, test: Any) -> list[tuple[str, str]]:
+        """Figures of one run for its page, and what they are called."""
+        score = self.main
+        return [
+            (score.title, score.text(score.value(test))),
+            (f"Training {score.short}", score.text(score.value(train))),
+        ]
+
+    def robust_score(self, scores: Any, value: float) -> float:
+        """The main score where ``robust`` is ``value``."""
+        return self.main.value(scores.model_copy(update={self.robust: value}))
+
+    def cell_figures(self, record: Record) -> Mapping[str, float | None]:
+        """A run's columns by name, those of the main score and the gap included."""
+        gap = record.generalization_gap
+        found = {self.main.name: self.main.value(record.test)}
+        found["generalization_gap"] = None if gap is None or self.gap is None else self.gap.scale * gap
+        return {**found, **{figure.name: figure.value(record) for figure in self.figures}}

@@ -10,26 +10,26 @@ import jinja2
 import pandas as pd
 import yaml
 
-from metric_zoo.benchmarks.recipe import PEER
-from metric_zoo.benchmarks.record import SPEEDS, Fidelity, Record, record_key
+from metric_zoo.benchmarks.record import Record, record_key
+from metric_zoo.benchmarks.schema import SPEEDS
+from metric_zoo.benchmarks.tasks import get_task, tasks_for
 from metric_zoo.leaderboards import plots
 from metric_zoo.leaderboards.cells import cell_of, printable, printable_lines
 from metric_zoo.leaderboards.collect import Collection
-from metric_zoo.leaderboards.paper_figures import PUBLISHED
+from metric_zoo.leaderboards.columns import number, score_text
+from metric_zoo.leaderboards.paper_figures import figures_of
 from metric_zoo.leaderboards.site.views import (
-    TRADEOFFS,
     Board,
     board_of,
-    kernel_plot_path,
     model_path,
-    plot_path,
+    pictures_of,
     plots_of,
     run_path,
     table_of,
     task_boards,
 )
 from metric_zoo.leaderboards.soundness import is_marked
-from metric_zoo.leaderboards.tables import groups_of, number, score_text
+from metric_zoo.leaderboards.tables import groups_of
 
 _HERE = Path(__file__).parent
 _ASSETS = (
@@ -51,7 +51,7 @@ def render_site(
         board: from `leaderboard`, one row per cell.
         collection: whose records the board is of, for the runs' pages, the failures and the problems.
         more: further boards.
-        notes: text for the boards of `TASKS`, by their names; paragraphs are divided by empty lines.
+        notes: text for the boards of what is trained, by their names; paragraphs are divided by empty lines.
     """
     site = _Site(board, collection, more, notes or {})
     files = {f"assets/{Path(name).name}": (_HERE / name).read_text(encoding="utf-8") for name in _ASSETS}
@@ -59,9 +59,7 @@ def render_site(
     for view in site.boards:
         files[f"{view.name}.html"] = site.page("board.html", view.title, "", view.name, board=view)
     for group in groups_of(board):
-        files[plot_path(group)] = plots.tradeoffs(group.rows)
-        if kernel_plot_path(group) in plots_of(group):
-            files[kernel_plot_path(group)] = plots.over_kernels(group.rows)
+        files |= {path: plot.draw(group.rows) for path, plot in plots_of(group).items()}
     for model in _models(board):
         files |= site.model(model)
     for key, record in site.runs.items():
@@ -98,7 +96,10 @@ class _Site:
             "overview.html",
             "Overview",
             "",
-            groups=[(group, _leaders(group.rows), plot_path(group)) for group in groups_of(self._board)],
+            groups=[
+                (group, _leaders(group.rows), *next(iter(pictures_of(group).items())))
+                for group in groups_of(self._board)
+            ],
             configurations=len(self._board),
             runs=sum(record.status == "ok" for record in records),
             failed=[record for record in records if record.status == "failed"],
@@ -107,8 +108,7 @@ class _Site:
             newest=max((record.provenance.finished[:16].replace("T", " ") for record in records), default=""),
             models=_models(self._board),
             downloads=DOWNLOADS,
-            published=PUBLISHED,
-            tradeoffs=TRADEOFFS,
+            published=figures_of(tasks_for(record.task for record in records)),
         )
 
     def model(self, model: str) -> dict[str, str]:
@@ -130,20 +130,20 @@ class _Site:
     def run(self, record: Record) -> str:
         title = f"{record.model}, {record.kind}, seed {record.seed}"
         cell = cell_of(record) if record.status == "ok" else None
-        title_of_curve, values, unit = _curve(record)
+        task, values = get_task(record.task), [epoch.test_score for epoch in record.epochs]
         return self.page(
             "run.html",
             printable(title),
             "../",
-            "classification" if record.task == "classification" else "denoising",
+            task.page,
             record=record,
             cell=cell,
             marked=is_marked(record),
             facts=_facts(record),
             recipe=printable_lines(recipe_of(record)),
             curve=_sparkline(values),
-            curve_title=title_of_curve,
-            curve_ends=[f"{value:.1f} {unit}" for value in (values[:1] + values[-1:])],
+            curve_title=f"Test {task.main.quantity or task.main.short}",
+            curve_ends=[f"{value:.1f} {task.main.unit}".rstrip() for value in (values[:1] + values[-1:])],
         )
 
 
@@ -159,31 +159,13 @@ def _leaders(rows: pd.DataFrame) -> list[str]:
 
 def _score(record: Record) -> str:
     """What a run is ranked by, with its unit."""
-    if isinstance(record.test, Fidelity):
-        return f"{record.test.psnr:.2f} dB"
-    return f"{100 * record.test.top1:.2f}%"
-
-
-def _curve(record: Record) -> tuple[str, list[float], str]:
-    """What is drawn over a run's epochs, its values and their unit."""
-    title, unit = ("Test accuracy", "%") if record.task == "classification" else ("Test PSNR", "dB")
-    return title, [epoch.test_score for epoch in record.epochs], unit
+    score = get_task(record.task).main
+    return score.text(score.value(record.test))
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
     """The figures of one run, for reading, in the words of the board's columns."""
-    facts = []
-    if isinstance(record.test, Fidelity):
-        facts.append(("Test PSNR, SSIM", f"{record.test.psnr:.2f} dB, {record.test.ssim:.3f}"))
-        facts.append(("Test, training MSE", f"{record.test.mse:.3e}, {record.train.mse:.3e}"))
-        facts.append(("Test MSE as published", f"{record.test.published_mse:.3e}"))
-        facts.append(("Generalization gap δ", number(record.generalization_gap, 2)))
-        facts += [(f"Held-out MSE, lr {rate}", _loss(loss)) for rate, loss in record.searched.items()]
-    elif record.test is not None and record.train is not None:
-        facts.append(("Test top-1, top-5", f"{100 * record.test.top1:.2f}%, {100 * record.test.top5:.2f}%"))
-        facts.append(("Training top-1", f"{100 * record.train.top1:.2f}%"))
-        facts.append(("Generalization gap", f"{100 * record.generalization_gap:.2f} points"))
-    facts += [(f"Test top-1 with {name}", f"{100 * share:.2f}%") for name, share in record.robustness.items()]
+    facts = _scores(record) if record.test is not None and record.train is not None else []
     if record.parameters is not None:
         facts.append(("Parameters, of them heads", f"{record.parameters.total:,}, {record.parameters.heads:,}"))
     for field, name in SPEEDS.items():
@@ -197,23 +179,29 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     return facts
 
 
+def _scores(record: Record) -> list[tuple[str, str]]:
+    """What the run's task says of it."""
+    task, gap = get_task(record.task), record.generalization_gap
+    facts = task.facts(record.train, record.test)
+    if task.gap is not None and gap is not None:
+        shown = f"{number(task.gap.scale * gap, 2)} {task.gap.unit}".rstrip()
+        facts.append((f"Generalization gap{task.gap.symbol}", shown))
+    facts += [(f"Held-out {task.error_label}, lr {rate}", _loss(loss)) for rate, loss in record.searched.items()]
+    for name, value in record.robustness.items():
+        facts.append((f"{task.main.title} with {name}", task.main.text(task.robust_score(record.test, value))))
+    return facts
+
+
 def _loss(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3e}"
-
-
-_ANY_NETWORK = {"name": "single-layer", "source": "metric-zoo"}
-"""A recipe of peers alone has one run more."""
 
 
 def recipe_of(record: Record) -> str:
     """A recipe (YAML) of this run alone, from its configuration."""
     config = record.config
-    single = {"models": "model", "kinds": "kind", "seeds": "seed"}
     recipe: dict[str, Any] = {"name": config.get("recipe", record.recipe)}
     recipe |= {name: config[name] for name in ("task", "data") if name in config}
-    recipe |= {plural: [config[name]] for plural, name in single.items() if name in config}
-    if record.kind == PEER:
-        recipe |= {"models": [_ANY_NETWORK], "kinds": ["standard"], "peers": [record.model]}
+    recipe |= record.learner.recipe_of(record.model, config)
     recipe |= {name: config[name] for name in ("train", "measure") if name in config}
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 

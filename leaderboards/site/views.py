@@ -10,16 +10,22 @@ from typing import Any
 
 import pandas as pd
 
-from metric_zoo.leaderboards.tables import Column, Group, groups_of, shown_columns
+from metric_zoo.benchmarks.tasks import get_task
+from metric_zoo.benchmarks.tasks.registry import all_tasks
+from metric_zoo.leaderboards.columns import Column, shown_columns
+from metric_zoo.leaderboards.plots import PLOTS, Plot
+from metric_zoo.leaderboards.tables import Group, groups_of
 
-TRADEOFFS = (
-    "Accuracy or PSNR on the test images against inference throughput, parameters and generalization gap; the table "
-    "has every figure."
-)
-TASKS = {"classification": "Classification", "denoising": "Denoising"}
-"""Boards of what is trained: their names and titles."""
-BOARDS = (*TASKS, "kernels", "operators", "conversion")
-"""Every board's name."""
+MEASURED = ("kernels", "operators", "conversion")
+"""Boards of what is measured without training: their names."""
+
+
+def trained_boards() -> dict[str, str]:
+    """Boards of what is trained: their names and titles. Tasks may share one, which the first of them names."""
+    found: dict[str, str] = {}
+    for task in all_tasks():
+        found.setdefault(task.page, task.label)
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,34 +102,26 @@ def task_boards(board: pd.DataFrame, notes: Mapping[str, str]) -> list[Board]:
     )
     groups = groups_of(board)
     boards = []
-    for name, title in TASKS.items():
-        tables = [table_of(group, plots_of(group)) for group in groups if board_of(group) == name]
+    for name, title in trained_boards().items():
+        tables = [table_of(group, pictures_of(group)) for group in groups if board_of(group) == name]
         if tables:
             boards.append(Board(name, title, about, tables, notes.get(name, "")))
     return boards
 
 
 def board_of(group: Group) -> str:
-    """Of `TASKS`: a single image's denoising stands with the others'."""
-    return "classification" if group.task == "classification" else "denoising"
+    """The name of the board that a group is shown on."""
+    return get_task(group.task).page
 
 
-def plots_of(group: Group) -> dict[str, str]:
-    """The pictures of a group: what they show, by path from the site's root."""
-    found = {plot_path(group): TRADEOFFS}
-    if group.rows["kernel_size"].nunique() > 1:
-        found[kernel_plot_path(group)] = "Test PSNR and generalization gap δ against the size of the kernel."
-    return found
+def plots_of(group: Group) -> dict[str, Plot]:
+    """The pictures of a group, by path from the site's root."""
+    return {f"plots/{group.id}{plot.suffix}.svg": plot for plot in PLOTS if plot.fits(group.rows)}
 
 
-def plot_path(group: Group) -> str:
-    """Where the picture of a group's tradeoffs lies, from the site's root."""
-    return f"plots/{group.id}.svg"
-
-
-def kernel_plot_path(group: Group) -> str:
-    """Where the picture of its figures over the size of the kernel does."""
-    return f"plots/{group.id}-kernel.svg"
+def pictures_of(group: Group) -> dict[str, str]:
+    """What they show."""
+    return {path: plot.shows(get_task(group.task)) for path, plot in plots_of(group).items()}
 
 
 def table_of(group: Group, plots: Mapping[str, str] | None = None) -> Table:
@@ -146,7 +144,7 @@ def _cell(column: Column, row: dict[str, Any]) -> Cell:
         href = model_path(row["model"])
     elif column.name == "kind":
         href = f"{model_path(row['model'])}#{row['cell']}"
-    return Cell(column.shown(row), column.key(row) if column.numeric else None, href)
+    return Cell(column.text(row), column.key(row) if column.numeric else None, href)
 
 
 def model_path(model: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def constants(options: object) -> tuple[Any, ...]:
+def constants(options: Any) -> tuple[Any, ...]:
     """The values of a frozen dataclass, in the order of its fields.
 
     Asked for dynamic sizes a compiler takes every float that an object holds for an input of the program, with guards
@@ -18,4 +18,4 @@ def constants(options: object) -> tuple[Any, ...]:
 
 
 # As `torch.compiler.assume_constant_result` does, which would import the compiler. That of torch 2.11 takes no objects.
-constants._dynamo_marked_constant = torch.__version__ >= (2, 14)
+constants._dynamo_marked_constant = torch.__version__ >= "2.14"

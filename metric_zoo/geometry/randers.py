@@ -31,7 +31,8 @@ class RandersMetric:
         MetricZooError: if ``packed`` is not a floating-point tensor of that shape.
 
     Example:
-        >>> metric = RandersMetric.identity(batch=1, groups=1, height=4, width=4)
+        >>> import torch, metric_zoo as mz
+        >>> metric = mz.geometry.RandersMetric.identity(batch=1, groups=1, height=4, width=4)
         >>> metric.norm(torch.tensor([[3.0, 4.0]]))[0, 0, 0, 0, 0].item()
         5.0
     """
@@ -68,7 +69,8 @@ class RandersMetric:
     @property
     def components(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """``(m11, m12, m22, omega_x, omega_y)``, each ``(B, G, H, W)``."""
-        return self.packed.unflatten(1, (self.groups, PACKED_CHANNELS)).unbind(2)
+        m11, m12, m22, omega_x, omega_y = self.packed.unflatten(1, (self.groups, PACKED_CHANNELS)).unbind(2)
+        return m11, m12, m22, omega_x, omega_y
 
     @property
     def matrix(self) -> Tensor:
@@ -258,7 +260,8 @@ def _raised(m11: Tensor, m12: Tensor, m22: Tensor, least: float, share: float) -
         m22 + missing * (1 + cosine) / 2,
     )
     smallest = (least, 0.0, least)
-    return tuple(
+    m11, m12, m22 = (
         torch.where(high < least, torch.full_like(same, floor), torch.where(low < least, new, same))
         for same, new, floor in zip((m11, m12, m22), raised, smallest, strict=True)
     )
+    return m11, m12, m22

@@ -51,7 +51,8 @@ class GeodesicConv2d(MetricConv2d):
         MetricZooError: as `MetricConv2d`; for an ``eps_omega`` below 1/16, or a ``scale`` below 1/32.
 
     Example:
-        >>> layer = GeodesicConv2d(8, 16, 3, padding=1)
+        >>> import torch, metric_zoo as mz
+        >>> layer = mz.nn.GeodesicConv2d(8, 16, 3, padding=1)
         >>> layer(torch.randn(2, 8, 12, 12)).shape
         torch.Size([2, 16, 12, 12])
     """

@@ -116,7 +116,8 @@ class MetricConv2d(SampledConv2d):
         MetricZooError: for an unknown name, a value out of range or groups that do not divide the channels.
 
     Example:
-        >>> layer = MetricConv2d(8, 16, 3, padding=1)
+        >>> import torch, metric_zoo as mz
+        >>> layer = mz.nn.MetricConv2d(8, 16, 3, padding=1)
         >>> layer(torch.randn(2, 8, 12, 12)).shape
         torch.Size([2, 16, 12, 12])
     """

@@ -32,8 +32,9 @@ class use_backend(Chosen):
         MetricZooError: for an unknown name, or a backend that this installation does not have.
 
     Example:
-        >>> with use_backend("torch"):
-        ...     backend()
+        >>> import metric_zoo as mz
+        >>> with mz.ops.use_backend("torch"):
+        ...     mz.ops.backend()
         'torch'
     """
 

@@ -42,9 +42,11 @@ def metric_conv2d(
         MetricZooError: when shapes, dtypes or devices do not fit together, or for an unknown sampling.
 
     Example:
+        >>> import torch, metric_zoo as mz
         >>> x, w = torch.randn(1, 4, 8, 8), torch.randn(6, 4, 3, 3)
-        >>> metric = RandersMetric.identity(1, 1, 8, 8)
-        >>> torch.allclose(metric_conv2d(x, w, metric, padding=1), F.conv2d(x, w, padding=1), atol=1e-5)
+        >>> metric = mz.geometry.RandersMetric.identity(1, 1, 8, 8)
+        >>> y = mz.ops.metric_conv2d(x, w, metric, padding=1)
+        >>> torch.allclose(y, torch.conv2d(x, w, padding=1), atol=1e-5)
         True
     """
     window = window_for(input, weight, bias, stride, padding, dilation, groups)

@@ -1,9 +1,13 @@
 """Export to ONNX: the operator as standard arithmetic, GridSample and Conv, or with one DeformConv.
 
 Example:
-    >>> torch.onnx.export(model, (images,), "model.onnx", dynamo=True)  # doctest: +SKIP
-    >>> torch.onnx.export(model, (images,), "model.onnx", dynamo=True,
-    ...                   custom_translation_table=mz.ops.onnx_translations())  # doctest: +SKIP
+    >>> import torch, metric_zoo as mz
+    >>> layer, images = mz.nn.DeformConv2d(2, 4, 3, padding=1).eval(), torch.randn(1, 2, 8, 8)
+    >>> standard = torch.onnx.export(layer, (images,), dynamo=True, verbose=False)
+    >>> short = torch.onnx.export(layer, (images,), dynamo=True, verbose=False, opset_version=19,
+    ...                           custom_translation_table=mz.ops.onnx_translations())
+    >>> ["DeformConv" in {node.op_type for node in program.model.graph} for program in (standard, short)]
+    [False, True]
 
 The first is the way of every runtime; the exporter decomposes the operators by itself. The second needs opset 19, which
 fewer runtimes know (onnxruntime on CPU from version 1.25 on), and stores no samples: DeformConv reads as the operator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -266,7 +267,7 @@ def save_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> No
         raise MetricZooError(f"{path} cannot be written: {error}") from None
 
 
-def load_tensors(path: str | os.PathLike[str], names: set[str], more: set[str] = frozenset()) -> dict[str, Tensor]:
+def load_tensors(path: str | os.PathLike[str], names: set[str], more: Set[str] = frozenset()) -> dict[str, Tensor]:
     """Read a file of safetensors that holds tensors of these names, and perhaps ``more``.
 
     Raises:

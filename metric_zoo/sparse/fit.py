@@ -72,7 +72,8 @@ def optimize(
     """
     # A trained layer's weight may come from inference mode, have a history, or be fitted under autocast.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(target.device.type, enabled=False):
-        return _optimize(*(t.detach().clone() for t in (target, offsets, weights)), measure, steps, signed, progress)
+        target, offsets, weights = (t.detach().clone() for t in (target, offsets, weights))
+        return _optimize(target, offsets, weights, measure, steps, signed, progress)
 
 
 def _optimize(

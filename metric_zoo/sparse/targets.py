@@ -210,7 +210,7 @@ def _glyph(character: str, size: int) -> Tensor:
 
     _check_size(size)
     font = ImageFont.truetype(findfont(FontProperties(family=_FONT)), size * _FINE)
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = map(int, font.getbbox(character))
     picture = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(picture).text((-left, -top), character, fill=255, font=font)
     return from_tensor(torch.from_numpy(np.array(picture, dtype=np.float32)), size)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, TensorDataset
 
 from metric_zoo.benchmarks.sweep import _release
-from metric_zoo.benchmarks.tasks.classification import evaluate
+from metric_zoo.benchmarks.tasks.classification.training import evaluate
 
 SIZE, BATCH = 101, 8
 

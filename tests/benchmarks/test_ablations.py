@@ -8,7 +8,7 @@ import torch
 from metric_zoo import RecipeError
 from metric_zoo.benchmarks.ablations import mix_batches
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.nn import MetricConv2d
 from metric_zoo.ops import sampled_conv2d
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +14,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from metric_zoo.benchmarks import attempts
+from metric_zoo.benchmarks import attempts, training_state
 from metric_zoo.benchmarks.checkpoint import Checkpoints, _digests, last_position
 from metric_zoo.benchmarks.optimization import moving_average
 from metric_zoo.benchmarks.search import _kept
 from metric_zoo.benchmarks.state import read_state, write_state
-from metric_zoo.benchmarks.train import Progress, Trainer
+from metric_zoo.benchmarks.tasks.classification import ClassificationEpoch
+from metric_zoo.benchmarks.training_state import Progress
 from metric_zoo.errors import MetricZooError
 
 STATES = {
@@ -255,10 +255,7 @@ PROGRESS = {**vars(Progress()), "epoch": 1, "step": 2, "epochs": [EPOCH], "finge
 
 def checked(progress: object) -> Progress:
     """As a run of 3 epochs of 10 steps does."""
-    info, train = SimpleNamespace(fingerprint="f"), SimpleNamespace(epochs=3)
-    run = SimpleNamespace(run=SimpleNamespace(train=train), _splits=SimpleNamespace(info=info))
-    run._batches = SimpleNamespace(steps=10)
-    return Trainer._checked(run, progress)
+    return training_state.checked(progress, ClassificationEpoch, epochs=3, steps=10, fingerprint="f")
 
 
 @pytest.mark.parametrize(

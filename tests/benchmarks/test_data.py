@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from metric_zoo import DataError
 from metric_zoo.benchmarks.data import load_data
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 

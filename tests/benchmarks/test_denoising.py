@@ -27,12 +27,14 @@ from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.peer_settings import SETTINGS
 from metric_zoo.benchmarks.peers import PEERS, build_peer, tune
 from metric_zoo.benchmarks.per_pixel import learn_fields
-from metric_zoo.benchmarks.recipe import DataConfig, Recipe, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.recipe import Recipe, load_recipe
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.record_files import read_record
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.search import best_rate, held_out
 from metric_zoo.benchmarks.show import show_record
 from metric_zoo.benchmarks.single_layer import SingleLayer
-from metric_zoo.benchmarks.tasks.denoising import Denoising, as_published, psnr, similarity, squared_error
+from metric_zoo.benchmarks.tasks.denoising.training import Training, as_published, psnr, similarity, squared_error
 from metric_zoo.benchmarks.weights import run_of, trained_model
 from metric_zoo.converters import convert
 from metric_zoo.errors import DataError, RecipeError
@@ -296,7 +298,7 @@ def test_scores_are_in_float32_whatever_the_network_computes_in():
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     pairs = [(clean, clean) for _, clean in (splits.test[i] for i in range(4))]
-    scores = Denoising().evaluate(accelerator, torch.nn.Identity(), DataLoader(pairs, 2), 4, 2).scores
+    scores = Training().evaluate(accelerator, torch.nn.Identity(), DataLoader(pairs, 2), 4, 2).scores
     AcceleratorState._reset_state(reset_partial_state=True)
     assert scores.ssim == pytest.approx(1, abs=1e-6) and scores.psnr > 100
 
@@ -379,7 +381,7 @@ def test_total_variation_runs_to_convergence(weight):
 
 def test_what_a_peer_computes_otherwise_than_at_first_is_part_of_its_runs(write_recipe):
     runs = expand(load_recipe(write_recipe(**{**TASK, "peers": [*SETTINGS, "bm3d"]})))
-    options = {run.model.name: run.kind.options for run in runs if run.kind.kind == "peer"}
+    options = {run.model.name: run.convolution.options for run in runs if run.convolution.kind == "peer"}
     assert len(options) == len(SETTINGS) + 1
     assert options == {**{name: {} for name in options}, "total-variation": SETTINGS["total-variation"]}
 

@@ -19,7 +19,9 @@ from metric_zoo.benchmarks.data import digests, load_data
 from metric_zoo.benchmarks.data.noisy import load_noisy
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.provenance import Clock
-from metric_zoo.benchmarks.recipe import DataConfig, expand, load_recipe
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.recipe_sections import DataConfig
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.sweep import failed_record
 
 PIXELS = np.arange(16 * 12, dtype=np.uint8).reshape(12, 16)

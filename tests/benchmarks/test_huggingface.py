@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.data.pictures import Preparation
-from metric_zoo.benchmarks.recipe import DataConfig
+from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.errors import DataError
 
 datasets = pytest.importorskip("datasets")

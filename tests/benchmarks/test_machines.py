@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from metric_zoo.benchmarks.interruption import RESUMABLE
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from tests.benchmarks.shard_worker import losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]

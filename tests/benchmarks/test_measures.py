@@ -15,7 +15,7 @@ from metric_zoo.benchmarks.energy import gpu_joules
 from metric_zoo.benchmarks.hits import pack_hits, unpack_hits
 from metric_zoo.benchmarks.measure import Timed, activation_memory_mib, latency, throughput
 from metric_zoo.benchmarks.memory_fit import largest_batch
-from metric_zoo.benchmarks.tasks.classification import calibration_error
+from metric_zoo.benchmarks.tasks.classification.training import calibration_error
 from metric_zoo.benchmarks.tasks.corruptions import BLUR, CORRUPTIONS, NOISE, Corrupted
 
 

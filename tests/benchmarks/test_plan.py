@@ -6,7 +6,8 @@ import pytest
 
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.plan import plan_recipe, show_status
-from metric_zoo.benchmarks.recipe import expand, load_recipe
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.show import show_record
 from metric_zoo.benchmarks.sweep import claimed
 from metric_zoo.errors import MetricZooError, RecordError
@@ -57,12 +58,13 @@ def test_curves_are_the_records(tmp_path):
     from matplotlib.figure import Figure
 
     from metric_zoo.benchmarks.curves import draw, draw_curves
-    from metric_zoo.benchmarks.record import Epoch, write_record
+    from metric_zoo.benchmarks.record_files import write_record
+    from metric_zoo.benchmarks.tasks.classification import ClassificationEpoch
     from tests.leaderboards.records import make_record
 
     fixed = {"lr": 0.1, "train_top1": 0.5, "seconds": 1}
     rows = [{"epoch": i + 1, "train_loss": 2.0 / (i + 1), "test_top1": i / 10, **fixed} for i in range(3)]
-    epochs = [Epoch(**row) for row in rows]
+    epochs = [ClassificationEpoch(**row) for row in rows]
     records = [make_record(seed=seed, epochs=epochs) for seed in range(2)] + [make_record("shifted", epochs=epochs)]
     losses, accuracies = Figure().subplots(1, 2)
     draw(records, losses, accuracies)

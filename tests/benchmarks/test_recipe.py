@@ -7,7 +7,8 @@ import re
 import pytest
 
 from metric_zoo import RecipeError
-from metric_zoo.benchmarks.recipe import RECIPES, expand, find_recipe, load_recipe
+from metric_zoo.benchmarks.recipe import RECIPES, find_recipe, load_recipe
+from metric_zoo.benchmarks.runs import expand
 
 
 def test_runs_are_models_times_kinds_times_seeds(write_recipe):
@@ -173,7 +174,7 @@ def test_extensions_that_cannot_be(tmp_path, text, message):
 def test_the_papers_networks_can_be_built():
     """ResNet18 of every kind in the paper's recipes, on an image of their size."""
     from metric_zoo.benchmarks.model import build_model
-    from metric_zoo.benchmarks.record import DatasetInfo
+    from metric_zoo.benchmarks.schema import DatasetInfo
     from metric_zoo.nn.base import SampledConv2d
 
     data = DatasetInfo(name="x", train_size=1, test_size=1, classes=10, image_shape=(3, 32, 32), fingerprint="")
@@ -184,5 +185,5 @@ def test_the_papers_networks_can_be_built():
             offline = run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})})
             model = build_model(offline, data)
             converted = sum(isinstance(m, SampledConv2d) for m in model.modules())
-            assert converted == (0 if run.kind.kind == "standard" else 12)
+            assert converted == (0 if run.convolution.kind == "standard" else 12)
             assert model.layer4[1].conv2.dilation == (2, 2)

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from metric_zoo import RecipeError
-from metric_zoo.benchmarks.recipe import MAX_SEEDS, expand, find_recipe, load_recipe
+from metric_zoo.benchmarks.recipe import MAX_SEEDS, find_recipe, load_recipe
 from metric_zoo.benchmarks.recipe_file import MAX_BYTES, MAX_DEPTH, read_recipe_file
+from metric_zoo.benchmarks.runs import expand
 
 OK = "name: x\nmodels: [resnet10t]\nkinds: [standard]\n"
 

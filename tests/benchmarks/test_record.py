@@ -7,7 +7,8 @@ import json
 import pytest
 
 from metric_zoo import RecordError
-from metric_zoo.benchmarks.record import config_id, read_record, write_record
+from metric_zoo.benchmarks.record import config_id
+from metric_zoo.benchmarks.record_files import read_record, write_record
 from tests.leaderboards.records import make_record
 
 

@@ -15,8 +15,10 @@ import pytest
 from metric_zoo.benchmarks import checkpoint
 from metric_zoo.benchmarks.interruption import RESUMABLE
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.recipe import expand, load_recipe
-from metric_zoo.benchmarks.record import Record, read_record
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import read_record
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, claimed, is_claimed
 
 # Dropout, augmentation, a moving average and clipping: every source of randomness and every state there is.

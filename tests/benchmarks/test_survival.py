@@ -19,9 +19,11 @@ from metric_zoo.benchmarks.interruption import RESUMABLE, UNWRITABLE
 from metric_zoo.benchmarks.launch import Processes, preflight, run_recipe
 from metric_zoo.benchmarks.plan import plan_recipe, show_status
 from metric_zoo.benchmarks.provenance import Clock
-from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
-from metric_zoo.benchmarks.record import Record, keep_record, read_record
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.record import Record
+from metric_zoo.benchmarks.record_files import keep_record, read_record
 from metric_zoo.benchmarks.remeasure import remeasure
+from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.sweep import CHECKPOINTS, LOCKS, LOGS, claimed, failed_record
 from metric_zoo.benchmarks.torchrun import status, words
 from metric_zoo.files import prepare_folder
@@ -36,7 +38,7 @@ def trained(monkeypatch) -> list[str]:
     kinds: list[str] = []
 
     def pretend(run: Run, accelerator, path: Path, *_: object) -> None:
-        kinds.append(run.kind.kind)
+        kinds.append(run.convolution.kind)
         keep_record(path, made_up(run))
 
     monkeypatch.setattr(execute, "execute", pretend)

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, nn
 from metric_zoo.benchmarks.launch import Processes, run_recipe
-from metric_zoo.benchmarks.recipe import expand, load_recipe
-from metric_zoo.benchmarks.record import Scores, read_record
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.record_files import read_record
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.sweep import Plan, run_pending
+from metric_zoo.benchmarks.tasks.classification import Scores
 from tests.benchmarks.conftest import TINY
 from tests.benchmarks.evaluate_worker import network_and_data
 

@@ -15,8 +15,10 @@ from metric_zoo.benchmarks.launch import Processes, run_recipe
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.optimization import rate
 from metric_zoo.benchmarks.plan import plan_recipe
-from metric_zoo.benchmarks.recipe import TrainConfig, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.recipe_sections import TrainConfig
+from metric_zoo.benchmarks.record_files import read_record
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.errors import MetricZooError
 

@@ -11,10 +11,11 @@ from metric_zoo.benchmarks import execute
 from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.measure import loss_of, training_step
-from metric_zoo.benchmarks.recipe import Run, expand, load_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.benchmarks.remeasure import FIGURES, remeasure
 from metric_zoo.benchmarks.run_measurements import autocast_of
+from metric_zoo.benchmarks.runs import Run, expand
 from metric_zoo.benchmarks.weights import trained_model, weights_path
 from metric_zoo.errors import MetricZooError, RecordError
 

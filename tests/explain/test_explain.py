@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import metric_zoo as mz
 from metric_zoo.benchmarks.input_look import look_of
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.cli import app
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.explain import draw_balls, draw_fields, explain_models, grad_cam, prepare, probe

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from metric_zoo.benchmarks.hits import pack_hits
-from metric_zoo.benchmarks.record import Record, config_id, write_record
+from metric_zoo.benchmarks.record import Record, config_id
+from metric_zoo.benchmarks.record_files import write_record
 
 
 def make_config(kind: str = "metric", seed: int = 0, model: str = "resnet18", **changes) -> dict:

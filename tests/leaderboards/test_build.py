@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 
 from metric_zoo import MetricZooError, RecordError
-from metric_zoo.benchmarks.record import MAX_BYTES
+from metric_zoo.benchmarks.schema import MAX_BYTES
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.difference import difference
+from metric_zoo.leaderboards.escaping import latex
 from metric_zoo.leaderboards.statistics import leaderboard
-from metric_zoo.leaderboards.tables import latex, to_latex
+from metric_zoo.leaderboards.tables import to_latex
 from tests.leaderboards.records import make_config, make_record, write
 
 EVIL = "=<script>alert(1)</script>|`*\u202e\x07$x$\\input{/etc/passwd}%"

@@ -35,7 +35,7 @@ def test_a_damaged_record_costs_the_board_nothing_unless_strict(records, tmp_pat
 def test_publish_with_all_boards(records, tmp_path):
     files = {"kernels": "kernels.json", "operators": "operators.json", "conversion": "conversion.csv"}
     boards = [part for name, file in files.items() for part in (f"--{name}", ROOT / "docs" / file)]
-    assert run("publish", records, "--to", tmp_path / "site", *boards, "--strict").exit_code == 0
+    assert run("publish", records, "--out", tmp_path / "site", *boards, "--strict").exit_code == 0
     names = {path.name for path in (tmp_path / "site").iterdir()}
     assert {
         ".nojekyll",
@@ -62,6 +62,6 @@ def test_diff(records, tmp_path):
 
 
 def test_a_refused_submission_is_an_error(records, tmp_path):
-    result = run("submit", records / "0.json", "--to", tmp_path / "results")
+    result = run("submit", records / "0.json", "--out", tmp_path / "results")
     assert isinstance(result.exception, RecordError) and "refused" in str(result.exception)
     assert not (tmp_path / "results").exists()

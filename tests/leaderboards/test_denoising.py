@@ -11,11 +11,12 @@ import torch
 
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.record import Record, config_id
+from metric_zoo.benchmarks.tasks import tasks_for
 from metric_zoo.benchmarks.weights import network_of
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.cells import cell_of
-from metric_zoo.leaderboards.paper_figures import PUBLISHED, published_for
+from metric_zoo.leaderboards.paper_figures import figures_of, published_for
 from metric_zoo.leaderboards.soundness import contradictions
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.submit import _fingerprints, _refusals, submit
@@ -113,6 +114,19 @@ def test_scores_of_the_wrong_task():
         Record.model_validate({**data, "task": "classification"})
 
 
+def test_where_training_leaves_no_error_there_is_no_gap(tmp_path):
+    """Of zero nothing is a multiple: the record says none, and the board shows none."""
+    data = make_denoising("metric").model_dump()
+    data["train"] = {"mse": 0.0, "psnr": 150.0, "ssim": 1.0, "published_mse": 0.0, "images": 1}
+    record = Record.model_validate({**data, "generalization_gap": None})
+    assert record.defined_gap is None and contradictions(record) == []
+    assert contradictions(record.model_copy(update={"generalization_gap": 1.0}))
+    built = build(write(tmp_path / "records", record, make_denoising("shifted")), tmp_path / "board")
+    assert built.collection.problems == [] and built.board["generalization_gap"].isna().sum() == 1
+    with pytest.raises(ValueError, match="lacks generalization_gap"):
+        Record.model_validate({**make_denoising().model_dump(), "generalization_gap": None})
+
+
 def test_a_submitted_denoiser_is_built_again(tmp_path):
     kind = {"kind": "deformable", "options": {}, "per_pixel": True, "freeze_kernels": True, "init": "uniform"}
     config = {**make_denoising("deformable").config, "kind": kind, "measure": {}}
@@ -137,7 +151,7 @@ def test_published_errors_stand_beside_their_own_protocol():
     assert published_for(record).mean == 1.12
     for change in ({"train": {**train, "epochs": 10}}, {"kind": {**kind, "init": "pretrained"}}):
         assert published_for(record.model_copy(update={"config": {**config, **change}})) is None
-    assert len(PUBLISHED) == 4 + 8 + 15
+    assert len(figures_of(tasks_for([]))) == 4 + 8 + 15
 
 
 def test_records_that_would_stop_a_board(tmp_path):
@@ -164,13 +178,13 @@ def test_records_that_would_stop_a_board(tmp_path):
         assert any(words in reason for reason in reasons)
 
 
-def test_tasks_do_not_exclude_each_other(tmp_path):
+def test_tasks_do_not_exclude_each_other():
     """scikit-image's pictures in squares are other data than one of them, under one name."""
     one = make_denoising("metric")
     data = {**one.config["data"], "image": None}
     other = make_denoising("metric", config={**one.config, "task": "denoising", "data": data}, task="denoising")
     other = other.model_copy(update={"dataset": other.dataset.model_copy(update={"fingerprint": "d"})})
-    known = _fingerprints(write(tmp_path / "to", one))
+    known = _fingerprints([one])
     assert "another fingerprint" not in str(_refusals(other, True, known))
     changed = one.model_copy(update={"dataset": one.dataset.model_copy(update={"fingerprint": "e"})})
     assert "another fingerprint" in str(_refusals(changed, True, known))

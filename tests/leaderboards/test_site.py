@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from metric_zoo import RecordError
-from metric_zoo.benchmarks.recipe import expand, load_recipe
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.site import measurements
 from metric_zoo.leaderboards.site.kernels import kernels

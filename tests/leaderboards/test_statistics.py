@@ -85,7 +85,8 @@ def test_the_largest_p_value_of_the_seeds_counts():
 @pytest.mark.parametrize(("name", "other"), [("test_top1", "test_psnr"), ("test_psnr", "test_top1")])
 def test_overlapping_intervals_are_ties(name, other):
     frame = pd.DataFrame({f"{name}_low": [9.0, 8.0, 5.0, np.nan], f"{name}_high": [10.0, 9.5, 7.0, np.nan]})
-    frame = frame.assign(**{f"{other}_low": np.nan, f"{other}_high": np.nan})
+    task = {"test_top1": "classification", "test_psnr": "denoising"}[name]
+    frame = frame.assign(**{f"{other}_low": np.nan, f"{other}_high": np.nan}, task=task)
     assert ranks(frame)[:3].tolist() == [1, 1, 3] and np.isnan(ranks(frame)[3])
 
 
@@ -210,7 +211,8 @@ def test_published_figures_stand_beside_what_reproduces_them(kind, train, publis
 
 def test_the_recipes_of_the_paper_are_what_its_figures_stand_beside():
     """All rows of paper-cifar10 with resnet18 but the ones that it says are not the paper's."""
-    from metric_zoo.benchmarks.recipe import expand, find_recipe, load_recipe
+    from metric_zoo.benchmarks.recipe import find_recipe, load_recipe
+    from metric_zoo.benchmarks.runs import expand
     from metric_zoo.leaderboards.paper_figures import published_for
 
     runs = [
@@ -222,8 +224,8 @@ def test_the_recipes_of_the_paper_are_what_its_figures_stand_beside():
     found = []
     for run in runs:
         record = make_record(
-            run.kind.kind, config=run.config, options=run.config["kind"]["options"], weights="pretrained"
+            run.convolution.kind, config=run.config, options=run.config["kind"]["options"], weights="pretrained"
         )
         figure = published_for(record.model_copy(update={"dataset": dataset}))
-        found.append((run.kind.kind, run.kind.init, figure.mean if figure else None))
+        found.append((run.convolution.kind, run.convolution.init, figure.mean if figure else None))
     assert [mean for _, _, mean in found] == [92.64, 93.10, 92.58, 93.07, 93.07, None]

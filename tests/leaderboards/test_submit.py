@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from metric_zoo import MetricZooError, RecordError
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.record import Record, config_id, read_record, write_record
-from metric_zoo.leaderboards.collect import collect
+from metric_zoo.benchmarks.record import config_id
+from metric_zoo.benchmarks.record_files import entries, read_record, write_record
+from metric_zoo.leaderboards.collect import collect, record_files
 from metric_zoo.leaderboards.soundness import contradictions, is_marked
 from metric_zoo.leaderboards.statistics import leaderboard
 from metric_zoo.leaderboards.submit import recounted, submit
 from tests.leaderboards.records import make_record, with_hits
 
 ROOT = Path(__file__).parents[2]
-RESULTS = sorted((ROOT / "leaderboards" / "results").rglob("*.json"))
+RESULTS = [entry for path in record_files(ROOT / "leaderboards" / "results") for entry in entries(path)]
 
 
 @pytest.fixture(scope="module")
@@ -179,22 +182,26 @@ def test_other_data_of_a_known_name(genuine, tmp_path):
         submit([other], tmp_path / "results")
 
 
-def test_a_full_disk_leaves_none(genuine, tmp_path, monkeypatch):
-    from metric_zoo.leaderboards import submit as module
+def of_another_recipe(data):
+    data["recipe"] = data["config"]["recipe"] = "another"
+    data["id"] = config_id(data["config"])
 
+
+def test_a_full_disk_leaves_none(genuine, tmp_path, monkeypatch):
+    """Of two recipes, whose records are two files."""
     written = []
 
-    def full(path, record):
+    def full(source, target, replace=os.replace):
         if written:
             raise OSError(28, "No space left on device")
-        written.append(path)
-        write_record(path, record)
+        written.append(target)
+        replace(source, target)
 
-    monkeypatch.setattr(module, "write_record", full)
-    second = edited(genuine, tmp_path, set_("provenance", "hardware", "cpu", to="another processor"))
+    second = edited(genuine, tmp_path, of_another_recipe)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(MetricZooError, match="No space left on device"):
         submit([genuine, second], tmp_path / "results", rebuild=False)
-    assert written and not list((tmp_path / "results").glob("*.json"))
+    assert written and not list((tmp_path / "results").glob("*.json*"))
 
 
 def test_made_up_records_are_consistent():
@@ -203,10 +210,10 @@ def test_made_up_records_are_consistent():
     assert contradictions(make_record()) == contradictions(with_hits(make_record(), hits)) == []
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=[path.name for path in RESULTS])
-def test_committed_results_are_sound(path):
+@pytest.mark.parametrize("entry", RESULTS, ids=[entry.path.stem for entry in RESULTS])
+def test_committed_results_are_sound(entry):
     """And their networks, built again, have the parameters and operations that they say."""
-    record: Record = read_record(path)
+    record = entry.record
     assert record.status == "ok" and contradictions(record) == [] and not is_marked(record)
     assert recounted(record) == []
     for source in filter(None, (record.provenance, record.timing)):
@@ -217,11 +224,10 @@ def test_committed_results_are_sound(path):
 
 def test_the_published_board_is_of_the_committed_results():
     """Kinds, seeds and means; the rest of its bytes depends on the versions of what draws it."""
-    published = json.loads((ROOT / "leaderboards" / "published" / "leaderboard.json").read_text())
+    published = pd.read_csv(ROOT / "leaderboards" / "published" / "leaderboard.csv")
     board = leaderboard(collect(ROOT / "leaderboards" / "results").records)
     assert len(board) > 0
     for name in ("cell", "group", "kind", "ids", "seeds"):
-        assert [row[name] for row in published] == list(board[name])
+        assert list(published[name].astype(str)) == list(board[name].astype(str))
     for name in ("test_top1", "test_psnr", "generalization_gap", "inference"):
-        found = [np.nan if row[name] is None else row[name] for row in published]
-        np.testing.assert_allclose(found, board[name].astype(float), rtol=1e-9)
+        np.testing.assert_allclose(published[name], board[name].astype(float), rtol=1e-9)
