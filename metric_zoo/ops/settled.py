@@ -40,10 +40,11 @@ def run(operator: Callable, arguments: tuple, backend: Backend, window: Window |
 
 def settled(*arguments) -> Settled | None:
     """What was settled for a call with these arguments; None for one that comes from elsewhere."""
-    checked, result = getattr(_thread, "call", None) or ((), None)
-    return result if len(checked) == len(arguments) and all(map(_is_same, checked, arguments)) else None
-
-
-def _is_same(ours: Any, theirs: Any) -> bool:
-    """Tensors are the same or others; of lists the framework hands on copies."""
-    return ours is theirs or (not isinstance(ours, torch.Tensor) and ours == theirs)
+    ours, result = getattr(_thread, "call", None) or ((), None)
+    if len(ours) != len(arguments):
+        return None
+    for one, other in zip(ours, arguments, strict=True):
+        # Tensors are the same or others; of lists the framework hands on copies.
+        if one is not other and (isinstance(one, torch.Tensor) or one != other):
+            return None
+    return result
