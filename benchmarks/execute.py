@@ -24,7 +24,7 @@ from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import keep_weights
-from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.kind import kind_of
 
 
 def execute(
@@ -108,7 +108,7 @@ def _scores(learning: Learning, splits: Splits) -> dict[str, Any]:
 
 def _network(model: nn.Module) -> dict[str, Any]:
     """Those that say how large it is."""
-    converted = sum(isinstance(module, SampledConv2d) for module in model.modules())
+    converted = sum(kind_of(module) is not None for module in model.modules())
     return {"converted_layers": converted, "parameters": measure.count_parameters(model)}
 
 
