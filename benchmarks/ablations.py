@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from metric_zoo.errors import RecipeError
+from metric_zoo.nn.field import Field
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.ops.padding import Pads
-from metric_zoo.ops.sampled import sampled_conv2d
 
 
 class BatchMixedMetricConv2d(MetricConv2d):
@@ -19,16 +19,13 @@ class BatchMixedMetricConv2d(MetricConv2d):
     batches were obtained so; an image's output then depends on its neighbours.
     """
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        positions = super()._positions(input, pads).unflatten(1, (self._sample_groups(), -1))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        positions = super()._field(input, pads).positions(tuple(input.shape[-2:]), self, pads)
+        positions = positions.unflatten(1, (self._sample_groups(), -1))
         batch, cells = positions.shape[0], positions.shape[2]
         cell = torch.arange(cells, device=input.device)
         image = (torch.arange(batch, device=input.device)[:, None] * cells + cell) % batch
-        return positions[image, :, cell].transpose(1, 2).flatten(1, 2)
-
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        positions = self._positions(input, pads)
-        return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))
+        return Field.at(positions[image, :, cell].transpose(1, 2).flatten(1, 2), self._sample_groups())
 
 
 def mix_batches(model: nn.Module) -> nn.Module:

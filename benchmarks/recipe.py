@@ -430,7 +430,7 @@ def _kind_problems(kinds: dict[int, ConvolutionConfig]) -> list[str]:
     for number, entry in kinds.items():
         try:
             kind = get_kind(entry.kind)
-            kind.config.from_options(entry.kind, entry.options)
+            kind.conversion.from_options(entry.kind, entry.options)
         except ValueError as error:
             problems.append(f"kinds.{number}: {error!s:.500}")
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from metric_zoo.nn.head import PredictionHead
-from metric_zoo.nn.standardize import WeightStandardization
+from metric_zoo.nn.standardize import WeightStandardization, standardization_of
 from metric_zoo.ops.padding import Padding
 
 
@@ -25,14 +25,14 @@ class Behaviour:
     standardization: WeightStandardization | None = None
 
 
-# class name -> (pads dynamically?, standardises?)
+# class name -> whether it pads dynamically
 _TIMM = {
-    "Conv2dSame": (True, False),
-    "Conv2dSameExport": (True, False),
-    "StdConv2d": (False, True),
-    "StdConv2dSame": (True, True),
-    "ScaledStdConv2d": (False, True),
-    "ScaledStdConv2dSame": (True, True),
+    "Conv2dSame": True,
+    "Conv2dSameExport": True,
+    "StdConv2d": False,
+    "StdConv2dSame": True,
+    "ScaledStdConv2d": False,
+    "ScaledStdConv2dSame": True,
 }
 
 
@@ -94,11 +94,9 @@ def behaviour(conv: nn.Conv2d) -> Behaviour:
     """How a supported convolution pads and standardises."""
     if not _is_timm(type(conv)):
         return Behaviour(conv.padding)
-    same, standardised = _TIMM[type(conv).__name__]
     # The Same classes with weight standardisation fall back to fixed padding when it suffices.
-    same = same and getattr(conv, "same_pad", True)
-    rule = WeightStandardization(conv.eps, getattr(conv, "scale", 1.0)) if standardised else None
-    return Behaviour("same" if same else conv.padding, rule)
+    same = _TIMM[type(conv).__name__] and getattr(conv, "same_pad", True)
+    return Behaviour("same" if same else conv.padding, standardization_of(conv))
 
 
 def _is_timm(cls: type) -> bool:

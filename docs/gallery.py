@@ -31,6 +31,7 @@ from metric_zoo.geometry import ball_samples, fit_randers, geodesic_ball, metric
 from metric_zoo.images import in_channels
 from metric_zoo.nn import SampledConv2d
 from metric_zoo.nn.recorder import first_inputs
+from metric_zoo.nn.registry import featured_kinds
 from metric_zoo.sparse import FilterBank, SparseKernelComplex
 from metric_zoo.sparse.targets import get_target
 from metric_zoo.text import markdown
@@ -194,7 +195,7 @@ def cams() -> str:
     images, labels = labelled_images()
     base = pretrained_lite0()
     models = {"standard": base}
-    for kind in ("metric", "deformable", "shifted"):
+    for kind in featured_kinds():
         models[kind] = _adapted(mz.convert(base, kind, example_input=images[:1]), images, labels)
     chosen = [0, 8]
     names = []

@@ -56,6 +56,8 @@ def inspect(
 ) -> None:
     """List a model's convolutions, and which of them a conversion would take and why not the others."""
     from metric_zoo.converters.inspect import COLUMNS, inspect_convolutions
+    from metric_zoo.nn.kind import Promise
+    from metric_zoo.nn.registry import get_kind
     from metric_zoo.text import columns
     from metric_zoo.zoo.create import build_base
     from metric_zoo.zoo.origin import ModelOrigin
@@ -63,7 +65,7 @@ def inspect(
     rows = inspect_convolutions(build_base(ModelOrigin(source, model)), to, where)
     taken = sum(bool(row["selected"]) for row in rows)
     typer.echo(columns([list(COLUMNS), *([str(row[name]) for name in COLUMNS] for row in rows)]))
-    would = "be tried as" if to == "sparse" else "become"
+    would = "be tried as" if get_kind(to).promise is Promise.APPROXIMATION else "become"
     typer.echo(f"\n{taken} of {len(rows)} convolutions would {would} {to!r}")
 
 

@@ -15,9 +15,9 @@ from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.images import read_8_bits
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.tables import COLUMNS
+from metric_zoo.nn.registry import featured_kinds
 from metric_zoo.text import columns as columns_text
 
-KINDS = ("metric", "deformable", "shifted")
 _PROCESSES = 2
 _SHOWN = (
     "Convolution",
@@ -59,7 +59,7 @@ def show_conversion() -> None:
     images, labels = labelled_images()
     before = _logits(model, images)
     print(f"tf_efficientnet_lite0, ImageNet-1k weights: {_score(before, labels)}", flush=True)
-    for kind in KINDS:
+    for kind in featured_kinds():
         converted = convert(model, to=kind, example_input=images[:1])
         after = _logits(converted, images)
         print(f"\nto={kind!r}: {_score(after, labels)}, {_same(before, after)}")

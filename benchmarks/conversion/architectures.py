@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.errors import MetricZooError, suggest
-from metric_zoo.zoo.create import SOURCES, build_base, registry_names
+from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.origin import ModelOrigin
+from metric_zoo.zoo.registries import SOURCES, registry_names
 
 # Words of a name, from small to large; what a name does not say counts as middling.
 _SIZES = (

@@ -15,11 +15,11 @@ from metric_zoo.benchmarks.conversion.sweep import Limits, Sweep
 from metric_zoo.benchmarks.conversion.table import summary, to_frame, to_markdown
 from metric_zoo.errors import MetricZooError
 from metric_zoo.files import replacing
-from metric_zoo.nn.registry import get_kind, list_kinds
-from metric_zoo.zoo.create import SOURCES
+from metric_zoo.nn.registry import featured_kinds, get_kind, list_kinds
+from metric_zoo.zoo.registries import SOURCES
 
 TABLE, MARKDOWN = "conversion.csv", "conversion.md"
-DEFAULT_KINDS = ("metric", "deformable", "shifted")
+DEFAULT_KINDS = featured_kinds()
 
 
 def run_sweep(

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from metric_zoo import ops
-from metric_zoo.geometry import metric_from_raw
+from metric_zoo.nn.registry import list_layers
 from metric_zoo.ops.padding import output_size, resolve_padding
 
-KINDS = ("metric", "deformable", "modulated", "shifted", "active")
+OPERATORS = {name: kind.operator for name, kind in reversed(list_layers().items()) if kind.operator is not None}
+"""By the kind whose layers call them; the most adaptive comes first."""
+KINDS = tuple(OPERATORS)
 
 
 class Compared:
@@ -76,16 +78,7 @@ class Call(Compared):
         }
         if self.bias:
             tensors["bias"] = random(self.out_channels)
-        if self.kind == "metric":
-            tensors["field"] = metric_from_raw(random(self.batch, 7 * self.fields, *out)).packed
-        elif self.kind == "shifted":
-            tensors["field"] = 2 * random(self.batch, 2 * self.fields, *out)
-        elif self.kind == "active":
-            tensors["field"] = 2 * random(1, self.fields * cells, 2, 1, 1)
-        else:
-            tensors["field"] = 2 * random(self.batch, 2 * self.fields * cells, *out)
-        if self.kind == "modulated":
-            tensors["mask"] = random(self.batch, self.fields * cells, *out)
+        tensors |= OPERATORS[self.kind].draw(random, self.batch, self.fields, cells, out)
         tensors = {name: tensor.to(self.dtype) for name, tensor in tensors.items()}
         if self.channels_last:
             tensors["input"] = tensors["input"].contiguous(memory_format=torch.channels_last)
@@ -93,14 +86,9 @@ class Call(Compared):
 
     def run(self, input, weight, field, bias=None, mask=None) -> Tensor:
         """The operator on given tensors."""
-        window = (self.stride, self.padding, self.dilation)
-        if self.kind == "metric":
-            return ops.metric_conv2d(input, weight, field, bias, *window, self.groups, self.sampling)
-        if self.kind == "shifted":
-            return ops.shifted_conv2d(input, field, weight, bias, *window)
-        if self.kind == "active":
-            return ops.sampled_conv2d(input, weight, field, bias, *window, self.groups)
-        return ops.deform_conv2d(input, field, weight, bias, *window, mask)
+        tensors = {"bias": bias, "mask": mask}
+        given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return OPERATORS[self.kind].run(self, input, weight, field, **given)
 
 
 @dataclass(frozen=True)

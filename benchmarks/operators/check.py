@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metric_zoo import ops
-from metric_zoo.benchmarks.operators.calls import KINDS, Blend, Call
+from metric_zoo.benchmarks.operators.calls import OPERATORS, Blend, Call
 
 SHAPES: dict[str, dict[str, Any]] = {
     "dense": {"channels": 48, "out_channels": 40, "size": (17, 13), "channels_last": True},
@@ -39,7 +39,7 @@ POSITIONS = ("field", "coordinates", "offsets")
 TOLERANCES = {"float32": 1e-5, "tf32": 2e-3, "float16": 2e-3, "bfloat16": 1.6e-2}
 ALL_KINDS = ("float32", "bfloat16")
 """The types in which every kind is checked; the others differ by nothing but rounding."""
-WIDE = ("metric", "modulated")
+WIDE = tuple(name for name, operator in OPERATORS.items() if operator.thorough)
 """The kinds that meet every shape, each in one of the types above."""
 KINKS = 500
 CUDA_ONLY = ("tf32", "bfloat16")
@@ -51,9 +51,9 @@ def cases(device: torch.device) -> list[tuple[str, str, str]]:
     every shape there: kinds differ in where they sample, shapes in what is done with it."""
     types = [dtype for dtype in TOLERANCES if dtype not in CUDA_ONLY or device.type == "cuda"]
     first = next(iter(SHAPES))
-    found = [(kind, first, dtype) for dtype in types if dtype in ALL_KINDS for kind in KINDS]
+    found = [(kind, first, dtype) for dtype in types if dtype in ALL_KINDS for kind in OPERATORS]
     found += [(kind, shape, dtype) for kind, dtype in zip(WIDE, ALL_KINDS, strict=True) for shape in SHAPES]
-    found += [("metric", first, dtype) for dtype in types]
+    found += [(WIDE[0], first, dtype) for dtype in types]
     found += [(BLENDED, shape, "float32") for shape in BLENDS] + [(BLENDED, next(iter(BLENDS)), "float16")]
     return [case for case in dict.fromkeys(found) if case[2] in types]
 

@@ -12,7 +12,7 @@ import torch
 from metric_zoo import ops
 from metric_zoo.benchmarks.operators.calls import Call
 from metric_zoo.benchmarks.operators.cases import Case
-from metric_zoo.benchmarks.operators.check import SHAPES, checks, is_repeatable, tf32
+from metric_zoo.benchmarks.operators.check import SHAPES, WIDE, checks, is_repeatable, tf32
 from metric_zoo.benchmarks.operators.check import cases as cases_of
 from metric_zoo.benchmarks.operators.run import device_named, measure_cases, to_markdown
 from metric_zoo.errors import MetricZooError
@@ -30,7 +30,7 @@ CASES = (
     Case(64, 256, 256, 28, 7, 256),
 )
 """Few: the first measurement of every kind, type and sort of shape compiles dozens of kernels."""
-TILED = [("metric", next(iter(SHAPES)), "float32"), ("modulated", next(iter(SHAPES)), "float32")]
+TILED = [(kind, next(iter(SHAPES)), "float32") for kind in WIDE]
 """Checks again, with gradients gathered in tiles."""
 OPERATORS = ("conv2d", "torchvision", "metric", "deformable")
 
@@ -69,7 +69,7 @@ def gpu_check(out: Path, device: str = "cuda", cases: tuple[Case, ...] = CASES, 
                 for check in checks(where, todo):
                     report["checks"].append({**check, "blocks": blocks.__name__})
                     keep()
-        report["repeatable"] = all(is_repeatable(Call(kind="modulated", **shape), where) for shape in SHAPES.values())
+        report["repeatable"] = all(is_repeatable(Call(kind=WIDE[-1], **shape), where) for shape in SHAPES.values())
         if where.type == "cuda":
             report["cuda_graph"] = _replays(Call(**SHAPES["large"]), where)
             report["ceilings"] = {str(dtype): ceilings(where, dtype, repeats) for dtype in DTYPES}

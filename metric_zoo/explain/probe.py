@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.geometry.implicit import fit_randers
 from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.evaluation import evaluation
-from metric_zoo.nn.geodesic import GeodesicConv2d
-from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.recorder import first_inputs
 from metric_zoo.ops.padding import resolve_padding
 
@@ -78,11 +75,13 @@ def probe(model: nn.Module, input: Tensor, layer: str) -> Probe:
     with torch.no_grad():
         scales = [input.shape[axis] / seen.shape[axis] for axis in (-1, -2)]  # x, y
         positions = module.sample_positions(seen)
-        metric, reach = _metric(module, seen, positions)
+        metric = module.metric(seen)
+        own = metric is not None and module.straight
+        if metric is None:
+            metric = fit_randers(positions, module.kernel_size, module.dilation).metric
         samples = positions[0].unflatten(0, (module._sample_groups(), -1))
         samples = samples * samples.new_tensor(scales)[:, None, None]
-    own = isinstance(module, MetricConv2d) and not isinstance(module, GeodesicConv2d)
-    reaches = (scales[0] * reach, scales[1] * reach)
+    reaches = (scales[0] * module.reach(), scales[1] * module.reach())
     return Probe(layer, module.kind, _centres(module, seen, *scales), samples, metric, reaches, own)
 
 
@@ -90,15 +89,6 @@ def _input_of(model: nn.Module, module: nn.Module, input: Tensor) -> Tensor | No
     with first_inputs([module]) as seen, evaluation(model):
         model(input)
     return seen.get(module)
-
-
-def _metric(module: SampledConv2d, seen: Tensor, positions: Tensor) -> tuple[RandersMetric, float]:
-    """And the radius of its unit ball, in the layer's pixels."""
-    if isinstance(module, MetricConv2d):
-        table = ball_samples(module.config.sampling, module.kernel_size, module.dilation)
-        return module.metric(seen), float(table.displacement.abs().amax())
-    fitted = fit_randers(positions, module.kernel_size, module.dilation)
-    return fitted.metric, float(max(d * (k - 1) / 2 for k, d in zip(module.kernel_size, module.dilation, strict=True)))
 
 
 def _centres(module: SampledConv2d, seen: Tensor, scale_x: float, scale_y: float) -> Tensor:

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.config import ActiveConfig
-from metric_zoo.ops.padding import Padding, Pads, output_size
+from metric_zoo.nn.config import KindOptions, check_count
+from metric_zoo.nn.field import Field
+from metric_zoo.nn.kind import Operator, kind
+from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.sampled import sampled_conv2d
 
 
+@dataclass(frozen=True)
+class ActiveConfig(KindOptions):
+    """Options of `ActiveConv2d`.
+
+    Attributes:
+        offset_groups: number of offset tables; each serves an equal part of the channels.
+    """
+
+    offset_groups: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("offset_groups", self.offset_groups)
+
+
+def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+    return {"field": 2 * random(1, groups * cells, 2, 1, 1)}
+
+
+def _run(call, input, weight, field, bias=None) -> Tensor:
+    return sampled_conv2d(input, weight, field, bias, call.stride, call.padding, call.dilation, call.groups)
+
+
+@kind(
+    "active",
+    options=ActiveConfig,
+    colour="#8a7a2c",
+    marker="*",
+    operator=Operator(_draw, _run),
+)
 class ActiveConv2d(SampledConv2d):
     """Convolution with one learnable offset per kernel cell, the same at every pixel.
 
@@ -30,64 +63,26 @@ class ActiveConv2d(SampledConv2d):
         MetricZooError: for a value out of range or groups that do not divide the channels.
     """
 
-    kind = "active"
     config: ActiveConfig
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: Padding = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        offset_groups: int = 1,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            config=ActiveConfig(offset_groups),
-            device=device,
-            dtype=dtype,
-        )
-        cells = offset_groups * self.kernel_size[0] * self.kernel_size[1]
-        self.offset = nn.Parameter(torch.zeros(cells, 2, device=device, dtype=dtype))
 
     def reset_rule(self) -> None:
         """Start on the ordinary grid."""
-        if hasattr(self, "offset"):  # the base class resets before the table exists; it is created at zero
-            nn.init.zeros_(self.offset)
+        nn.init.zeros_(self.offset)
 
     def rule_parameters(self) -> list[nn.Parameter]:
         """The table of offsets."""
         return [self.offset]
 
+    def _build_rule(self, device, dtype) -> None:
+        super()._build_rule(device, dtype)
+        cells = self.config.offset_groups * self.kernel_size[0] * self.kernel_size[1]
+        self.offset = nn.Parameter(torch.zeros(cells, 2, device=device, dtype=dtype))
+
     def _sample_groups(self) -> int:
         return self.config.offset_groups
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        size = output_size(tuple(input.shape[-2:]), self.kernel_size, self.stride, pads, self.dilation)
-        return self._shared_positions().expand(-1, -1, -1, *size)
-
-    def _shared_positions(self) -> Tensor:
-        """``(1, G*K, 2, 1, 1)``: the same at every pixel."""
-        moved = at_least_float32(self.offset).flip(1)
-        grid = grid_offsets(self.kernel_size, self.dilation).to(moved).repeat(self.config.offset_groups, 1)
-        return (grid + moved).view(1, -1, 2, 1, 1)
-
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        positions = self._shared_positions()
-        return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        moved = at_least_float32(self.offset)
+        grid = grid_offsets(self.kernel_size, self.dilation).flip(1).to(moved).repeat(self._sample_groups(), 1)
+        # The same at every pixel.
+        return Field((grid + moved).view(1, self._sample_groups(), -1, 2, 1, 1), None, "position")

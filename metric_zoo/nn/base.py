@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import Signature, signature
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions
+from metric_zoo.nn.field import Field, convolve
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.policy import unwanted
@@ -35,16 +38,32 @@ def current_key(key: str, layer: str) -> str:
     return f"{layer}sampler.{key.removeprefix(former)}" if key.startswith(former) else key
 
 
+class _Signature:
+    """Of the constructor, as `help` and `inspect` show it: the convolution's arguments, then the kind's options."""
+
+    def __get__(self, layer: object, owner: type[SampledConv2d]) -> Signature:
+        if layer is not None or owner.__init__ is not SampledConv2d.__init__:
+            raise AttributeError("__signature__")
+        _, *own = signature(SampledConv2d.__init__).parameters.values()
+        last = [p for p in own if p.name in ("device", "dtype")]
+        first = [p for p in own if p not in last and p.kind is not p.VAR_KEYWORD]
+        return Signature([*first, *owner.options.parameters(), *last])
+
+
 class SampledConv2d(Leaf, nn.Conv2d):
-    """Base class. A kind says how many channels its head predicts (`_head_channels`), which operator runs
-    (`_operator`) and where that operator samples (`_positions`).
+    """Base class. A kind says how many channels its head predicts (`_head_channels`), or makes tables of its own
+    (`_build_rule`), and where it samples (`_field`); all else follows.
 
     ``weight`` and ``bias`` are those of `nn.Conv2d`, so a state dict of the replaced layer loads unchanged. Constructed
     directly, the layer starts as the ordinary convolution with these weights wherever its options allow that.
     ``padding="same"`` is also accepted with a stride (TensorFlow's rule: ``ceil(size / stride)`` pixels).
+
+    Raises:
+        UnknownOption: for an option that the kind does not have; it is a `TypeError`, too.
     """
 
     kind: ClassVar[str]
+    options: ClassVar[type[KindOptions]] = KindOptions
     config: KindOptions
     sampler: PredictionHead | None
     standardization: WeightStandardization | None = None
@@ -52,6 +71,9 @@ class SampledConv2d(Leaf, nn.Conv2d):
     """Whether it samples a metric's balls, so that the metric can be fitted to another layer's samples."""
     modulates: ClassVar[bool] = False
     """Whether it multiplies samples by factors of its own."""
+    straight: ClassVar[bool] = True
+    """Whether balls of its metric, where it has one, are those that straight lines measure."""
+    __signature__ = _Signature()
 
     def __init__(
         self,
@@ -65,10 +87,12 @@ class SampledConv2d(Leaf, nn.Conv2d):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
-        config: KindOptions,
         device=None,
         dtype=None,
+        **options: Any,
     ) -> None:
+        # Before torch's constructor: what a user got wrong is found before anything is allocated.
+        config = self.options.from_options(getattr(self, "kind", type(self).__name__), options)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias, padding_mode, device, dtype
         )
@@ -76,8 +100,8 @@ class SampledConv2d(Leaf, nn.Conv2d):
         resolve_padding(padding, (1, 1), self.kernel_size, self.stride, self.dilation)
         self.padding = pair(padding, "padding", 0) if isinstance(padding, int) else padding
         self.config = config
-        self.sampler = self._build_head(device, dtype)
-        self._check_groups()
+        self._build_rule(device, dtype)
+        self._check_fit()
         if not self.weight.is_meta:
             self.reset_rule()
 
@@ -96,18 +120,25 @@ class SampledConv2d(Leaf, nn.Conv2d):
         """Number of groups of channels that sample at positions of their own."""
         return 1
 
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
+    def _build_rule(self, device, dtype) -> None:
+        """Make what the sampling rule needs: here, a head. Parameters and modules, no buffers: a conversion gives the
+        layer those of the convolution."""
+        self.sampler = self._build_head(device, dtype)
+
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        """Where this layer samples ``input (B, C, H, W)``, whose borders are ``pads``."""
         raise NotImplementedError
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        raise NotImplementedError
+    def metric(self, input: Tensor) -> RandersMetric | None:
+        """The metric whose balls are sampled for ``input (B, C, H, W)``, one per output pixel; None without one."""
+        return None
 
-    def _is_unmodulated(self, input: Tensor, pads: Pads) -> bool:
-        """Whether every sample counts fully at ``input``; False only where a mask says otherwise."""
-        return True
+    def reach(self) -> float:
+        """Pixels that the radius of a unit ball stands for: half of the window's longer side."""
+        return float(max(d * (k - 1) / 2 for k, d in zip(self.kernel_size, self.dilation, strict=True)))
 
     def rule_parameters(self) -> list[nn.Parameter]:
-        """As of `metric_zoo.nn.kind.Kind.rule_parameters`."""
+        """Those that decide where the layer samples: as of `metric_zoo.nn.kind.Kind.rule_parameters`."""
         return [] if self.sampler is None else list(self.sampler.parameters())
 
     @staticmethod
@@ -120,6 +151,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
     @classmethod
     def replacing(cls, conv: nn.Conv2d, padding: Padding, options: Mapping[str, Any]) -> SampledConv2d:
         """As of `metric_zoo.nn.kind.Kind.build`."""
+        # Built without storage: only the rule's is allocated, the kernel is the one that is there.
         layer = cls(
             *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups),
             *(conv.bias is not None, conv.padding_mode),
@@ -132,8 +164,8 @@ class SampledConv2d(Leaf, nn.Conv2d):
                 layer._parameters[key] = nn.Parameter(torch.empty_like(value, device=conv.weight.device))
         for key, value in conv._parameters.items():
             layer.register_parameter(key, value)
-        if layer.sampler is not None:
-            layer.sampler.to_empty(device=conv.weight.device)
+        for child in layer.children():
+            child.to_empty(device=conv.weight.device)
         layer.reset_rule()
         return layer
 
@@ -162,13 +194,17 @@ class SampledConv2d(Leaf, nn.Conv2d):
             return self.forward(input.unsqueeze(0)).squeeze(0)
         return self._operator(*self._padded(input))
 
+    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
+        return convolve(input, self.kernel(), self.bias, self._field(input, pads), self, pads)
+
     def sample_positions(self, input: Tensor) -> Tensor:
         """Where the layer reads: ``(B, G*K, 2, Ho, Wo)``, (x, y) in pixels relative to each window's centre.
 
         Args:
             input: ``(B, C, H, W)``, the layer's input.
         """
-        return self._positions(*self._padded(input))
+        input, pads = self._padded(input)
+        return self._field(input, pads).positions(tuple(input.shape[-2:]), self, pads)
 
     def kernel(self) -> Tensor:
         """The weights that multiply the samples: ``weight``, standardised where the original layer did so."""
@@ -194,10 +230,11 @@ class SampledConv2d(Leaf, nn.Conv2d):
             return False
         probe = self.weight.new_zeros(1, self.in_channels, *self.kernel_size)
         pads = tuple((d * (k - 1), d * (k - 1)) for k, d in zip(self.kernel_size, self.dilation, strict=True))
-        positions = self._positions(probe, pads)
+        field = self._field(probe, pads)
+        positions = field.positions(self.kernel_size, self, pads)
         grid = grid_offsets(self.kernel_size, self.dilation).to(positions).repeat(self._sample_groups(), 1)
         distance = (positions - grid[..., None, None]).abs().max()
-        return bool(distance <= _ROUNDING) and self._is_unmodulated(probe, pads)
+        return bool(distance <= _ROUNDING) and field.counts_fully
 
     def extra_repr(self) -> str:
         """The convolution's own text, then the kind's options."""
@@ -238,13 +275,14 @@ class SampledConv2d(Leaf, nn.Conv2d):
             state_dict[current_key(key, prefix)] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def _check_groups(self) -> None:
+    def _check_fit(self) -> None:
+        """Raise where options do not fit the sizes.
+
+        Raises:
+            MetricZooError: saying which.
+        """
         if self.in_channels % self._sample_groups():
             raise MetricZooError(
                 f"{type(self).__name__}: {self._sample_groups()} sampling groups do not divide "
                 f"in_channels={self.in_channels}"
             )
-
-    def _call_options(self, pads: Pads) -> dict[str, Any]:
-        """The arguments every operator takes."""
-        return {"bias": self.bias, "stride": self.stride, "padding": pads, "dilation": self.dilation}

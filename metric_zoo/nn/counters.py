@@ -13,12 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.head import PredictionHead
-from metric_zoo.nn.registry import KINDS
-from metric_zoo.nn.sparse import SparseKernelComplex2d
-
-_LAYERS = (*(kind.layer for kind in KINDS.values() if kind.layer is not None), SparseKernelComplex2d)
+from metric_zoo.nn.kind import kind_of
+from metric_zoo.nn.registry import list_layers
 
 
 @torch.no_grad()
@@ -35,7 +32,7 @@ def thop_ops() -> dict[type, Callable]:
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         layer.total_ops += multiply_adds(layer, *inputs)
 
-    return dict.fromkeys(_LAYERS, count)
+    return dict.fromkeys((kind.layer for kind in list_layers().values()), count)
 
 
 def ptflops_hooks() -> dict[type, Callable]:
@@ -44,7 +41,7 @@ def ptflops_hooks() -> dict[type, Callable]:
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         layer.__flops__ += multiply_adds(layer, *inputs)
 
-    return dict.fromkeys(_LAYERS, count)
+    return dict.fromkeys((kind.layer for kind in list_layers().values()), count)
 
 
 def fvcore_handles() -> dict[str, Callable]:
@@ -68,10 +65,11 @@ def complete_torchinfo(statistics: Any) -> Any:
     """
     for info in statistics.summary_list:
         counted = info.macs if info.is_leaf_layer else 0
-        if isinstance(info.module, (SampledConv2d, PredictionHead)):
+        converted = kind_of(info.module) is not None
+        if isinstance(info.module, PredictionHead) or (converted and isinstance(info.module, nn.Conv2d)):
             own = sum(p.numel() for p in (info.module.weight, info.module.bias) if p is not None)
             statistics.total_mult_adds += own * info.output_size[0] * math.prod(info.output_size[2:]) - counted
-        elif isinstance(info.module, SparseKernelComplex2d):
-            image = torch.zeros(info.input_size, device=info.module.weights.device, dtype=info.module.weights.dtype)
+        elif converted:
+            image = torch.zeros(info.input_size).to(next(info.module.parameters()))
             statistics.total_mult_adds += multiply_adds(info.module, image) - counted
     return statistics

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metric_zoo.nn.offset import OffsetConv2d
-from metric_zoo.ops.deform import deform_conv2d, deformed_grid
+from metric_zoo.nn.field import Field
+from metric_zoo.nn.kind import Operator, kind
+from metric_zoo.nn.offset import DeformConfig, OffsetConv2d
+from metric_zoo.ops.deform import deform_conv2d
 from metric_zoo.ops.padding import Pads
 
 
+def draw_offset(random, batch, groups, cells, size) -> dict[str, Tensor]:
+    """As `metric_zoo.nn.kind.Operator` asks for it."""
+    return {"field": 2 * random(batch, 2 * groups * cells, *size)}
+
+
+def run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+    """As `metric_zoo.nn.kind.Operator` asks for it."""
+    return deform_conv2d(input, field, weight, bias, call.stride, call.padding, call.dilation, mask)
+
+
+@kind(
+    "deformable",
+    options=DeformConfig,
+    colour="#e08a1e",
+    marker="s",
+    featured=True,
+    operator=Operator(draw_offset, run),
+)
 class DeformConv2d(OffsetConv2d):
     """Convolution whose every sample is moved by a predicted offset.
 
@@ -27,13 +47,8 @@ class DeformConv2d(OffsetConv2d):
         MetricZooError: for a value out of range or groups that do not divide the channels.
     """
 
-    kind = "deformable"
-
     def _head_channels(self) -> int:
-        return 2 * self._cells()
+        return 2 * self._cells() * self._sample_groups()
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        return deformed_grid(self.sampler(input, pads), self.kernel_size, self.dilation)
-
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        return deform_conv2d(input, self.sampler(input, pads), self.kernel(), **self._call_options(pads))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        return Field(self.sampler(input, pads).unflatten(1, (-1, self._cells(), 2)), None, "offset")

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.config import DilatedConfig
-from metric_zoo.ops.padding import Padding, Pads, output_size
-from metric_zoo.ops.sampled import sampled_conv2d
+from metric_zoo.nn.config import KindOptions, is_number
+from metric_zoo.nn.field import Field
+from metric_zoo.nn.kind import Promise, kind
+from metric_zoo.ops.padding import Pads
 
 
+@dataclass(frozen=True)
+class DilatedConfig(KindOptions):
+    """Options of `DilatedConv2d`.
+
+    Attributes:
+        factor: the kernel's grid is stretched by this much around its centre.
+    """
+
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not is_number(self.factor) or not self.factor > 0:
+            raise MetricZooError(f"factor={self.factor!r}: expected a number > 0")
+
+
+@kind("dilated", options=DilatedConfig, colour="#a0522d", marker="h", promise=Promise.NOTHING)
 class DilatedConv2d(SampledConv2d):
     """Convolution whose grid is stretched by a fixed factor around each window's centre.
 
@@ -31,49 +51,13 @@ class DilatedConv2d(SampledConv2d):
         MetricZooError: for a factor that is not positive.
     """
 
-    kind = "dilated"
     config: DilatedConfig
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: Padding = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        factor: float = 2.0,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            config=DilatedConfig(factor),
-            device=device,
-            dtype=dtype,
-        )
-
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        size = output_size(tuple(input.shape[-2:]), self.kernel_size, self.stride, pads, self.dilation)
-        return self._shared_positions().expand(-1, -1, -1, *size)
-
-    def _shared_positions(self) -> Tensor:
-        """``(1, K, 2, 1, 1)``: the same at every pixel."""
+    def _field(self, input: Tensor, pads: Pads) -> Field:
         # In the precision of positions, which half types do not have.
         like = at_least_float32(self.weight.detach())
-        return (grid_offsets(self.kernel_size, self.dilation) * self._factor()).to(like).view(1, -1, 2, 1, 1)
+        grid = grid_offsets(self.kernel_size, self.dilation).flip(1) * self._factor()
+        return Field(grid.to(like).view(1, 1, -1, 2, 1, 1), None, "position")
 
     def _factor(self) -> float:
         return constants(self.config)[0]
@@ -84,8 +68,7 @@ class DilatedConv2d(SampledConv2d):
         if float(factor).is_integer() and all(g % 2 == 0 for g in growth):
             return self._dense(input, pads, [int(g) for g in growth])
         # Samples between pixels, or an even kernel whose stretched centre would lie half a pixel off.
-        positions = self._shared_positions()
-        return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))
+        return super()._operator(input, pads)
 
     def _dense(self, input: Tensor, pads: Pads, growth: list[int]) -> Tensor:
         """A whole factor is an ordinary dilated convolution, once the padding grows with the window."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,14 +11,28 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.geodesic import STEPS, Rays, geodesic_positions
 from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.nn.metric import MetricConv2d
+from metric_zoo.nn.field import Field
+from metric_zoo.nn.kind import kind
+from metric_zoo.nn.metric import MetricConfig, MetricConv2d
 from metric_zoo.ops.padding import Pads
-from metric_zoo.ops.sampled import sampled_conv2d
 
 LEAST = 1 / 16
 """Of the eigenvalues of M: no ball without drift is more than 4 times the Euclidean one. And of 1 - |omega|."""
 
 
+@dataclass(frozen=True)
+class GeodesicConfig(MetricConfig):
+    """Options of `GeodesicConv2d`: those of `MetricConv2d`, as far as geodesics can be followed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eps_omega < LEAST:
+            raise MetricZooError(f"eps_omega={self.eps_omega}: geodesic balls need {LEAST} or more")
+        if 2 * self.scale[1] <= LEAST and self.parametrization.startswith("eigen_scaled"):
+            raise MetricZooError(f"scale={self.scale}: eigenvalues up to {LEAST} are raised to it, give more")
+
+
+@kind("geodesic", options=GeodesicConfig, colour="#1ba3b8", marker="P")
 class GeodesicConv2d(MetricConv2d):
     r"""Convolution over unit geodesic balls of a predicted Randers metric.
 
@@ -41,14 +56,11 @@ class GeodesicConv2d(MetricConv2d):
         torch.Size([2, 16, 12, 12])
     """
 
-    kind = "geodesic"
+    config: GeodesicConfig
+    straight = False
 
-    def __init__(self, *arguments, **options) -> None:
-        super().__init__(*arguments, **options)
-        if self.config.eps_omega < LEAST:
-            raise MetricZooError(f"eps_omega={self.config.eps_omega}: geodesic balls need {LEAST} or more")
-        if 2 * self.config.scale[1] <= LEAST and self.config.parametrization.startswith("eigen_scaled"):
-            raise MetricZooError(f"scale={self.config.scale}: eigenvalues up to {LEAST} are raised to it, give more")
+    def _build_rule(self, device, dtype) -> None:
+        super()._build_rule(device, dtype)
         with torch.device("cpu"):  # a table of plain numbers, also of a layer that is built on the meta device
             self._rays = Rays.of(self._samples())
         # Half a pixel each for balls of twice the Euclidean one.
@@ -59,11 +71,7 @@ class GeodesicConv2d(MetricConv2d):
         # exponentially with the way: one pixel's step would throw the whole image's metrics out of range.
         return super()._metric(input, pads).bounded(LEAST)
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        return geodesic_positions(
-            self._metric(input, pads), self._samples(), self._rays, self.stride, steps=self._steps
-        )
-
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        positions = self._positions(input, pads)
-        return sampled_conv2d(input, self.kernel(), positions, groups=self.groups, **self._call_options(pads))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        metric = self._metric(input, pads)
+        positions = geodesic_positions(metric, self._samples(), self._rays, self.stride, steps=self._steps)
+        return Field.at(positions, self._sample_groups())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.nn.config import KindOptions
@@ -24,6 +24,23 @@ class Promise(Enum):
 
 
 @dataclass(frozen=True)
+class Operator:
+    """A functional operator, for whoever checks operators by themselves, with random fields.
+
+    Attributes:
+        draw: ``(random, batch, groups, cells, (Ho, Wo))`` -> ``field`` and perhaps ``mask``, by name;
+            ``random(*shape)`` draws normal numbers in float64.
+        run: ``(call, input, weight, field, bias, mask)`` -> the output; ``call`` has ``stride``, ``padding``,
+            ``dilation``, ``groups`` and ``sampling``.
+        thorough: whether it meets every shape of a check; the others differ from those that do in the field alone.
+    """
+
+    draw: Callable[..., dict[str, Tensor]]
+    run: Callable[..., Tensor]
+    thorough: bool = False
+
+
+@dataclass(frozen=True)
 class Kind:
     """A kind of convolution.
 
@@ -34,6 +51,8 @@ class Kind:
         promise: what a conversion keeps.
         conversion: the options that `convert` takes; those of ``config`` and perhaps more.
         label, colour, marker: on boards and plots; a colour as ``#rrggbb``, a marker of matplotlib.
+        featured: whether demonstrations and sweeps show it without being asked for it.
+        operator: the functional operator that it is the layer of; None where there is none of its own.
     """
 
     name: str
@@ -44,6 +63,8 @@ class Kind:
     label: str
     colour: str
     marker: str
+    featured: bool = False
+    operator: Operator | None = None
 
     @property
     def lossless(self) -> bool:
@@ -87,32 +108,53 @@ KINDS: dict[str, Kind] = {}
 """By name, in the order of their declaration."""
 
 
+def declare(declared: Kind) -> None:
+    """Enter a kind that has no class to decorate; `kind` is for those that have.
+
+    Raises:
+        MetricZooError: for a name that is taken, but by the same class, whose module is loaded again.
+    """
+    taken = KINDS.get(declared.name)
+    if taken is not None and _identity(taken.layer) != _identity(declared.layer):
+        raise MetricZooError(f"kind {declared.name!r} is taken by {_identity(taken.layer)}: give yours another name")
+    KINDS[declared.name] = declared
+
+
+def _identity(layer: type[nn.Module] | None) -> str:
+    return "the ordinary convolution" if layer is None else f"{layer.__module__}.{layer.__qualname__}"
+
+
 def kind(
     name: str,
     *,
     options: type[KindOptions],
-    label: str | None = None,
     colour: str,
     marker: str,
+    label: str | None = None,
     promise: Promise = Promise.FUNCTION,
     conversion: type[KindOptions] | None = None,
+    featured: bool = False,
+    operator: Operator | None = None,
 ) -> Callable[[Layer], Layer]:
-    """Declare the class below as the layer of a kind; its ``kind`` becomes the name.
+    """Declare the class below as the layer of a kind: its ``kind`` becomes the name, its ``options`` the options.
 
-    Args: as of `Kind`; ``conversion`` is ``options`` unless given.
+    Args:
+        name, promise, featured, operator, colour, marker: as of `Kind`.
+        options: a frozen dataclass, every field with a default.
+        conversion: of `Kind`; None is ``options``.
+        label: of `Kind`; None is the name.
 
     Raises:
         MetricZooError: for a name that is taken.
     """
 
-    def declare(layer: Layer) -> Layer:
-        if name in KINDS:
-            raise MetricZooError(f"kind {name!r} is taken by {KINDS[name].layer}")
-        layer.kind = name
-        KINDS[name] = Kind(name, layer, options, promise, conversion or options, label or name, colour, marker)
+    def decorate(layer: Layer) -> Layer:
+        accepted = conversion or options
+        declare(Kind(name, layer, options, promise, accepted, label or name, colour, marker, featured, operator))
+        layer.kind, layer.options = name, options
         return layer
 
-    return declare
+    return decorate
 
 
 def kind_of(module: nn.Module) -> Kind | None:

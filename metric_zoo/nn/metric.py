@@ -3,23 +3,93 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.constants import constants
-from metric_zoo.geometry.parametrize import EPS, MatrixOptions, get_parametrization, identity_raw
-from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.geometry.sampling import ball_samples, check_sampling
+from metric_zoo.geometry.parametrize import (
+    DRIFTS,
+    EPS,
+    PARAMETRIZATIONS,
+    MatrixOptions,
+    get_parametrization,
+    identity_raw,
+    metric_from_raw,
+)
+from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
+from metric_zoo.geometry.sampling import SAMPLINGS, ball_samples, check_sampling
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.config import MetricConfig
+from metric_zoo.nn.config import KindOptions, check_count, check_head, check_name, is_number
+from metric_zoo.nn.field import Field
 from metric_zoo.nn.head import PredictionHead
+from metric_zoo.nn.kind import Operator, kind
 from metric_zoo.ops.metric import metric_conv2d
-from metric_zoo.ops.padding import Padding, Pads
+from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.predicted import predicted_metric
 
 
+@dataclass(frozen=True)
+class MetricConfig(KindOptions):
+    """Options of `MetricConv2d`.
+
+    Attributes:
+        parametrization: how the head's channels become the matrix M.
+        sampling: where the unit ball is sampled; only 'grid' starts as the original convolution.
+        drift: how the drift omega is kept feasible.
+        eps_omega: the drift stays below 1 - eps_omega; 1 is Riemannian, omega = 0.
+        eps_L: lower bound of the Cholesky, LDL^T and eigenvalue diagonals.
+        scale: range of the scaled parametrizations' common factor.
+        metric_groups: number of metrics per pixel; each serves an equal part of the channels.
+        head_kernel_size: kernel of the metric head; None is the layer's own.
+        head: form of the head, of `HEADS`; ``"auto"`` gives a grouped convolution the form that sees most without
+            being larger than the convolution itself (the smallest, where none is), and a dense one the full head.
+    """
+
+    parametrization: str = "eigen_scaled"
+    sampling: str = "grid"
+    drift: str = "sigmoid_detach"
+    eps_omega: float = 0.5
+    eps_L: float = 0.01
+    scale: tuple[float, float] = (0.1, 1.9)
+    metric_groups: int = 1
+    head_kernel_size: int | None = None
+    head: str = "full"
+
+    def __post_init__(self) -> None:
+        check_name("parametrization", self.parametrization, tuple(PARAMETRIZATIONS))
+        check_name("sampling", self.sampling, SAMPLINGS)
+        check_name("drift", self.drift, DRIFTS)
+        if not is_number(self.eps_omega) or not 0 <= self.eps_omega <= 1:
+            raise MetricZooError(f"eps_omega={self.eps_omega!r}: expected a number in [0, 1]")
+        if not is_number(self.eps_L) or not self.eps_L > 0:
+            raise MetricZooError(f"eps_L={self.eps_L!r}: expected a number > 0")
+        pair = isinstance(self.scale, tuple) and len(self.scale) == 2 and all(map(is_number, self.scale))
+        if not pair or not 0 < self.scale[0] <= self.scale[1]:
+            raise MetricZooError(f"scale={self.scale!r}: expected (min, max) with 0 < min <= max")
+        check_count("metric_groups", self.metric_groups)
+        check_head(self.head, self.head_kernel_size)
+
+
+def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+    return {"field": metric_from_raw(random(batch, 7 * groups, *size)).packed}
+
+
+def _run(call, input, weight, field, bias=None) -> Tensor:
+    window = (call.stride, call.padding, call.dilation)
+    return metric_conv2d(input, weight, field, bias, *window, call.groups, call.sampling)
+
+
+@kind(
+    "metric",
+    options=MetricConfig,
+    colour="#b055c4",
+    marker="^",
+    featured=True,
+    operator=Operator(_draw, _run, thorough=True),
+)
 class MetricConv2d(SampledConv2d):
     r"""Convolution over unit tangent balls of a predicted Randers metric.
 
@@ -51,56 +121,16 @@ class MetricConv2d(SampledConv2d):
         torch.Size([2, 16, 12, 12])
     """
 
-    kind = "metric"
-    fits_metrics = True
     config: MetricConfig
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: Padding = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        parametrization: str = "eigen_scaled",
-        sampling: str = "grid",
-        drift: str = "sigmoid_detach",
-        eps_omega: float = 0.5,
-        eps_L: float = 0.01,
-        scale: tuple[float, float] = (0.1, 1.9),
-        metric_groups: int = 1,
-        head_kernel_size: int | None = None,
-        head: str = "full",
-        device=None,
-        dtype=None,
-    ) -> None:
-        config = MetricConfig(
-            parametrization, sampling, drift, eps_omega, eps_L, scale, metric_groups, head_kernel_size, head
-        )
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            config=config,
-            device=device,
-            dtype=dtype,
-        )
-        check_sampling(sampling, self.kernel_size)
+    fits_metrics = True
 
     def metric(self, input: Tensor) -> RandersMetric:
         """The metric predicted for ``input (B, C, H, W)``, one per output pixel and metric group."""
         return self._metric(*self._padded(input))
+
+    def reach(self) -> float:
+        """Pixels that the radius of a unit ball stands for."""
+        return float(self._samples().displacement.abs().amax())
 
     def reset_rule_as_published(self) -> None:
         """The published start: rows of the head at ``1 / (k^2 C_in)``, at 1e-6, or at the framework's default."""
@@ -147,15 +177,10 @@ class MetricConv2d(SampledConv2d):
     def _metric(self, input: Tensor, pads: Pads) -> RandersMetric:
         return RandersMetric(self._packed(input, pads))
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        return self._samples().positions(self._metric(input, pads))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        packed = self._packed(input, pads)
+        return Field(packed.unflatten(1, (-1, 1, PACKED_CHANNELS)), None, self.config.sampling)
 
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        return metric_conv2d(
-            input,
-            self.kernel(),
-            self._packed(input, pads),
-            groups=self.groups,
-            sampling=self.config.sampling,
-            **self._call_options(pads),
-        )
+    def _check_fit(self) -> None:
+        super()._check_fit()
+        check_sampling(self.config.sampling, self.kernel_size)

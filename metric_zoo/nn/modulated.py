@@ -5,11 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metric_zoo.nn.offset import OffsetConv2d
-from metric_zoo.ops.deform import deform_conv2d, deformed_grid
+from metric_zoo.nn.deform import draw_offset, run
+from metric_zoo.nn.field import Field
+from metric_zoo.nn.kind import Operator, kind
+from metric_zoo.nn.offset import DeformConfig, OffsetConv2d
 from metric_zoo.ops.padding import Pads
 
 
+def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+    return {**draw_offset(random, batch, groups, cells, size), "mask": random(batch, groups * cells, *size)}
+
+
+@kind(
+    "modulated",
+    options=DeformConfig,
+    colour="#d6456b",
+    marker="v",
+    operator=Operator(_draw, run, thorough=True),
+)
 class ModulatedDeformConv2d(OffsetConv2d):
     """Deformable convolution with a predicted factor on every sample.
 
@@ -31,22 +44,13 @@ class ModulatedDeformConv2d(OffsetConv2d):
         MetricZooError: for a value out of range or groups that do not divide the channels.
     """
 
-    kind = "modulated"
     modulates = True
 
     def _head_channels(self) -> int:
-        return 3 * self._cells()
+        return 3 * self._cells() * self._sample_groups()
 
-    def _offset_and_mask(self, input: Tensor, pads: Pads) -> tuple[Tensor, Tensor]:
-        offset, logits = self.sampler(input, pads).split((2 * self._cells(), self._cells()), dim=1)
-        return offset, 2 * torch.sigmoid(logits)
-
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        return deformed_grid(self._offset_and_mask(input, pads)[0], self.kernel_size, self.dilation)
-
-    def _is_unmodulated(self, input: Tensor, pads: Pads) -> bool:
-        return bool((self._offset_and_mask(input, pads)[1] == 1).all())
-
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        offset, mask = self._offset_and_mask(input, pads)
-        return deform_conv2d(input, offset, self.kernel(), mask=mask, **self._call_options(pads))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        fields = self._cells() * self._sample_groups()
+        offset, logits = self.sampler(input, pads).split((2 * fields, fields), dim=1)
+        mask = 2 * torch.sigmoid(logits)
+        return Field(offset.unflatten(1, (-1, self._cells(), 2)), mask.unflatten(1, (-1, self._cells())), "offset")

@@ -1,45 +1,34 @@
-"""The kinds by name."""
+"""The kinds by name: those of this package and, through the entry points ``metric_zoo.kinds``, of others."""
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+from importlib.metadata import entry_points
+
 from metric_zoo.errors import MetricZooError, suggest
-from metric_zoo.nn.active import ActiveConv2d
-from metric_zoo.nn.config import (
-    ActiveConfig,
-    DeformConfig,
-    DilatedConfig,
-    MetricConfig,
-    SparseConfig,
-    StandardConfig,
-)
-from metric_zoo.nn.deform import DeformConv2d
-from metric_zoo.nn.dilated import DilatedConv2d
-from metric_zoo.nn.geodesic import GeodesicConv2d
-from metric_zoo.nn.kind import KINDS, Kind, Promise
-from metric_zoo.nn.metric import MetricConv2d
-from metric_zoo.nn.modulated import ModulatedDeformConv2d
-from metric_zoo.nn.shifted import ShiftedConv2d
-from metric_zoo.nn.sparse import SparseKernelComplex2d, SparseOptions
+from metric_zoo.nn.kind import KINDS, Kind
 
+# Kinds are listed in this order: what is not learned, one shift, offsets, balls, and fitted kernels.
+# isort: off
+from metric_zoo.nn import standard  # noqa: F401
+from metric_zoo.nn import dilated  # noqa: F401
+from metric_zoo.nn import shifted  # noqa: F401
+from metric_zoo.nn import active  # noqa: F401
+from metric_zoo.nn import deform  # noqa: F401
+from metric_zoo.nn import modulated  # noqa: F401
+from metric_zoo.nn import metric  # noqa: F401
+from metric_zoo.nn import geodesic  # noqa: F401
+from metric_zoo.nn import sparse  # noqa: F401
+# isort: on
 
-def _declare(layer, config, promise=Promise.FUNCTION, conversion=None, name="") -> None:
-    name = name or layer.kind
-    KINDS[name] = Kind(name, layer, config, promise, conversion or config, name, "#3b7dd8", "o")
-
-
-_declare(None, StandardConfig, name="standard")
-_declare(DilatedConv2d, DilatedConfig, Promise.NOTHING)
-_declare(ShiftedConv2d, DeformConfig)
-_declare(ActiveConv2d, ActiveConfig)
-_declare(DeformConv2d, DeformConfig)
-_declare(ModulatedDeformConv2d, DeformConfig)
-_declare(MetricConv2d, MetricConfig)
-_declare(GeodesicConv2d, MetricConfig)
-_declare(SparseKernelComplex2d, SparseConfig, Promise.APPROXIMATION, SparseOptions)
+GROUP = "metric_zoo.kinds"
+"""Of entry points: each is loaded, and declares its kinds while it is."""
 
 
 def list_kinds() -> list[str]:
     """The names of all kinds; ``"standard"`` is the ordinary convolution."""
+    _load_others()
     return list(KINDS)
 
 
@@ -50,5 +39,29 @@ def get_kind(name: str) -> Kind:
         MetricZooError: for an unknown name, with the nearest known one.
     """
     if not isinstance(name, str) or name not in KINDS:
-        raise MetricZooError(f"unknown kind {name!r}{suggest(str(name), KINDS)}; known: {list_kinds()}")
+        known = list_kinds()
+        if not isinstance(name, str) or name not in KINDS:
+            raise MetricZooError(f"unknown kind {name!r}{suggest(str(name), known)}; known: {known}")
     return KINDS[name]
+
+
+def list_layers() -> dict[str, Kind]:
+    """The kinds that have a layer of their own, by name."""
+    return {name: KINDS[name] for name in list_kinds() if KINDS[name].layer is not None}
+
+
+def featured_kinds() -> tuple[str, ...]:
+    """Those that demonstrations and sweeps show without being asked for them; the most adaptive comes first."""
+    return tuple(name for name in reversed(list_kinds()) if KINDS[name].featured)
+
+
+@cache
+def _load_others() -> None:
+    """Once; a package whose kinds cannot be had is named, and costs nobody else's."""
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()
+        except Exception as error:  # another package's code may fail in any way
+            package = entry.dist.name if entry.dist else entry.value
+            why = " ".join(str(error).split()) or type(error).__name__
+            warnings.warn(f"the kind {entry.name!r} of {package} cannot be loaded: {why}", stacklevel=3)

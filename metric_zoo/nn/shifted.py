@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metric_zoo.nn.offset import OffsetConv2d
-from metric_zoo.ops.deform import deformed_grid
+from metric_zoo.nn.field import Field
+from metric_zoo.nn.kind import Operator, kind
+from metric_zoo.nn.offset import DeformConfig, OffsetConv2d
 from metric_zoo.ops.padding import Pads
-from metric_zoo.ops.shifted import shift_to_offset, shifted_conv2d
+from metric_zoo.ops.shifted import shifted_conv2d
 
 
+def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+    return {"field": 2 * random(batch, 2 * groups, *size)}
+
+
+def _run(call, input, weight, field, bias=None) -> Tensor:
+    return shifted_conv2d(input, field, weight, bias, call.stride, call.padding, call.dilation)
+
+
+@kind(
+    "shifted",
+    options=DeformConfig,
+    colour="#2e9e6b",
+    marker="D",
+    featured=True,
+    operator=Operator(_draw, _run),
+)
 class ShiftedConv2d(OffsetConv2d):
     """Convolution whose whole window is moved by one predicted shift per pixel.
 
@@ -28,14 +45,8 @@ class ShiftedConv2d(OffsetConv2d):
         MetricZooError: for a value out of range or groups that do not divide the channels.
     """
 
-    kind = "shifted"
-
     def _head_channels(self) -> int:
-        return 2 * self.config.offset_groups
+        return 2 * self._sample_groups()
 
-    def _positions(self, input: Tensor, pads: Pads) -> Tensor:
-        offset = shift_to_offset(self.sampler(input, pads), self.kernel_size)
-        return deformed_grid(offset, self.kernel_size, self.dilation)
-
-    def _operator(self, input: Tensor, pads: Pads) -> Tensor:
-        return shifted_conv2d(input, self.sampler(input, pads), self.kernel(), **self._call_options(pads))
+    def _field(self, input: Tensor, pads: Pads) -> Field:
+        return Field(self.sampler(input, pads).unflatten(1, (-1, 1, 2)), None, "offset")

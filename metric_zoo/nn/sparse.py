@@ -15,14 +15,36 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.nn.config import SparseConfig, check_count, is_number
+from metric_zoo.nn.config import KindOptions, check_count, is_number
+from metric_zoo.nn.kind import Promise, kind
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
+from metric_zoo.nn.standardize import standardization_of
 from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
 from metric_zoo.sparse.render import resize
+
+MIN_KERNEL = 7
+"""Pixels a side. Of a smaller kernel a complex reads as much as is there."""
+
+
+@dataclass(frozen=True)
+class SparseConfig(KindOptions):
+    """Sizes of `SparseKernelComplex2d`.
+
+    Attributes:
+        samples: reads of each layer.
+        layers: that are applied one after the other.
+    """
+
+    samples: int = 24
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        check_count("samples", self.samples)
+        check_count("layers", self.layers)
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,14 @@ class SparseOptions(SparseConfig):
                 raise MetricZooError(f"{name}={value!r}: expected a number {'>= 0' if least == 0 else '> 0'}")
 
 
+@kind(
+    "sparse",
+    options=SparseConfig,
+    conversion=SparseOptions,
+    promise=Promise.APPROXIMATION,
+    colour="#4d7c0f",
+    marker="p",
+)
 class SparseKernelComplex2d(Leaf):
     """Stands in for a depthwise convolution with large, fixed kernels: every channel has a complex of its own.
 
@@ -82,14 +112,14 @@ class SparseKernelComplex2d(Leaf):
         MetricZooError: for an even kernel, or a number that is no whole number above 0.
     """
 
-    kind = "sparse"
+    config: SparseConfig
 
     def __init__(
         self,
         channels: int,
         kernel_size: int | tuple[int, int],
-        samples: int = 24,
-        layers: int = 4,
+        samples: int = SparseConfig.samples,
+        layers: int = SparseConfig.layers,
         stride: int | tuple[int, int] = 1,
         padding: Padding = 0,
         bias: bool = True,
@@ -116,7 +146,13 @@ class SparseKernelComplex2d(Leaf):
 
     @classmethod
     def from_conv(
-        cls, conv: nn.Conv2d, samples: int = 24, layers: int = 4, steps: int = STEPS, *, seed: int = 0
+        cls,
+        conv: nn.Conv2d,
+        samples: int = SparseConfig.samples,
+        layers: int = SparseConfig.layers,
+        steps: int = STEPS,
+        *,
+        seed: int = 0,
     ) -> SparseKernelComplex2d:
         """Fit every kernel of a depthwise convolution; the bias is copied.
 
@@ -129,7 +165,7 @@ class SparseKernelComplex2d(Leaf):
         """
         cls_of_conv = type(conv).__mro__[1] if is_parametrized(conv) else type(conv)
         unknown = "" if cls_of_conv is nn.Conv2d else f"a {cls_of_conv.__name__}, which may compute something else"
-        why = why_not_sparse(conv) or unknown or ("its weight has no values" if conv.weight.is_meta else "")
+        why = cls.why_not(conv) or unknown or ("its weight has no values" if conv.weight.is_meta else "")
         if why:
             raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
         layer = cls(conv.in_channels, conv.kernel_size, samples, layers, conv.stride, conv.padding,
@@ -140,20 +176,34 @@ class SparseKernelComplex2d(Leaf):
                 layer.bias.copy_(conv.bias)
         return layer.train(conv.training)
 
-    def rule_parameters(self) -> list[nn.Parameter]:
-        """The offsets."""
-        return [self.offsets]
-
     @staticmethod
     def why_not(conv: nn.Module) -> str:
         """As of `metric_zoo.nn.kind.Kind.why_not`."""
-        return why_not_sparse(conv)
+        if not isinstance(conv, nn.Conv2d):
+            return f"a {type(conv).__name__}, not a convolution"
+        if not conv.groups == conv.in_channels == conv.out_channels:
+            return "not depthwise"
+        height, width = conv.kernel_size
+        if height != width or height % 2 == 0:
+            return f"a kernel of {height} x {width}, not odd and square"
+        if conv.dilation != (1, 1):
+            return f"dilation {conv.dilation}"
+        if conv.padding_mode != "zeros":
+            return f"padding_mode={conv.padding_mode!r}"
+        return ""
 
     @staticmethod
     def unwanted(node: Any, explicit: bool) -> str:
-        """As of `metric_zoo.nn.kind.Kind.unwanted`."""
-        small = min(node.kernel) < 7 and not explicit
-        return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below 7" if small else ""
+        """As of `metric_zoo.nn.kind.Kind.unwanted`: it pays for large kernels that stay as they are."""
+        weight = node.module.weight
+        if standardization_of(node.module) is not None:
+            return "its weight is standardised at every call"
+        if node.calls == 0:
+            return "not called in evaluation"
+        if not weight.is_meta and not bool(weight.isfinite().all()):
+            return "its kernels are not finite"
+        small = min(node.kernel) < MIN_KERNEL and not explicit
+        return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_KERNEL}" if small else ""
 
     @classmethod
     def replacing(cls, conv: nn.Conv2d, padding: Padding, options: Mapping[str, Any]) -> SparseKernelComplex2d:
@@ -169,10 +219,9 @@ class SparseKernelComplex2d(Leaf):
         layer.bias = conv.bias
         return layer
 
-    def approximate(self, conv: nn.Conv2d, options: SparseOptions) -> None:
-        """Fit the kernels to those of ``conv``; as of `metric_zoo.nn.kind.Promise.APPROXIMATION`."""
-        self.fit(conv.weight, options.steps, seed=options.seed, progress=True)
-        self.keep_as_fitted()
+    def rule_parameters(self) -> list[nn.Parameter]:
+        """The offsets."""
+        return [self.offsets]
 
     @torch.no_grad()
     def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0, progress: bool = False) -> None:
@@ -280,6 +329,11 @@ class SparseKernelComplex2d(Leaf):
         """From now on `is_identity` tells whether the complexes have changed."""
         self._fitted = (self.offsets.clone(), self.weights.clone())
 
+    def approximate(self, conv: nn.Conv2d, options: SparseOptions) -> None:
+        """Fit the kernels to those of ``conv``; until they change, this layer's `is_identity` holds."""
+        self.fit(conv.weight, options.steps, seed=options.seed, progress=True)
+        self.keep_as_fitted()
+
     def is_identity(self) -> bool:
         """Whether this is what `keep_as_fitted` saw: not trained, nor loaded, since."""
         pairs = zip(self._fitted, (self.offsets, self.weights), strict=True)
@@ -293,19 +347,3 @@ class SparseKernelComplex2d(Leaf):
             f"{channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"{samples}x{layers}: {samples * layers} reads instead of {dense}, bias={self.bias is not None}"
         )
-
-
-def why_not_sparse(conv: nn.Module) -> str:
-    """What keeps `SparseKernelComplex2d` from standing in for a module; empty where nothing does."""
-    if not isinstance(conv, nn.Conv2d):
-        return f"a {type(conv).__name__}, not a convolution"
-    if not conv.groups == conv.in_channels == conv.out_channels:
-        return "not depthwise"
-    height, width = conv.kernel_size
-    if height != width or height % 2 == 0:
-        return f"a kernel of {height} x {width}, not odd and square"
-    if conv.dilation != (1, 1):
-        return f"dilation {conv.dilation}"
-    if conv.padding_mode != "zeros":
-        return f"padding_mode={conv.padding_mode!r}"
-    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,15 @@ class WeightStandardization:
         flat = weight.reshape(1, weight.shape[0], -1)
         # batch_norm over "a batch of one with O channels" is the fused form of this normalisation.
         return F.batch_norm(flat, None, None, weight=factor, training=True, momentum=0.0, eps=self.eps).view_as(weight)
+
+
+_TIMM = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})
+"""Named, not imported: a model that uses them has imported them, another needs no timm."""
+
+
+def standardization_of(conv: nn.Module) -> WeightStandardization | None:
+    """How a convolution of timm standardises its weight at every call; None where it does not."""
+    cls = type(conv)
+    if not cls.__module__.startswith("timm.layers.") or cls.__name__ not in _TIMM:
+        return None
+    return WeightStandardization(conv.eps, getattr(conv, "scale", 1.0))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.nn.base import SampledConv2d
-from metric_zoo.nn.sparse import SparseKernelComplex2d
+from metric_zoo.nn.kind import kind_of
 
 
 def parameter_groups(model: nn.Module, lr: float, head_lr_scale: float = 0.1) -> list[dict[str, Any]]:
@@ -41,16 +41,9 @@ def parameter_groups(model: nn.Module, lr: float, head_lr_scale: float = 0.1) ->
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that decide where layers sample: heads, the tables of active convolutions, and the offsets of
-    sparse kernel complexes."""
-    found = []
-    for layer in model.modules():
-        if isinstance(layer, SparseKernelComplex2d):
-            found.append(layer.offsets)
-        if isinstance(layer, SampledConv2d):
-            own = layer.sampler.parameters() if layer.sampler is not None else [getattr(layer, "offset", None)]
-            found += [p for p in own if p is not None]
-    return found
+    """The parameters that decide where layers sample: heads, tables of offsets, whatever their kinds say."""
+    kinds = [(kind_of(layer), layer) for layer in model.modules()]
+    return [parameter for kind, layer in kinds if kind is not None for parameter in kind.rule_parameters(layer)]
 
 
 def head_regularization(model: nn.Module) -> Tensor:

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from metric_zoo import __version__
 from metric_zoo.converters.build import build_layer, swap
-from metric_zoo.converters.layer_report import describe
 from metric_zoo.converters.model_state import SHARED
 from metric_zoo.converters.original import forget_original
 from metric_zoo.converters.paper_resnet import atrous_layer4, is_atrous
-from metric_zoo.converters.report import ConversionReport, attach, detach
+from metric_zoo.converters.report import ConversionReport, attach, describe, detach
 from metric_zoo.errors import ConversionError, MetricZooError
 from metric_zoo.files import check_regular, replacing
 from metric_zoo.nn.base import SampledConv2d, current_key
@@ -31,10 +30,11 @@ from metric_zoo.nn.config import KindOptions
 from metric_zoo.nn.kind import kind_of
 from metric_zoo.nn.registry import get_kind
 from metric_zoo.reading import read_json
-from metric_zoo.zoo.create import build_base, check_name
+from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.hollow import hollow
 from metric_zoo.zoo.options import check_options, check_preprocessing, check_value
 from metric_zoo.zoo.origin import ModelOrigin, find_origin, preprocessing_of, settings_of
+from metric_zoo.zoo.registries import check_name
 from metric_zoo.zoo.shards import gather, mesh_of, together, writes
 from metric_zoo.zoo.unwrap import Bare, class_of, strip, unwrap
 
@@ -323,7 +323,7 @@ def _apply_layers(model: nn.Module, layers: dict[str, Any], where: object) -> di
     replacements: dict[nn.Module, nn.Module] = {}
     for name, entry in layers.items():
         conv = modules.get(name)
-        if not isinstance(conv, nn.Conv2d) or isinstance(conv, SampledConv2d):
+        if not isinstance(conv, nn.Conv2d) or kind_of(conv) is not None:
             raise ConversionError(f"{where}: the architecture has no ordinary convolution {name!r}")
         kind, options = _kind_and_options(name, entry, where)
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from metric_zoo.nn.registry import KINDS
+from metric_zoo.nn.registry import list_layers
 from metric_zoo.zoo.options import PREPROCESSING, SHAPING, WITHOUT_A_SHAPE
 
 _ATTRIBUTE = "_metric_zoo_origin"
@@ -49,7 +49,7 @@ def find_origin(model: nn.Module) -> ModelOrigin | None:
     if origin.source != "timm":
         return origin
     # timm notes what its methods change (set_input_size, reset_classifier), among what our entry points were given.
-    ours = {option.name for kind in KINDS.values() for option in fields(kind.config)}
+    ours = {option.name for kind in list_layers().values() for option in fields(kind.conversion)}
     noted = {name: value for name, value in given.items() if name in SHAPING - ours}
     return _tagged(replace(origin, options={**origin.options, **noted}), cfg)
 

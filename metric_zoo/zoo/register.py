@@ -12,13 +12,14 @@ from torch import nn
 
 from metric_zoo.converters import convert
 from metric_zoo.converters.check_model import check_not_scripted
-from metric_zoo.nn.registry import list_kinds
+from metric_zoo.nn.registry import list_layers
 from metric_zoo.zoo.checkpoint import accept_plain_checkpoints
-from metric_zoo.zoo.create import base_names, implied_options, split_options
+from metric_zoo.zoo.create import split_options
 from metric_zoo.zoo.origin import ModelOrigin, remember_origin
+from metric_zoo.zoo.registries import base_names, implied_options, registered
 
-registered: set[str] = set()
-"""Names this process has added to a registry."""
+_known: set[str] = set()
+"""Kinds whose names this process has added."""
 
 
 def register() -> None:
@@ -28,17 +29,16 @@ def register() -> None:
     ``timm.list_models("metric_*")`` and ``torchvision.models.get_model("deformable_resnet50", weights="DEFAULT")``
     build the converted models; options of the conversion are keyword arguments, pretrained tags those of the original
     (``"metric_resnet50.a1_in1k"``, listed by `timm.list_pretrained`). ``checkpoint_path`` may hold the weights of the
-    original or those of a converted model. Calling it again does nothing.
+    original or those of a converted model. Calling it again adds what kinds have been declared since.
     """
-    if registered:
+    new = [kind for kind in list_layers() if kind not in _known]
+    if not new:
         return
     import timm.models
     from torchvision.models._api import register_model as register_in_torchvision  # exported nowhere else
 
     names = {source: base_names(source) for source in ("timm", "torchvision")}
-    for kind in list_kinds():
-        if kind == "standard":
-            continue
+    for kind in new:
         module = _module(kind)
         for name in names["timm"]:
             timm.models.register_model(_timm_entrypoint(name, kind, module.__name__))
@@ -47,6 +47,7 @@ def register() -> None:
             function = _torchvision_entrypoint(name, kind, module.__name__)
             register_in_torchvision(f"{kind}_{name}")(function)
         registered.update(f"{kind}_{name}" for source in names.values() for name in source)
+        _known.add(kind)
 
 
 def _module(kind: str) -> types.ModuleType:

@@ -20,8 +20,8 @@ from torch import nn
 
 import metric_zoo as mz
 from metric_zoo.nn import SampledConv2d
+from tests.kinds import LOSSLESS
 
-KINDS = ("metric", "deformable", "modulated", "shifted", "active")
 X = torch.rand(2, 3, 21, 18)
 
 
@@ -67,7 +67,7 @@ FLAVOURS = {
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_flavours(flavour, kind):
     model = Wrapped(FLAVOURS[flavour]).eval()

@@ -16,6 +16,7 @@ import metric_zoo as mz
 from metric_zoo.converters.merges import GuardedMerge
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn import SampledConv2d
+from tests.kinds import SAMPLED
 
 X = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(0))
 BLOCKS = {  # module of timm.models, class, arguments
@@ -95,7 +96,7 @@ def test_a_merge_keeps_the_function(name):
     assert change(model, expected) == 0
 
 
-@pytest.mark.parametrize("kind", ["metric", "geodesic", "modulated", "shifted", "active", "dilated"])
+@pytest.mark.parametrize("kind", [kind for kind in SAMPLED if kind != "deformable"])
 def test_no_kind_is_dropped(kind):
     model = trained(converted(block_of("byobnet-repvgg"), kind))
     with pytest.raises(ConversionError, match="would drop the trained sampling of 1 layers, 'conv_kxk.conv' the first"):

@@ -9,8 +9,7 @@ import torch
 import metric_zoo as mz
 from metric_zoo.nn import SampledConv2d
 from tests.converters.models import NAMES, build, images, output
-
-KINDS = ("metric", "deformable", "modulated", "shifted", "active")
+from tests.kinds import LOSSLESS
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -21,7 +20,7 @@ def original(request):
     return request.param, model, image, output(model, image)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_output_is_unchanged(original, kind):
     name, model, image, before = original
     converted = mz.convert(model, to=kind)

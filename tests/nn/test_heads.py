@@ -9,14 +9,9 @@ from torch import nn
 
 import metric_zoo as mz
 from metric_zoo.nn.head import HEADS, PredictionHead, affordable_head, bottleneck_width, head_cost
+from tests.kinds import SAMPLED, WITH_HEADS
 
 PADS = ((1, 1), (1, 1))
-KINDS = {
-    "metric": mz.nn.MetricConv2d,
-    "deformable": mz.nn.DeformConv2d,
-    "modulated": mz.nn.ModulatedDeformConv2d,
-    "shifted": mz.nn.ShiftedConv2d,
-}
 
 
 def head(form: str, kernel: tuple[int, int] = (3, 3), stride: int = 1, dilation: int = 1, width: int = 2):
@@ -76,9 +71,9 @@ def test_affordable_heads_fit(inputs, outputs, kernel, budget, form):
 
 
 @pytest.mark.parametrize("form", ["auto", *HEADS])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_HEADS)
 def test_every_form_starts_as_the_convolution_and_learns(kind, form):
-    layer = KINDS[kind](8, 8, 3, padding=1, groups=8, head=form)
+    layer = SAMPLED[kind](8, 8, 3, padding=1, groups=8, head=form)
     x = torch.randn(2, 8, 7, 7)
     plain = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=8)
     assert layer.is_identity()
@@ -94,7 +89,7 @@ def test_every_form_starts_as_the_convolution_and_learns(kind, form):
 
 def test_no_grouped_convolution_gets_a_larger_head_by_default():
     model = nn.Sequential(nn.Conv2d(3, 96, 1), nn.Conv2d(96, 96, 7, padding=3, groups=96), nn.Conv2d(96, 64, 3))
-    for kind in KINDS:
+    for kind in WITH_HEADS:
         converted = mz.convert(model, kind, example_input=torch.rand(1, 3, 24, 24))
         depthwise, dense = converted[1], converted[2]
         assert sum(p.numel() for p in depthwise.sampler.parameters()) <= depthwise.weight.numel()

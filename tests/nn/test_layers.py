@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from metric_zoo import MetricZooError, nn
-from metric_zoo.nn import KINDS
-
-LAYERS = {name: kind.layer for name, kind in KINDS.items() if kind.layer is not None}
-LOSSLESS = {name: layer for name, layer in LAYERS.items() if name != "dilated"}
-
-METRICS = ("metric", "geodesic")
+from metric_zoo.nn.registry import get_kind
+from tests.kinds import EVERY, LOSSLESS, SAMPLED, disturb, options_of, stand_in
 
 OPTIONS = [
     {"kernel_size": 3, "padding": 1},
@@ -30,23 +28,19 @@ OPTIONS = [
 ]
 
 
+SMALL = {"sparse": {"samples": 3, "layers": 2}}
+"""Options where the usual ones would take long, or reach far."""
+
+
 def short(options) -> str:
     return "-".join(f"{k}{v}".replace(" ", "") for k, v in options.items())
-
-
-def disturb(layer: torch.nn.Module, scale: float = 0.1) -> torch.nn.Module:
-    """Move every parameter, so that the sampling rule depends on the input."""
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.add_(scale * torch.randn_like(parameter))
-    return layer
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=short)
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_starts_as_the_ordinary_convolution(kind, options):
     plain = torch.nn.Conv2d(4, 8, **options)
-    layer = LAYERS[kind](4, 8, **options)
+    layer = SAMPLED[kind](4, 8, **options)
     missing = layer.load_state_dict(plain.state_dict(), strict=False)
     assert not missing.unexpected_keys
     x = torch.randn(2, 4, 11, 10)
@@ -61,7 +55,7 @@ def test_starts_as_the_ordinary_convolution(kind, options):
 @pytest.mark.parametrize("options", OPTIONS, ids=short)
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_every_parameter_learns(kind, options):
-    layer = disturb(LAYERS[kind](4, 8, **options))
+    layer = disturb(SAMPLED[kind](4, 8, **options))
     assert not layer.is_identity()
     layer(torch.randn(2, 4, 11, 10)).square().sum().backward()
     for name, parameter in layer.named_parameters():
@@ -71,35 +65,34 @@ def test_every_parameter_learns(kind, options):
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_a_fresh_rule_receives_a_gradient(kind):
-    layer = LAYERS[kind](4, 8, 3, padding=1)
+    layer = SAMPLED[kind](4, 8, 3, padding=1)
     layer(torch.randn(2, 4, 11, 10)).square().sum().backward()
-    rule = layer.offset if kind == "active" else layer.sampler.weight
+    rule = get_kind(kind).rule_parameters(layer)[0]
     assert rule.grad.isfinite().all() and rule.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_images_of_a_batch_do_not_mix(kind):
-    layer = disturb(LAYERS[kind](4, 8, 3, padding=1, dtype=torch.float64))
+    layer = disturb(stand_in(kind, dtype=torch.float64))
     x = torch.randn(5, 4, 9, 9, dtype=torch.float64)
     alone = torch.cat([layer(x[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(layer(x), alone, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_shift_equivariance_away_from_the_border(kind):
-    layer = disturb(LAYERS[kind](3, 4, 3, padding=1, dtype=torch.float64), 0.02)
+    layer = disturb(stand_in(kind, 3, 4, dtype=torch.float64, **SMALL.get(kind, {})), 0.02)
     x = torch.randn(1, 3, 24, 24, dtype=torch.float64)
     moved = layer(torch.roll(x, (3, 2), (2, 3)))[..., 10:18, 10:18]
     torch.testing.assert_close(moved, torch.roll(layer(x), (3, 2), (2, 3))[..., 10:18, 10:18], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_gradcheck(kind):
-    layer = disturb(LAYERS[kind](2, 2, 3, padding=1, dtype=torch.float64))
+    # The detaching rules drop a part on purpose.
+    options = {"drift": "sigmoid"} if "drift" in options_of(kind) else SMALL.get(kind, {})
+    layer = disturb(stand_in(kind, 2, 2, dtype=torch.float64, **options))
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    options = {"drift": "sigmoid"} if kind in METRICS else {}  # the detaching rules drop a part on purpose
-    if options:
-        layer = disturb(LAYERS[kind](2, 2, 3, padding=1, dtype=torch.float64, **options))
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x, *values):
@@ -108,38 +101,37 @@ def test_gradcheck(kind):
     assert torch.autograd.gradcheck(function, (x, *layer.parameters()))
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", SAMPLED)
 def test_positions_have_the_documented_shape(kind):
-    name = "metric_groups" if kind in METRICS else "offset_groups"
-    groups = {} if kind == "dilated" else {name: 2}
-    layer = LAYERS[kind](4, 8, 3, stride=2, padding=1, **groups)
+    groups = {name: 2 for name in options_of(kind) if name.endswith("_groups")}
+    layer = SAMPLED[kind](4, 8, 3, stride=2, padding=1, **groups)
     assert layer.sample_positions(torch.randn(2, 4, 9, 9)).shape[1:] == (9 * (2 if groups else 1), 2, 5, 5)
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_copies_prints_and_saves(kind, tmp_path):
-    layer = disturb(LAYERS[kind](4, 8, 3, padding=1))
+    layer = disturb(stand_in(kind))
     x = torch.randn(1, 4, 8, 8)
     torch.save(layer, tmp_path / "layer.pt")
     loaded = torch.load(tmp_path / "layer.pt", weights_only=False)
     for twin in (copy.deepcopy(layer), loaded):
         assert torch.equal(twin(x), layer(x))
-    assert "kernel_size=(3, 3)" in repr(layer)
+    assert f"kernel_size={layer.kernel_size}" in repr(layer)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_half_precision_starts_as_the_convolution(kind, dtype):
-    layer = LAYERS[kind](4, 8, 3, padding=1).to(dtype)
+    layer = SAMPLED[kind](4, 8, 3, padding=1).to(dtype)
     x = torch.randn(2, 4, 9, 9).to(dtype)
     expected = F.conv2d(x.float(), layer.weight.float(), layer.bias.float(), padding=1)
     assert layer(x).dtype == dtype
     assert (layer(x).float() - expected).abs().max() <= 4 * torch.finfo(dtype).eps * expected.abs().max()
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_autocast(kind):
-    layer = disturb(LAYERS[kind](4, 8, 3, padding=1))
+    layer = disturb(stand_in(kind))
     x = torch.randn(2, 4, 9, 9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = layer(x)
@@ -224,6 +216,7 @@ BAD = [
     (lambda: nn.MetricConv2d(4, 8, 3, scale=5), "scale=5"),
     (lambda: nn.MetricConv2d(4, 8, 3, eps_omega="high"), "eps_omega='high'"),
     (lambda: nn.MetricConv2d(4, 8, 3, metric_groups=3), "3 sampling groups do not divide in_channels=4"),
+    (lambda: nn.GeodesicConv2d(4, 8, 3, eps_omega=0.01), "eps_omega=0.01: geodesic balls need"),
     (lambda: nn.DeformConv2d(4, 8, 3, offset_groups=0), "offset_groups=0"),
     (lambda: nn.ShiftedConv2d(4, 8, 3, head_kernel_size=2), r"head_kernel_size=\(2, 2\)"),
     (lambda: nn.DilatedConv2d(4, 8, 3, factor=-1), "factor=-1"),
@@ -237,11 +230,11 @@ def test_errors_name_the_value(make, message):
         make()
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_an_empty_batch_is_an_empty_result(kind):
-    layer = LAYERS[kind](4, 8, 3, padding=1, stride=2)
+    layer = stand_in(kind, 4, 4)
     y = layer(torch.zeros(0, 4, 9, 9))
-    assert y.shape == torch.nn.Conv2d(4, 8, 3, padding=1, stride=2)(torch.zeros(0, 4, 9, 9)).shape
+    assert y.shape == torch.nn.Conv2d(4, 4, 3, padding=1)(torch.zeros(0, 4, 9, 9)).shape
     y.sum().backward()
 
 
@@ -253,3 +246,24 @@ def test_an_exploding_head_gives_numbers():
     y.sum().backward()
     assert y.isfinite().all()
     assert all(p.grad.isfinite().all() for p in (x, *layer.parameters()))
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+def test_options_are_shown_with_their_defaults(kind):
+    """The oracle is the signature of the framework's layer, and the dataclass of options."""
+    parameters = inspect.signature(SAMPLED[kind]).parameters
+    theirs = inspect.signature(torch.nn.Conv2d).parameters
+    positional = [p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    assert positional == [name for name in theirs if name not in ("device", "dtype")]
+    keywords = {p.name: p.default for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
+    options = dataclasses.asdict(get_kind(kind).config())
+    assert keywords == {**options, "device": None, "dtype": None}
+    told = "".join(cls.__doc__ for cls in SAMPLED[kind].__mro__[:2])  # of a subclass, its base's too
+    assert all(f"{name}:" in told for name in options)
+    assert set(inspect.signature(SAMPLED[kind](2, 2, 3)).parameters) == {"args", "kwargs"}, "of a call, not of a layer"
+
+
+@pytest.mark.parametrize("error", [MetricZooError, TypeError])
+def test_an_unknown_option_is_named_with_the_nearest(error):
+    with pytest.raises(error, match="'metric' has no option 'parametrisation'; did you mean 'parametrization'"):
+        nn.MetricConv2d(4, 8, 3, parametrisation="eigen")

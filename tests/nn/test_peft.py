@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import metric_zoo as mz
 from metric_zoo.errors import ConversionError
+from tests.kinds import SAMPLED
 
 peft = pytest.importorskip("peft")
 
 X = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(0))
-KINDS = ["metric", "geodesic", "deformable", "modulated", "shifted", "active", "dilated"]
 
 
 def network(kind: str = "deformable", groups: int = 1, stride: int = 2) -> nn.Module:
@@ -88,7 +88,7 @@ def test_loras_change_is_the_product_of_its_factors():
     torch.testing.assert_close(model(X), with_kernel(network(), product.detach()), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAMPLED)
 @torch.no_grad()
 def test_every_kind_can_be_adapted(kind):
     for name in ("lora", "loha"):

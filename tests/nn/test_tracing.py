@@ -17,13 +17,11 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import metric_zoo as mz
 from metric_zoo import nn, ops
-from metric_zoo.nn import KINDS
+from tests.kinds import EVERY, SAMPLED
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 
-LAYERS = {name: kind.layer for name, kind in KINDS.items() if kind.layer is not None}
-TRACED = [*LAYERS, "sparse"]
-COMPILED = [name for name in TRACED if name != "geodesic"]  # whose hundreds of operations take a compiler long
+COMPILED = [name for name in EVERY if name != "geodesic"]  # whose hundreds of operations take a compiler long
 FREE = {
     0: torch.export.Dim("batch", max=64),
     2: torch.export.Dim("height", min=16, max=256),
@@ -35,7 +33,7 @@ SIZES = ((2, 3, 16, 17), (5, 3, 31, 20), (3, 3, 33, 16))
 def build(kind: str, padding: int | str = 1, stride: int = 2) -> torch.nn.Module:
     if kind == "sparse":
         return nn.SparseKernelComplex2d(3, 7, 5, 2, stride, padding if padding == "same" else 3)
-    return LAYERS[kind](3, 6, 3, stride, padding)
+    return SAMPLED[kind](3, 6, 3, stride, padding)
 
 
 def moved(module: torch.nn.Module) -> torch.nn.Module:
@@ -66,7 +64,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("root", ["network", "layer"])
-@pytest.mark.parametrize("kind", TRACED)
+@pytest.mark.parametrize("kind", EVERY)
 def test_every_tracer_takes_a_layer_for_a_leaf(kind, root):
     layer = moved(build(kind, "same"))
     model = layer if root == "layer" else torch.nn.Sequential(layer, torch.nn.ReLU())
@@ -198,7 +196,7 @@ def test_the_torch_backend_trains_compiled_as_it_does_otherwise(kind, groups):
     """Composed of the framework's differentiable operations it is the oracle of the operator's own gradients."""
     own = "metric_groups" if kind == "metric" else "offset_groups"
     options = {"factor": 1.5} if kind == "dilated" else {own: groups}
-    layer = moved(LAYERS[kind](4, 6, 3, 2, 1, groups=groups, **options).double())
+    layer = moved(SAMPLED[kind](4, 6, 3, 2, 1, groups=groups, **options).double())
     x = torch.randn(2, 4, 9, 8, dtype=torch.float64, requires_grad=True)
     names = [name for name, _ in layer.named_parameters()]
     with ops.use_backend("torch"):

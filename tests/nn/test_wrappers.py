@@ -13,9 +13,10 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import metric_zoo as mz
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn import SampledConv2d
+from metric_zoo.nn.registry import get_kind
+from tests.kinds import LOSSLESS, SAMPLED, options_of
 
 X = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(0))
-KINDS = ["metric", "geodesic", "deformable", "modulated", "shifted", "active", "dilated"]
 FORMS = ["full", "separable", "pointwise", "bottleneck"]
 
 
@@ -156,17 +157,17 @@ def _dense(layer: SampledConv2d) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kind", "form"), [(kind, "full") for kind in KINDS if kind != "dilated"] + [("metric", form) for form in FORMS[1:]]
+    ("kind", "form"), [(kind, "full") for kind in LOSSLESS] + [("metric", form) for form in FORMS[1:]]
 )
 def test_reset_parameters_starts_a_fresh_rule(kind, form):
-    layer = network(kind, **({} if kind == "active" else {"head": form}))[1]
+    layer = network(kind, **({"head": form} if "head" in options_of(kind) else {}))[1]
     for parameter in layer.parameters():
         parameter.data.fill_(torch.nan)
     _start(layer)
     with torch.no_grad():
         torch.testing.assert_close(layer(X), _dense(layer), rtol=1e-4, atol=1e-5)
     layer(X).square().mean().backward()
-    last = layer.offset if kind == "active" else layer.sampler.weight
+    last = get_kind(kind).rule_parameters(layer)[0]
     assert last.grad.abs().sum() > 0
 
 
@@ -232,14 +233,14 @@ TAKEOVERS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAMPLED)
 @pytest.mark.parametrize("name", TAKEOVERS)
 def test_taking_a_trained_layers_kernel_without_its_sampling_is_refused(name, kind):
     model = network(kind)
     with pytest.raises(ConversionError, match="drops its trained sampling"):
         TAKEOVERS[name](model)
     assert isinstance(model[1], SampledConv2d)
-    if kind != "dilated":
+    if kind in LOSSLESS:
         model[1].reset_rule()
         TAKEOVERS[name](model)
         assert type(model[1]) is nn.Conv2d

@@ -19,7 +19,7 @@ from metric_zoo import MetricZooError, ops
 from metric_zoo.benchmarks.operators import gpu
 from metric_zoo.benchmarks.operators.calls import KINDS, Blend, Call, assert_alike
 from metric_zoo.benchmarks.operators.cases import Case
-from metric_zoo.benchmarks.operators.check import BLENDS, TOLERANCES, is_repeatable, relative_errors
+from metric_zoo.benchmarks.operators.check import BLENDS, TOLERANCES, WIDE, is_repeatable, relative_errors
 from tests.conftest import interpreted
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -44,7 +44,7 @@ def backend():
 
 def crossed() -> list:
     """Every kind on one shape, two kinds on every shape; the rest when there is time."""
-    usual = {(kind, shape) for kind in KINDS for shape in SHAPES if shape == "dense" or kind in ("metric", "modulated")}
+    usual = {(kind, shape) for kind in KINDS for shape in SHAPES if shape == "dense" or kind in WIDE}
     pairs = [(kind, shape) for kind in KINDS for shape in SHAPES]
     return [pytest.param(*pair, marks=[] if pair in usual else pytest.mark.slow) for pair in pairs]
 

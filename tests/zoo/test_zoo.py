@@ -13,7 +13,8 @@ import torch
 import torchvision
 
 import metric_zoo as mz
-from metric_zoo.nn import KINDS, SampledConv2d
+from metric_zoo.nn.kind import kind_of
+from tests.kinds import EVERY, LOSSLESS, takes_dense
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,14 +24,19 @@ def _registered():
 
 
 def kinds_of(model) -> set[str]:
-    return {m.kind for m in model.modules() if isinstance(m, SampledConv2d)}
+    return {m.kind for m in model.modules() if kind_of(m)}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "standard"])
+@pytest.mark.parametrize("kind", EVERY)
 def test_both_registries_build_every_kind(kind):
-    ours = timm.create_model(f"{kind}_resnet18", num_classes=7, in_chans=1)
+    names, options = ("resnet18", "resnet18"), {}
+    if not takes_dense(kind):
+        names = ("test_convnext", "convnext_tiny")
+        where = "stages.2.blocks.0.conv_dw|features.1.0.block.0"
+        options = {"where": where, "steps": 1, "max_error": 1e9, "min_speedup": 0}
+    ours = timm.create_model(f"{kind}_{names[0]}", num_classes=7, in_chans=1, **options)
     assert kinds_of(ours) == {kind} and ours(torch.rand(1, 1, 64, 64)).shape == (1, 7)
-    theirs = torchvision.models.get_model(f"{kind}_resnet18", num_classes=7)
+    theirs = torchvision.models.get_model(f"{kind}_{names[1]}", num_classes=7, **options)
     assert kinds_of(theirs) == {kind} and theirs.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 7)
 
 
@@ -111,7 +117,7 @@ def plain(tmp_path_factory):
     return source, path
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("standard", "dilated")])
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_a_plain_checkpoint_is_loaded_at_creation(kind, plain):
     source, path = plain
     model = timm.create_model(f"{kind}_test_resnet", num_classes=3, checkpoint_path=path).eval()
