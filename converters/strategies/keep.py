@@ -8,44 +8,18 @@ import torch
 from torch import nn
 
 from metric_zoo.converters.analyse import Analysis
-from metric_zoo.converters.conv_types import unsupported_reason
 from metric_zoo.converters.model_state import is_meta
-from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.prove import Reference, difference_in_float64, run_original
-from metric_zoo.converters.replacement import Decision, Replacement
+from metric_zoo.converters.replacement import Replacement
 from metric_zoo.converters.strategies.strategy import Strategy
 from metric_zoo.converters.verify import Difference, check_unchanged
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.kind import Kind, kind_of
 
 
 class Keep(Strategy):
     """Weights and function stay. A kind that promises another function keeps the weights, and nothing is compared."""
 
     init = "pretrained"
-
-    def decide(self, node: ConvNode, kind: Kind, explicit: bool) -> Decision:
-        """Every convolution of a known class that is not converted yet.
-
-        Raises:
-            ConversionError: for a layer of another kind.
-        """
-        found = kind_of(node.module)
-        if found is kind:
-            return Decision(None, f"already {kind.name}", "settled")
-        if found is not None:
-            raise ConversionError(
-                f"{node.name} is already {found.name!r} and cannot become {kind.name!r}: revert the model first, "
-                "or leave that layer out by 'where'"
-            )
-        useless = kind.why_not(node.module) or kind.unwanted(node, explicit=True)
-        if useless:
-            return Decision(None, useless, "unwanted")
-        unsupported = unsupported_reason(node.module)
-        if unsupported:
-            return Decision(None, unsupported, "unsupported")
-        unwanted = kind.unwanted(node, explicit)
-        return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind.name)
 
     def build(self, replacements: Sequence[Replacement]) -> None:
         """As of `Strategy.build`; it raises where a kind that can keep the function does not with these options."""

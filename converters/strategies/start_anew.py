@@ -7,16 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from metric_zoo.converters.nodes import ConvNode
-from metric_zoo.converters.replacement import Decision, Replacement
+from metric_zoo.converters.replacement import Replacement
 from metric_zoo.converters.strategies.keep import Keep
 from metric_zoo.converters.strategies.strategy import Strategy
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.kind import Kind
 
 
 class StartAnew(Strategy):
-    """The paper's start; it takes what `Keep` takes, and gives up the function."""
+    """The paper's start, which gives up the function."""
 
     init = "uniform"
 
@@ -26,10 +24,6 @@ class StartAnew(Strategy):
             raise ConversionError(
                 f"to={self.to.name!r} leaves every convolution as it is: init={self.init!r} would do nothing"
             )
-
-    def decide(self, node: ConvNode, kind: Kind, explicit: bool) -> Decision:
-        """As `Keep` does."""
-        return Keep(self.to, self.options).decide(node, kind, explicit)
 
     def build(self, replacements: Sequence[Replacement]) -> None:
         """As of `Strategy.build`; it raises where constant kernels would leave nothing."""

@@ -9,13 +9,15 @@ from torch import nn
 
 from metric_zoo.converters.analyse import Analysis
 from metric_zoo.converters.build import build_layer
+from metric_zoo.converters.conv_types import unsupported_reason
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.options import layer_options, split_options
 from metric_zoo.converters.prove import Proof, Reference, moved_output, proof_of
 from metric_zoo.converters.replacement import Decision, Replacement
 from metric_zoo.converters.verify import Difference
+from metric_zoo.errors import ConversionError
 from metric_zoo.nn.config import KindOptions
-from metric_zoo.nn.kind import Kind
+from metric_zoo.nn.kind import Kind, kind_of
 
 
 class Strategy:
@@ -40,13 +42,32 @@ class Strategy:
         """
 
     def decide(self, node: ConvNode, kind: Kind, explicit: bool) -> Decision:
-        """Whether a convolution becomes ``kind``, which has a layer.
+        """Whether a convolution becomes ``kind``: here, every one of a known class that is not converted yet.
 
         Args:
             node: that was selected, and that no filter leaves out.
+            kind: one that has a layer.
             explicit: whether the user's ``where`` selected it, not the policy.
+
+        Raises:
+            ConversionError: for a layer of another kind.
         """
-        raise NotImplementedError
+        found = kind_of(node.module)
+        if found is kind:
+            return Decision(None, f"already {kind.name}", "settled")
+        if found is not None:
+            raise ConversionError(
+                f"{node.name} is already {found.name!r} and cannot become {kind.name!r}: revert the model first, "
+                "or leave that layer out by 'where'"
+            )
+        useless = kind.unwanted(node, explicit=True)
+        if useless:  # whatever its class
+            return Decision(None, useless, "unwanted")
+        unsupported = unsupported_reason(node.module)
+        if unsupported:
+            return Decision(None, unsupported, "unsupported")
+        unwanted = kind.why_not(node.module) or kind.unwanted(node, explicit)
+        return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind.name)
 
     def try_out(self, replacements: Sequence[Replacement]) -> None:
         """Refuse, by changing the decision, what turns out to be no gain."""
