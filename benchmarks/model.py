@@ -15,7 +15,7 @@ from metric_zoo.benchmarks.record import DatasetInfo
 from metric_zoo.benchmarks.single_layer import get_network
 from metric_zoo.converters import convert
 from metric_zoo.errors import RecipeError
-from metric_zoo.nn.training import freeze_kernels
+from metric_zoo.nn import freeze_kernels
 from metric_zoo.zoo.create import build_base
 from metric_zoo.zoo.origin import ModelOrigin
 

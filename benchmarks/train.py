@@ -31,7 +31,7 @@ from metric_zoo.benchmarks.recipe import Run
 from metric_zoo.benchmarks.record import Epoch, first_problem
 from metric_zoo.benchmarks.tasks import Evaluation, get_task
 from metric_zoo.errors import DataError, MetricZooError
-from metric_zoo.nn.training import head_regularization
+from metric_zoo.nn import head_regularization
 
 _STEPS_BETWEEN_LOOKS = 20
 

@@ -5,14 +5,16 @@ from metric_zoo.nn.active import ActiveConv2d
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
+from metric_zoo.nn.freeze import freeze_kernels
 from metric_zoo.nn.geodesic import GeodesicConv2d
 from metric_zoo.nn.kind import KINDS
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
 from metric_zoo.nn.registry import get_kind, list_kinds
+from metric_zoo.nn.regularize import head_regularization
 from metric_zoo.nn.shifted import ShiftedConv2d
 from metric_zoo.nn.sparse import SparseKernelComplex2d
-from metric_zoo.nn.training import freeze_kernels, head_parameters, head_regularization, parameter_groups
+from metric_zoo.nn.training import head_parameters, parameter_groups
 
 __all__ = [
     "KINDS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metric_zoo.ops.backends.torch import sample_positions
 from metric_zoo.ops.dispatch import sampled
@@ -32,7 +32,7 @@ class Field(NamedTuple):
         """At (x, y) from each window's centre, ``(B or 1, G*K, 2, Ho, Wo)``; G groups."""
         return cls(positions.unflatten(1, (groups, -1)).flip(3), None, "position")
 
-    def positions(self, size: tuple[int, int], layer, pads: Pads) -> Tensor:
+    def positions(self, size: tuple[int, int], layer: nn.Conv2d, pads: Pads) -> Tensor:
         """``(B or 1, G*K, 2, Ho, Wo)``, (x, y) in pixels relative to each window's centre.
 
         Args:
@@ -49,7 +49,7 @@ class Field(NamedTuple):
         return self.mask is None or bool((self.mask == 1).all())
 
 
-def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, field: Field, layer, pads: Pads) -> Tensor:
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, field: Field, layer: nn.Conv2d, pads: Pads) -> Tensor:
     """The sampled convolution.
 
     Args:

@@ -1,14 +1,12 @@
-"""Training a converted model: sampling rules learn slower than kernels, and may be kept small."""
+"""Parameters by the rate at which they learn: sampling rules learn slower than kernels."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.kind import kind_of
 
 
@@ -44,30 +42,3 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that decide where layers sample: heads, tables of offsets, whatever their kinds say."""
     kinds = [(kind_of(layer), layer) for layer in model.modules()]
     return [parameter for kind, layer in kinds if kind is not None for parameter in kind.rule_parameters(layer)]
-
-
-def head_regularization(model: nn.Module) -> Tensor:
-    r"""Mean over all heads and over {weight, bias} of the mean absolute value; a scalar to add to the loss.
-
-    The published classification runs add 5000 times this (Metric Convolutions, ICCV 2025). The identity of a metric
-    head has a bias of 1 in its direction, which counts like any other value. Of a head of two convolutions the last
-    counts.
-
-    Returns:
-        A scalar with gradients to the heads; 0 where the model has none.
-    """
-    heads = [m.sampler for m in model.modules() if isinstance(m, SampledConv2d) and m.sampler is not None]
-    terms = [parameter.abs().mean() for head in heads for parameter in (head.weight, head.bias)]
-    return torch.stack(terms).mean() if terms else torch.zeros(())
-
-
-def freeze_kernels(model: nn.Module) -> nn.Module:
-    """Stop the kernels of all sampled layers from learning: the paper's FKW setting. The heads go on.
-
-    Returns:
-        The model.
-    """
-    for layer in model.modules():
-        if isinstance(layer, SampledConv2d):
-            layer.weight.requires_grad_(False)
-    return model
