@@ -19,7 +19,6 @@ from metric_zoo.nn.config import KindOptions, check_count, is_number
 from metric_zoo.nn.kind import Promise, kind
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
-from metric_zoo.nn.standardize import standardization_of
 from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
@@ -194,14 +193,7 @@ class SparseKernelComplex2d(Leaf):
 
     @staticmethod
     def unwanted(node: Any, explicit: bool) -> str:
-        """As of `metric_zoo.nn.kind.Kind.unwanted`: it pays for large kernels that stay as they are."""
-        weight = node.module.weight
-        if standardization_of(node.module) is not None:
-            return "its weight is standardised at every call"
-        if node.calls == 0:
-            return "not called in evaluation"
-        if not weight.is_meta and not bool(weight.isfinite().all()):
-            return "its kernels are not finite"
+        """As of `metric_zoo.nn.kind.Kind.unwanted`: it pays for large kernels."""
         small = min(node.kernel) < MIN_KERNEL and not explicit
         return f"kernel of {node.kernel[0]} x {node.kernel[1]}, below {MIN_KERNEL}" if small else ""
 
