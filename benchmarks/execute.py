@@ -24,7 +24,7 @@ from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.tasks.corruptions import CORRUPTIONS, Corrupted
 from metric_zoo.benchmarks.train import Trainer
 from metric_zoo.benchmarks.weights import keep_weights
-from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.kind import kind_of
 
 
 def execute(
@@ -74,7 +74,7 @@ def execute(
             **identity(run),
             status="ok",
             dataset=splits.info,
-            converted_layers=sum(isinstance(m, SampledConv2d) for m in plain.modules()),
+            converted_layers=sum(kind_of(m) is not None for m in plain.modules()),
             parameters=measure.count_parameters(plain),
             train=train.scores,
             test=test.scores,

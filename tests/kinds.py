@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +21,11 @@ SAMPLED = {name: get_kind(name).layer for name in EVERY if issubclass(get_kind(n
 LEARNED = tuple(name for name in SAMPLED if SAMPLED[name](2, 2, 3).rule_parameters())
 """Of those the ones whose sampling is learned."""
 WITH_HEADS = tuple(name for name in SAMPLED if SAMPLED[name](2, 2, 3).sampler is not None)
+
+
+def on_networks(kinds: Iterable[str]) -> list:
+    """Parameters of tests of whole networks: geodesics, integrated for every pixel, take part when there is time."""
+    return [pytest.param(kind, marks=pytest.mark.slow) if kind == "geodesic" else kind for kind in kinds]
 
 
 def options_of(kind: str) -> set[str]:

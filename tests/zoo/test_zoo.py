@@ -40,6 +40,19 @@ def test_both_registries_build_every_kind(kind):
     assert kinds_of(theirs) == {kind} and theirs.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 7)
 
 
+@pytest.mark.filterwarnings("error")
+def test_sparse_kernels_come_back_under_their_names(tmp_path):
+    """Their options are not the network's, whichever way they were given."""
+    options = {"layers": 2, "steps": 1, "max_error": 1e9, "min_speedup": 0, "where": "stages.2.blocks.0.conv_dw"}
+    mz.save(timm.create_model("sparse_test_convnext", num_classes=3, **options), tmp_path / "registry")
+    mz.save(mz.create_model("test_convnext", to="sparse", num_classes=3, **options), tmp_path / "ours")
+    for folder in ("registry", "ours"):
+        loaded = mz.load(tmp_path / folder)
+        assert kinds_of(loaded) == {"sparse"} and loaded(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+        assert loaded.stages[2].blocks[0].conv_dw.config.layers == 2
+    assert "sparse_convnext_tiny" in mz.list_models("convnext*", to="sparse", source="torchvision")
+
+
 def test_registries_list_them():
     listed = timm.list_models("metric_*")
     assert "metric_resnet50" in listed and len(listed) == len(timm.list_models(module="metric"))
