@@ -29,11 +29,6 @@ class Approximation:
         """How many times as fast as the convolution."""
         return self.dense_seconds / self.seconds
 
-    @property
-    def sparse_seconds(self) -> float:
-        """The former name of ``seconds``."""
-        return self.seconds
-
     def loses(self, max_error: float, min_speedup: float) -> str:
         """Why it is not worth it, with the figure; empty where it is."""
         if self.speedup < min_speedup:

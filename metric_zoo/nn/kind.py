@@ -16,7 +16,12 @@ Layer = TypeVar("Layer", bound=type[nn.Module])
 
 
 class Promise(Enum):
-    """What a layer computes right after it has taken a convolution's place."""
+    """What a layer computes right after it has taken a convolution's place.
+
+    One that approximates has two methods more: ``approximate(conv, options)``, which fits it, and
+    ``kernel_error(kernels)``, how far off it then is, relative to their norm. Among the options of its conversion are
+    ``max_error`` and ``min_speedup``, beyond which it is refused.
+    """
 
     FUNCTION = "the convolution's function"
     APPROXIMATION = "an approximation of it, with its error"

@@ -122,8 +122,8 @@ class MetricConv2d(SampledConv2d):
         torch.Size([2, 16, 12, 12])
     """
 
-    fits_metrics = True
     config: MetricConfig
+    fits_metrics = True
 
     def metric(self, input: Tensor) -> RandersMetric:
         """The metric predicted for ``input (B, C, H, W)``, one per output pixel and metric group."""

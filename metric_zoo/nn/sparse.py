@@ -215,11 +215,6 @@ class SparseKernelComplex2d(Leaf):
         """The offsets."""
         return [self.offsets]
 
-    def approximate(self, conv: nn.Conv2d, options: SparseOptions) -> None:
-        """Fit the kernels to those of ``conv``; as of `metric_zoo.nn.kind.Promise.APPROXIMATION`."""
-        self.fit(conv.weight, options.steps, seed=options.seed, progress=True)
-        self.keep_as_fitted()
-
     @torch.no_grad()
     def fit(self, kernels: Tensor, steps: int = STEPS, *, seed: int = 0, progress: bool = False) -> None:
         """Fit every channel's complex to its kernel; those without negative values keep their sum and centroid.
@@ -325,6 +320,11 @@ class SparseKernelComplex2d(Leaf):
     def keep_as_fitted(self) -> None:
         """From now on `is_identity` tells whether the complexes have changed."""
         self._fitted = (self.offsets.clone(), self.weights.clone())
+
+    def approximate(self, conv: nn.Conv2d, options: SparseOptions) -> None:
+        """Fit the kernels to those of ``conv``; until they change, this layer's `is_identity` holds."""
+        self.fit(conv.weight, options.steps, seed=options.seed, progress=True)
+        self.keep_as_fitted()
 
     def is_identity(self) -> bool:
         """Whether this is what `keep_as_fitted` saw: not trained, nor loaded, since."""

@@ -252,10 +252,8 @@ EXCEPTIONS = {
     "metric_zoo/ops/metric.py": "an argument of the operator, for its message",
     "leaderboards/paper_figures.py": "what a paper has published of each",
     # until merged
-    "converters/*": "until merged",
     "leaderboards/*": "until merged",
     "leaderboards/site/*": "until merged",
-    "converters/selection/*": "until merged",
     "benchmarks/model.py": "until merged",
 }
 
