@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metric_zoo.benchmarks import execute
+from metric_zoo.benchmarks.collect import collect_records
 from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.measure import loss_of, training_step
@@ -67,6 +68,18 @@ def test_measuring_again_changes_the_speed_alone(write_recipe, tmp_path):
         assert new["inference"]["layout"] == "channels_last"
         assert new["latency_ms"]["p50"] == pytest.approx(1e3 / new["inference_single"]["median"], rel=1e-9)
         assert new["timing"]["started"] >= old["provenance"]["finished"]
+
+
+def test_lines_are_measured_again_in_their_place(write_recipe, tmp_path):
+    out = tmp_path / "out"
+    run_recipe(write_recipe(kinds=["standard"], train={"epochs": 1}), out, cpu=True, weights=True)
+    paths = sorted(out.glob("*.json"))
+    before = [read_record(path) for path in paths]
+    (lines,) = collect_records(out).files
+    assert remeasure([lines], rounds=1, cpu=True) == len(paths) and not list(out.glob("*.json"))
+    for path, old in zip(paths, before, strict=True):
+        new = read_record(path)
+        assert new.timing is not None and old.timing is None and new.id == old.id and new.test == old.test
 
 
 def test_what_cannot_be_measured_again_leaves_all_records(write_recipe, tmp_path, monkeypatch):
