@@ -16,7 +16,7 @@ from metric_zoo.nn.recorder import Call, on_calls
 
 
 def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: str | None = None) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) by the package grad-cam.
+    """Grad-CAM (Selvaraju et al., ICCV 2017, https://arxiv.org/abs/1610.02391) by the package grad-cam.
 
     Args:
         model: a classifier.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from metric_zoo import __version__
 from metric_zoo.converters.build import build_layer, swap
+from metric_zoo.converters.layer_report import describe
 from metric_zoo.converters.model_state import SHARED
 from metric_zoo.converters.original import forget_original
 from metric_zoo.converters.paper_resnet import atrous_layer4, is_atrous
