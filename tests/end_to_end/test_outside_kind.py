@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import metric_zoo as mz
 from metric_zoo import ops
 from metric_zoo.benchmarks.launch import run_recipe
-from metric_zoo.benchmarks.record import read_record
+from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.cli import app
 from metric_zoo.explain import draw_balls, probe
 from metric_zoo.geometry import grid_offsets
