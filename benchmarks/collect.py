@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,19 @@ def remove_record(path: Path) -> None:
 def entry_of(path: Path, record: Record) -> Entry:
     """Of a record that is to be written."""
     return Entry(path, None, record, record.model_dump(mode="json"))
+
+
+def without_unknown(entry: Entry) -> Entry:
+    """Without the keys that the schema does not know, which in a stranger's record may hold anything."""
+    return replace(entry, data=_known(entry.data, entry.record.model_dump(mode="json")))
+
+
+def _known(data: Any, like: Any) -> Any:
+    if isinstance(data, dict) and isinstance(like, dict):
+        return {name: _known(part, like[name]) for name, part in data.items() if name in like}
+    if isinstance(data, list) and isinstance(like, list):
+        return [_known(*pair) for pair in zip(data, like, strict=True)]
+    return data
 
 
 def _edit_line(path: Path, new: list[Entry]) -> None:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from metric_zoo.benchmarks.collect import add_records, entry_of
+from metric_zoo.benchmarks.collect import add_records, without_unknown
 from metric_zoo.benchmarks.record import Record, record_key, record_path
-from metric_zoo.benchmarks.record_files import entries
+from metric_zoo.benchmarks.record_files import Entry, entries
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.errors import RecordError
 from metric_zoo.leaderboards.cells import printable
@@ -35,7 +35,7 @@ def submit(paths: list[Path], to: Path, allow_changed: bool = False, rebuild: bo
     Raises:
         RecordError: naming every record that is refused, and why.
     """
-    taken: dict[str, Record] = {}
+    taken: dict[str, Entry] = {}
     before = collect(to).records if to.is_dir() and record_files(to) else []
     there = {record_key(record): record for record in before}
     known = _fingerprints(before)
@@ -49,13 +49,13 @@ def submit(paths: list[Path], to: Path, allow_changed: bool = False, rebuild: bo
         if not found and rebuild:
             found += recounted(record)
         problems += [f"{place}: {printable(problem, 300)}" for problem in found]
-        taken[record_key(record)] = record
+        taken[record_key(record)] = entry
     if problems:
         raise RecordError("refused: " + "; ".join(problems))
-    new = {_path(to, key, record): record for key, record in taken.items() if key not in there}
+    new = {key: without_unknown(entry) for key, entry in taken.items() if key not in there}
     if new:
-        add_records(to, (entry_of(path, record) for path, record in new.items()))
-    return list(new)
+        add_records(to, new.values())
+    return [_path(to, key, entry.record) for key, entry in new.items()]
 
 
 def _path(folder: Path, key: str, record: Record) -> Path:
@@ -90,7 +90,7 @@ def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> lis
     return []
 
 
-def _conflicts(record: Record, there: dict[str, Record], taken: dict[str, Record]) -> list[str]:
+def _conflicts(record: Record, there: dict[str, Record], taken: dict[str, Entry]) -> list[str]:
     key = record_key(record)
     if key in taken:
         return [f"is of the same run as another one, {record.id}"]

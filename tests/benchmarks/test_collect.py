@@ -216,5 +216,13 @@ def test_submissions_of_lines_become_lines(tmp_path):
     add_records(folder, [entry_of(folder, record) for record in records])
     new = submit([folder / "tiny.jsonl"], tmp_path / "results", allow_changed=True, rebuild=False)
     assert len(new) == 3 and [read_record(path) for path in new] == [e.record for e in entries(folder / "tiny.jsonl")]
-    assert files(tmp_path / "results") == {"tiny.jsonl"}
+    assert (tmp_path / "results/tiny.jsonl").read_bytes() == (folder / "tiny.jsonl").read_bytes()
     assert submit([folder / "tiny.jsonl"], tmp_path / "results", allow_changed=True, rebuild=False) == []
+
+
+def test_a_submission_brings_no_keys_of_its_own(tmp_path):
+    data = with_hits(make_record(), np.arange(50) < 45).model_dump(mode="json")
+    del data["timing"]  # of a program that did not know it
+    (tmp_path / "r.json").write_text(json.dumps({**data, "junk": "x", "test": {**data["test"], "junk": [1]}}))
+    submit([tmp_path / "r.json"], tmp_path / "results", allow_changed=True, rebuild=False)
+    assert json.loads((tmp_path / "results/tiny.jsonl").read_text()) == data
