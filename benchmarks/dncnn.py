@@ -1,4 +1,5 @@
-"""DnCNN, with weights that others trained (Zhang et al., *Beyond a Gaussian Denoiser*, TIP 2017)."""
+"""DnCNN, with weights that others trained (Zhang et al., *Beyond a Gaussian Denoiser*, TIP 2017,
+https://arxiv.org/abs/1608.03981)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class LearnedField(nn.Module):
 def learn_fields(model: nn.Module, image: Tensor) -> nn.Module:
     """Give every sampled layer a field instead of its head, in place; it starts where the head does without an input.
 
-    Source: Metric Convolutions, ICCV 2025, single-image denoising.
+    Source: Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, single-image denoising.
 
     Args:
         model: converted.

@@ -11,7 +11,8 @@ from metric_zoo.errors import RecipeError, suggest
 
 
 class SingleLayer(nn.Module):
-    """One convolution, every channel by itself, as many pixels out as in (Metric Convolutions, ICCV 2025, denoising).
+    """One convolution, every channel by itself, as many pixels out as in (Metric Convolutions, ICCV 2025,
+    https://arxiv.org/abs/2406.05400, denoising).
 
     Args:
         channels: of the image.

@@ -58,7 +58,8 @@ class Method:
 def bench_kernels(out: Path, steps: int = STEPS, tempering: int = ITERATIONS, repeats: int = 7, only: str = "") -> str:
     """Approximate every target by every method, filter photographs, and time it all; write and return the table.
 
-    Source: DISK, ICLR 2026: single kernels, spatially varying filters, and both ablations.
+    Source: DISK, ICLR 2026, https://arxiv.org/abs/2512.04556: single kernels, spatially varying filters, and both
+    ablations.
 
     Args:
         out: folder of the two files.

@@ -14,7 +14,7 @@ from metric_zoo.explain.figure import panels, save, show
 
 
 def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: str | None = None) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) by the package grad-cam.
+    """Grad-CAM (Selvaraju et al., ICCV 2017, https://arxiv.org/abs/1610.02391) by the package grad-cam.
 
     Args:
         model: a classifier.

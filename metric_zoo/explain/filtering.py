@@ -1,4 +1,5 @@
-"""The comparison of heuristic metrics: one image filtered by all of them (Metric Convolutions, ICCV 2025)."""
+"""The comparison of heuristic metrics: one image filtered by all of them (Metric Convolutions, ICCV 2025,
+https://arxiv.org/abs/2406.05400)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ def geodesic_ball(
     either neighbour's); beyond the border it is constant. All geodesics of all pixels advance together;
     those that differ in length alone are one.
 
-    Source: Metric Convolutions, ICCV 2025, unit geodesic balls; the paper approximates the flow by a heat kernel.
+    Source: Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, unit geodesic balls; the paper
+    approximates the flow by a heat kernel.
 
     Args:
         metric: ``(B, 5*G, H, W)`` packed, feasible.

@@ -1,4 +1,5 @@
-"""Metrics from the image itself, without learning (Metric Convolutions, ICCV 2025, heuristic filtering)."""
+"""Metrics from the image itself, without learning (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400,
+heuristic filtering)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The metrics that other convolutions have without knowing: whose unit ball do their samples cover?
 
-Source: Metric Convolutions, ICCV 2025, the unifying theory (section 3): fixed, dilated, shifted and deformable kernels
+Source: Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, the unifying theory (section 3): fixed,
+dilated, shifted and deformable kernels
 all sample unit balls of some metric.
 """
 

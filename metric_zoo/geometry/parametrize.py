@@ -1,4 +1,5 @@
-"""From the channels a metric head predicts to a feasible Randers metric (Metric Convolutions, ICCV 2025, section 4).
+"""From the channels a metric head predicts to a feasible Randers metric (Metric Convolutions, ICCV 2025,
+https://arxiv.org/abs/2406.05400, section 4).
 
 Five parametrizations of the matrix M and three rules that keep the drift omega feasible.
 """

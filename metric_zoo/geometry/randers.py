@@ -1,4 +1,5 @@
-"""Randers metrics: the norm, its dual and its unit ball (Metric Convolutions, ICCV 2025, section 3)."""
+"""Randers metrics: the norm, its dual and its unit ball (Metric Convolutions, ICCV 2025,
+https://arxiv.org/abs/2406.05400, section 3)."""
 
 from __future__ import annotations
 

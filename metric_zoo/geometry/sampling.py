@@ -54,7 +54,8 @@ def grid_offsets(kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1
 
 
 def ball_samples(sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> BallSamples:
-    """The sampling table of a kernel (Metric Convolutions, ICCV 2025, section 4; ``grid`` is this project's).
+    """The sampling table of a kernel (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, section 4;
+    ``grid`` is this project's).
 
     It is made anew by every call: a table kept from a call under `torch.export` would be a fake one.
 

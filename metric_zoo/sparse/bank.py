@@ -26,7 +26,8 @@ class FilterBank:
     .. math:: f(p) = \sum_k \alpha_k(p) f_k
 
     where the weights :math:`\alpha_k \ge 0` of a pixel are those of (multi)linear interpolation at its parameters and
-    what is blended are offsets and weights, sample by sample (DISK, ICLR 2026, spatially varying filtering).
+    what is blended are offsets and weights, sample by sample (DISK, ICLR 2026, https://arxiv.org/abs/2512.04556,
+    spatially varying filtering).
 
     Attributes:
         basis: complexes with offsets ``(*grid, L, N, 2)`` and weights ``(*grid, L, N)``.

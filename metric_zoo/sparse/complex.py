@@ -34,7 +34,8 @@ class SparseKernelComplex:
 
     .. math:: out = ((x \star K_1) \star K_2) \dots \star K_L, \quad (x \star K_l)(p) = \sum_i w_{l,i}\, x(p + o_{l,i})
 
-    with bilinear reads: :math:`L N` of them a pixel instead of :math:`M^2` (DISK, ICLR 2026). As everywhere in torch
+    with bilinear reads: :math:`L N` of them a pixel instead of :math:`M^2` (DISK, ICLR 2026,
+    https://arxiv.org/abs/2512.04556). As everywhere in torch
     a kernel is correlated with the image; its impulse response is the kernel turned by 180 degrees.
 
     Differentiable in the image, the offsets and the weights. What a complex approximates must be known: it is fitted to

@@ -51,7 +51,8 @@ def optimize(
     signed: bool = False,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Fit T complexes to T kernels at once, by Adam on what their impulse responses miss (DISK, ICLR 2026).
+    """Fit T complexes to T kernels at once, by Adam on what their impulse responses miss (DISK, ICLR 2026,
+    https://arxiv.org/abs/2512.04556).
 
     Kernels that are not ``signed`` keep their sum and their centroid: every layer's weights are divided by their sum
     while they are learned, and all samples moved by what the centroid lacks. Without that most of a fit's error is one

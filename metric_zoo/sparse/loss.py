@@ -30,7 +30,8 @@ class Loss:
 
 
 def charbonnier(missed: Tensor) -> Tensor:
-    r""":math:`\sum_u \sqrt{D(u)^2 + \varepsilon^2}` (DISK, ICLR 2026, image-free fitting)."""
+    r""":math:`\sum_u \sqrt{D(u)^2 + \varepsilon^2}` (DISK, ICLR 2026, https://arxiv.org/abs/2512.04556, image-free
+    fitting)."""
     return (missed.square() + EPSILON**2).sqrt().sum()
 
 

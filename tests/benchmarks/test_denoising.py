@@ -29,7 +29,7 @@ from metric_zoo.benchmarks.peers import PEERS, build_peer, tune
 from metric_zoo.benchmarks.per_pixel import learn_fields
 from metric_zoo.benchmarks.recipe import Recipe, load_recipe
 from metric_zoo.benchmarks.recipe_sections import DataConfig
-from metric_zoo.benchmarks.record_files import read_record
+from metric_zoo.benchmarks.record_files import collected_files, entries, read_record
 from metric_zoo.benchmarks.runs import expand
 from metric_zoo.benchmarks.search import best_rate, held_out
 from metric_zoo.benchmarks.show import show_record
@@ -387,19 +387,19 @@ def test_what_a_peer_computes_otherwise_than_at_first_is_part_of_its_runs(write_
 
 
 _RESULTS = Path(__file__).parents[2] / "leaderboards" / "results"
-PUBLISHED = [path for path in sorted(_RESULTS.glob("*_peer-seed*.json")) if not path.name.startswith("total")]
+RESULTS = [entry.record for file in collected_files(_RESULTS) for entry in entries(file)]
 
 
-@pytest.mark.skipif(not PUBLISHED, reason="no published records here")
 def test_published_peers_keep_their_ids():
     """All but total variation, which ran to scikit-image's own tolerance."""
-    for path in PUBLISHED:
-        record = read_record(path)
+    peers = [record for record in RESULTS if record.kind == "peer" and record.model != "total-variation"]
+    assert peers
+    for record in peers:
         run = run_of(record)
         parts = {name: getattr(run, name) for name in ("task", "data", "train", "measure")}
         parts |= {"models": [{"name": "resnet10t"}], "kinds": [{"kind": "standard"}], "seeds": [run.seed]}
         recipe = Recipe(name=run.recipe, peers=[run.model.name], **parts)
-        assert record.id in {found.id for found in expand(recipe, run.processes, run.device)}, path.name
+        assert record.id in {found.id for found in expand(recipe, run.processes, run.device)}, record.model
 
 
 def test_a_peer_without_its_package(monkeypatch):
@@ -462,9 +462,7 @@ def test_dncnn_without_weights(monkeypatch, tmp_path):
 
 def test_the_first_records_keep_their_identity():
     """Choices that are younger than a record are no part of its run."""
-    folder = Path(__file__).parents[2] / "leaderboards" / "results"
-    records = [read_record(path) for path in sorted(folder.rglob("*.json"))]
-    assert records and [run_of(record).id for record in records] == [record.id for record in records]
+    assert RESULTS and [run_of(record).id for record in RESULTS] == [record.id for record in RESULTS]
 
 
 def test_a_record_is_shown_and_its_curve_drawn(write_recipe, tmp_path):

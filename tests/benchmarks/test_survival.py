@@ -14,6 +14,7 @@ import pytest
 
 from metric_zoo import MetricZooError, RecordError
 from metric_zoo.benchmarks import attempts, execute, launch, provenance, sweep
+from metric_zoo.benchmarks.collect import collect_records
 from metric_zoo.benchmarks.curves import draw_curves
 from metric_zoo.benchmarks.interruption import RESUMABLE, UNWRITABLE
 from metric_zoo.benchmarks.launch import Processes, preflight, run_recipe
@@ -53,6 +54,32 @@ def made_up(run: Run) -> Record:
 
 def runs_of(recipe: Path, processes: int = 1) -> list[Run]:
     return expand(load_recipe(recipe), processes)
+
+
+# Records that are lines.
+
+
+def test_a_run_whose_record_is_a_line_is_done(write_recipe, tmp_path, trained):
+    recipe, folder = write_recipe(kinds=["standard", "metric"]), tmp_path / "out"
+    assert run_recipe(recipe, folder, cpu=True) == {"ok": 2, "skipped": 0}
+    collect_records(folder)
+    trained.clear()
+    assert run_recipe(recipe, folder, cpu=True) == {"ok": 2, "skipped": 2} and not trained
+    assert not list(folder.glob("*.json")) and not (folder / LOCKS / runs_of(recipe)[0].id).exists()
+    assert "2 done" in show_status(recipe, folder, None, True, False)
+
+
+def test_a_failure_that_is_a_line_is_run_again(write_recipe, tmp_path, trained):
+    recipe, folder = write_recipe(kinds=["standard", "metric"]), tmp_path / "out"
+    run, other = runs_of(recipe)
+    folder.mkdir()
+    keep_record(run.path(folder), failed_record(run, Clock(), "Error", "no"))
+    keep_record(other.path(folder), made_up(other))
+    lines = collect_records(folder).files
+    assert run_recipe(recipe, folder, cpu=True) == {"ok": 1, "failed": 1, "skipped": 2} and not trained
+    assert run_recipe(recipe, folder, cpu=True, retry_failed=True) == {"ok": 2, "skipped": 1}
+    assert trained == [run.kind.kind] and read_record(run.path(folder)).status == "ok"
+    assert run.path(folder).exists() and all(path.exists() for path in lines)
 
 
 # Folders.

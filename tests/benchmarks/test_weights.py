@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metric_zoo.benchmarks import execute
+from metric_zoo.benchmarks.collect import collect_records
 from metric_zoo.benchmarks.data import load_data
 from metric_zoo.benchmarks.launch import run_recipe
 from metric_zoo.benchmarks.measure import loss_of, training_step
@@ -50,7 +51,7 @@ def test_missing_and_foreign_weights(write_recipe, tmp_path):
         trained_model(path)
 
 
-def test_measuring_again_changes_the_speed_alone(write_recipe, tmp_path):
+def test_measuring_again_changes_the_speed_alone(write_recipe, tmp_path, monkeypatch):
     train = {"epochs": 1, "batch_size": 64, "precision": "bf16", "layout": "channels_last"}
     out = tmp_path / "out"
     run_recipe(write_recipe(train=train), out, cpu=True, weights=True)
@@ -68,6 +69,16 @@ def test_measuring_again_changes_the_speed_alone(write_recipe, tmp_path):
         assert new["inference"]["layout"] == "channels_last"
         assert new["latency_ms"]["p50"] == pytest.approx(1e3 / new["inference_single"]["median"], rel=1e-9)
         assert new["timing"]["started"] >= old["provenance"]["finished"]
+
+    timed = [read_record(path) for path in paths]
+    (lines,) = collect_records(out).files
+    monkeypatch.setattr("metric_zoo.benchmarks.remeasure.FIGURES", ("inference_single",))
+    assert remeasure([lines], rounds=1, cpu=True) == len(paths) and not list(out.glob("*.json")), (
+        "lines, in their place"
+    )
+    for path, old in zip(paths, timed, strict=True):
+        new = read_record(path)
+        assert new.timing.started > old.timing.started and (new.id, new.test) == (old.id, old.test)
 
 
 def test_what_cannot_be_measured_again_leaves_all_records(write_recipe, tmp_path, monkeypatch):
