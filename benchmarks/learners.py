@@ -99,7 +99,7 @@ class Peer(Learner):
 
     def runs(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         for name in recipe.peers:
-            model = ModelConfig(name=name, source=self.kind)
+            model = ModelConfig(name=name, source="peer")
             convolution = ConvolutionConfig(kind=self.kind, options=options_of(name))
             for seed in recipe.seeds:
                 yield {"model": model, "convolution": convolution, "seed": seed}

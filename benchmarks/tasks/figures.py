@@ -116,7 +116,7 @@ class Figure:
     """
 
     name: str
-    value: Callable[[Record], float | None]
+    value: Callable[[Any], float | None]
     heading: str = ""
     meaning: str = ""
     digits: int = 2

@@ -14,8 +14,9 @@ from metric_zoo import MetricZooError, RecordError
 from metric_zoo.benchmarks.cli import app
 from metric_zoo.benchmarks.collect import add_records, collect_records, entry_of, file_of, remove_record, replace_record
 from metric_zoo.benchmarks.curves import draw_curves
-from metric_zoo.benchmarks.record import MAX_BYTES, Record, record_path
+from metric_zoo.benchmarks.record import Record, record_path
 from metric_zoo.benchmarks.record_files import entries, read_record, readable, status_of, write_record
+from metric_zoo.benchmarks.schema import MAX_BYTES
 from metric_zoo.benchmarks.show import show_record
 from metric_zoo.leaderboards.collect import collect
 from metric_zoo.leaderboards.submit import submit

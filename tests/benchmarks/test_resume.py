@@ -138,7 +138,7 @@ def test_launches_share_the_runs(write_recipe, tmp_path):
     first, second = expand(load_recipe(recipe))
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from metric_zoo.benchmarks.recipe import Run\nfrom metric_zoo.benchmarks.sweep import claimed\n"
+        "from metric_zoo.benchmarks.runs import Run\nfrom metric_zoo.benchmarks.sweep import claimed\n"
         "with claimed(Run.model_validate_json(sys.argv[1]), Path(sys.argv[2])) as mine:\n"
         "    print(mine, flush=True)\n    time.sleep(600)\n"
     )
