@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from metric_zoo.benchmarks.peer_settings import UNSAID, options_of
-from metric_zoo.benchmarks.recipe_sections import ConvolutionConfig, ModelConfig
+from metric_zoo.benchmarks.recipe_sections import UNCONVERTED, ConvolutionConfig, ModelConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -95,6 +95,9 @@ class Peer(Learner):
 
     kind: ClassVar[str] = "peer"
     """In a convolution's and a source's place."""
+    colour: ClassVar[str] = "#6b6fd6"
+    marker: ClassVar[str] = "X"
+    """On plots, as of a kind."""
     trains = is_rebuilt = runs_on_device = False
 
     def runs(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
@@ -118,7 +121,7 @@ class Peer(Learner):
 
     def recipe_of(self, model: str, config: dict[str, Any]) -> dict[str, Any]:
         """A recipe of peers alone has one run more, of a network."""
-        network = {"models": [{"name": "single-layer", "source": "metric-zoo"}], "kinds": ["standard"]}
+        network = {"models": [{"name": "single-layer", "source": "metric-zoo"}], "kinds": [UNCONVERTED]}
         seeds = {"seeds": [config["seed"]]} if "seed" in config else {}
         return {**network, **seeds, "peers": [model]}
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from metric_zoo.benchmarks.ablations import mix_batches
 from metric_zoo.benchmarks.per_pixel import learn_fields
-from metric_zoo.benchmarks.recipe_sections import ConvolutionConfig, ModelConfig
+from metric_zoo.benchmarks.recipe_sections import UNCONVERTED, ConvolutionConfig, ModelConfig
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.benchmarks.single_layer import get_network
@@ -70,7 +70,7 @@ def _base(run: Run, data: DatasetInfo) -> tuple[nn.Module, Any]:
 
 
 def _is_left_alone(kind: ConvolutionConfig) -> bool:
-    return kind.kind == "standard" and kind.init == "pretrained" and not kind.batch_mixed
+    return kind.kind == UNCONVERTED and kind.init == "pretrained" and not kind.batch_mixed
 
 
 def _options(model: ModelConfig, data: DatasetInfo) -> dict:

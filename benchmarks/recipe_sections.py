@@ -110,6 +110,10 @@ class ModelConfig(Section):
     small_image_stem: bool = False
 
 
+UNCONVERTED = "standard"
+"""The kind of what is not converted, by the name that records have; boards need it without torch."""
+
+
 class ConvolutionConfig(Section):
     """A kind of convolution, its options, and where it goes (see `metric_zoo.convert`).
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from metric_zoo.benchmarks.record import Record
 from metric_zoo.benchmarks.tasks import Gap, Task, get_task
+from metric_zoo.leaderboards.looks import look
 from metric_zoo.leaderboards.statistics import FRONTS, score
 
 # Text stays text, names inside the file follow from its content, and no date: the same records, the same bytes.
@@ -31,21 +32,11 @@ _STYLE = {
 _INK = "#5b6675"
 """Of text and axes; `_svg` makes it lighter on a dark page."""
 _DARK_INK = "#9aa6b6"
-_COLOURS = ("#3b7dd8", "#e08a1e", "#2e9e6b", "#b055c4", "#d6456b", "#1ba3b8", "#8a7a2c", "#6b6fd6")
-_MARKERS = "osD^vP*X"
 
 _AXES = {"inference": "inference, images/s", "parameters": "parameters, thousands"}
 _LABELLED = 12
 _NAME = 40
 """Characters: a longer name would leave no room for the axes."""
-
-_KNOWN = ("standard", "deformable", "shifted", "metric", "modulated", "geodesic", "active", "peer")
-
-
-def _look(kind: str) -> dict[str, str]:
-    """Colour and marker of a kind: the same in every picture."""
-    number = _KNOWN.index(kind) if kind in _KNOWN else sum(kind.encode()) % len(_KNOWN)
-    return {"color": _COLOURS[number], "marker": _MARKERS[number]}
 
 
 def tradeoffs(rows: pd.DataFrame) -> str:
@@ -75,7 +66,7 @@ def _tradeoff(axes, rows: pd.DataFrame, name: str, gap: Gap | None) -> None:
     rows = rows.assign(parameters=rows["parameters"] / 1e3, score=score(rows), deviation=score(rows, "_std").fillna(0))
     axes.locator_params(axis="x", nbins=5)
     for kind, part in rows.groupby("kind"):
-        style = {"linestyle": "none", "elinewidth": 1, "label": kind[:_NAME], **_look(kind)}
+        style = {"linestyle": "none", "elinewidth": 1, "label": kind[:_NAME], **look(kind)}
         axes.errorbar(part[name], part["score"], part["deviation"], **style)
     front = rows[rows[f"front_{name}"]].sort_values([name, "score"])
     axes.plot(front[name], front["score"], color=_INK, linewidth=1, linestyle="--", zorder=0)
@@ -115,7 +106,7 @@ def over_kernels(rows: pd.DataFrame) -> str:
         seen: Counter[str] = Counter()
         for (kind, options), part in rows.dropna(subset="kernel_size").groupby(["kind", "options"]):
             part = part.sort_values("kernel_size")
-            style = {**_look(kind), "linestyle": _DASHES[seen[kind] % len(_DASHES)], "markersize": 4}
+            style = {**look(kind), "linestyle": _DASHES[seen[kind] % len(_DASHES)], "markersize": 4}
             seen[kind] += 1
             for axes, name in pairs:
                 axes.plot(part["kernel_size"], part[name], label=_short(kind, options), **style)
@@ -189,7 +180,7 @@ def learning_curves(cells: Sequence[tuple[str, str, list[Record]]]) -> str:
         loss, quality = figure.subplots(1, 2)
         seen: Counter[str] = Counter()
         for kind, name, runs in cells:
-            style = {"color": _look(kind)["color"], "linestyle": _DASHES[seen[kind] % len(_DASHES)]}
+            style = {"color": look(kind)["color"], "linestyle": _DASHES[seen[kind] % len(_DASHES)]}
             seen[kind] += 1
             _curve(loss, [[epoch.train_loss for epoch in run.epochs] for run in runs], style, name[:60])
             _curve(quality, [[epoch.test_score for epoch in run.epochs] for run in runs], style, name[:60])

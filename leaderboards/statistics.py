@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from metric_zoo.benchmarks.hits import unpack_hits
+from metric_zoo.benchmarks.recipe_sections import UNCONVERTED
 from metric_zoo.benchmarks.record import Record, record_key
 from metric_zoo.benchmarks.tasks import Task, get_task, tasks_for
 from metric_zoo.leaderboards.cells import cell_of, printable
@@ -17,7 +18,6 @@ from metric_zoo.leaderboards.paper_figures import published_for
 from metric_zoo.leaderboards.soundness import is_marked
 
 CONFIDENCE = 0.95
-BASELINE = "standard"
 
 _MEANS = (
     *("inference", "inference_single", "training", "latency_ms", "peak_memory_mib", "activation_memory_mib"),
@@ -181,12 +181,12 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def _differences(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Columns ``difference``, its interval, ``pairs`` and ``mcnemar`` for every row of the board."""
-    standard = runs[(runs["kind"] == BASELINE) & (runs["options"] == "")]  # one cell for every baseline
+    standard = runs[(runs["kind"] == UNCONVERTED) & (runs["options"] == "")]  # one cell for every baseline
     baselines = {key: part.set_index("seed") for key, part in standard.groupby("baseline")}
     cells = {key: part.set_index("seed") for key, part in runs.groupby("cell")}
     rows = []
     for cell, kind, baseline in zip(board["cell"], board["kind"], board["baseline"], strict=True):
-        base = baselines.get(baseline) if kind != BASELINE else None
+        base = baselines.get(baseline) if kind != UNCONVERTED else None
         rows.append({} if base is None else _difference(cells[cell], base))
     columns = ["difference", "difference_low", "difference_high", "pairs", "mcnemar"]
     return pd.DataFrame(rows, index=board.index, columns=columns).astype(float)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from metric_zoo.benchmarks.operators.names import DENSE, METRIC, TORCHVISION
 from metric_zoo.leaderboards.cells import printable
 from metric_zoo.leaderboards.site.foreign import MOST, figure, written_by
 from metric_zoo.leaderboards.site.views import Board, Cell, Heading, Row, Table
@@ -53,8 +54,8 @@ def _operator_table(part: pd.DataFrame, setting: str, threads: int, direction: s
     rows = []
     for case in dict.fromkeys(part["case"]):
         cells = [_milliseconds(times.get((case, name))) for name in names]
-        metric = times.get((case, "metric"))
-        cells += [_ratio(metric, times.get((case, "conv2d"))), _ratio(times.get((case, "torchvision")), metric)]
+        metric = times.get((case, METRIC))
+        cells += [_ratio(metric, times.get((case, DENSE))), _ratio(times.get((case, TORCHVISION)), metric)]
         rows.append(Row([Cell(printable(case)), *cells]))
     filters = {"threads": str(threads), "pass": direction}
     return Table(f"{direction}, {threads} thread{'s' if threads != 1 else ''}", setting, headings, rows, filters)

@@ -44,7 +44,7 @@ BELOW = {
     "zoo": {"converters", "nn", "ops", "geometry"},
     "explain": {"nn", "ops", "geometry"},
     "benchmarks": {"explain", "sparse", "zoo", "converters", "nn", "ops", "geometry"},
-    "leaderboards": {"benchmarks"},
+    "leaderboards": {"benchmarks", "nn"},
 }
 
 

@@ -11,7 +11,8 @@ import pytest
 from torch import nn
 
 import metric_zoo as mz
-from metric_zoo.benchmarks.recipe import expand, load_recipe
+from metric_zoo.benchmarks.recipe import load_recipe
+from metric_zoo.benchmarks.runs import expand
 from metric_zoo.nn.kind import KINDS, Promise, kind_of
 from metric_zoo.nn.registry import featured_kinds, get_kind
 from tests.kinds import EVERY, stand_in
