@@ -78,7 +78,7 @@ def test_a_failure_that_is_a_line_is_run_again(write_recipe, tmp_path, trained):
     lines = collect_records(folder).files
     assert run_recipe(recipe, folder, cpu=True) == {"ok": 1, "failed": 1, "skipped": 2} and not trained
     assert run_recipe(recipe, folder, cpu=True, retry_failed=True) == {"ok": 2, "skipped": 1}
-    assert trained == [run.kind.kind] and read_record(run.path(folder)).status == "ok"
+    assert trained == [run.convolution.kind] and read_record(run.path(folder)).status == "ok"
     assert run.path(folder).exists() and all(path.exists() for path in lines)
 
 

@@ -69,7 +69,7 @@ def test_recipes_take_what_a_conversion_takes(tmp_path):
     text = "name: x\nmodels: [test_convnext]\nkinds: [{kind: sparse, options: {steps: 5, samples: 8}}]\n"
     path.write_text(text, encoding="utf-8")
     (run,) = expand(load_recipe(path))
-    assert run.kind.options == {"steps": 5, "samples": 8}
+    assert run.convolution.options == {"steps": 5, "samples": 8}
     path.write_text(text.replace("steps", "stepz"), encoding="utf-8")
     with pytest.raises(mz.RecipeError, match="kind 'sparse' has no option 'stepz'; did you mean 'steps'"):
         expand(load_recipe(path))
