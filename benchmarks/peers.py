@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -114,8 +115,7 @@ def build_peer(name: str, data: DataConfig) -> nn.Module:
         RecipeError: for an unknown name; DataError if what it needs is missing.
     """
     if name in FILTERS:
-        assert data.noise is not None, "recipes of denoising give it"
-        return FilterNetwork(FILTERS[name], data.noise)
+        return FilterNetwork(FILTERS[name], cast(float, data.noise))  # recipes of denoising give it
     if name in _NETWORKS:
         return load_dncnn(_NETWORKS[name], config=data)
     raise RecipeError(f"unknown peer {name!r}{suggest(name, PEERS)}; known: {', '.join(PEERS)}")

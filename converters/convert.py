@@ -10,8 +10,8 @@ from torch import fx, nn
 from metric_zoo.converters.analyse import analyse
 from metric_zoo.converters.build import swap, swapped
 from metric_zoo.converters.check_model import check_model, check_not_sharded
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.converters.graph import functional_leftovers, to_graph
-from metric_zoo.converters.kind_layer import as_layer
 from metric_zoo.converters.model_state import full_copy
 from metric_zoo.converters.original import restore
 from metric_zoo.converters.progress import progress
@@ -155,7 +155,7 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     layers = {name: m for name, m in model.named_modules() if kind_of(m) is not None}
     if any(p.is_meta for layer in layers.values() for p in layer.parameters()):
         raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
-    moved = [name for name, layer in layers.items() if not as_layer(layer).is_identity()]
+    moved = [name for name, layer in layers.items() if not as_converted(layer).is_identity()]
     if moved:
         kind = kind_of(layers[moved[0]])
         approximates = kind is not None and kind.promise is Promise.APPROXIMATION

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from metric_zoo.converters.kind_layer import as_layer
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.converters.verify import Difference
 
 
@@ -82,7 +82,7 @@ def describe(
     approximation: Approximation | None = None,
 ) -> LayerReport:
     """The report of ``layer``, which replaces ``conv``."""
-    head, own = getattr(layer, "sampler", None), as_layer(layer)
+    head, own = getattr(layer, "sampler", None), as_converted(layer)
     return LayerReport(
         kind=own.kind,
         options=own.config.to_dict(),

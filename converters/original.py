@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from metric_zoo.converters.kind_layer import as_layer
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.kind import kind_of
 
@@ -104,7 +104,7 @@ def _moved(kept: nn.Parameter, layer: nn.Module) -> nn.Parameter:
 def plain_view(layer: nn.Module) -> nn.Conv2d:
     """The convolution itself; of a converted layer what it is without its rule: the parameters that are not the rule's,
     padding, mode, hooks and whatever hangs on the layer."""
-    kind, own = kind_of(layer), as_layer(layer)
+    kind, own = kind_of(layer), as_converted(layer)
     if kind is None:
         return cast(nn.Conv2d, layer)
     size = (own.in_channels, own.out_channels, own.kernel_size, own.stride)

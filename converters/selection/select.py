@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from metric_zoo.converters.kind_layer import as_layer
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.replacement import Decision, Replacement
 from metric_zoo.converters.selection.filters import Filters
@@ -124,7 +124,7 @@ def check_settled(replacements: Iterable[Replacement], options: Mapping[str, Any
     for each in replacements:
         if each.decision.outcome != "settled" or kind_of(each.node.module) is None:
             continue
-        layer = as_layer(each.node.module)
+        layer = as_converted(each.node.module)
         have = layer.config.to_dict()
         for name, value in options.items():
             value = tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What the layer of a kind has, for a type checker: `kind_of` tells whether a module is one, but not as what class."""
+"""What a converted layer has, of whatever kind, for a type checker: `kind_of` tells only whether a module is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from metric_zoo.nn.config import KindOptions
 
 
-class KindLayer(Protocol):
+class ConvertedLayer(Protocol):
     """Beside being a module; `SampledConv2d` or what stands in for it."""
 
     kind: str
@@ -28,6 +28,6 @@ class KindLayer(Protocol):
         ...
 
 
-def as_layer(module: nn.Module) -> KindLayer:
+def as_converted(module: nn.Module) -> ConvertedLayer:
     """A module that is of a kind."""
-    return cast(KindLayer, module)
+    return cast(ConvertedLayer, module)
