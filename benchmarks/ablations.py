@@ -20,7 +20,8 @@ class BatchMixedMetricConv2d(MetricConv2d):
     """
 
     def _field(self, input: Tensor, pads: Pads) -> Field:
-        positions = super()._field(input, pads).positions(tuple(input.shape[-2:]), self, pads)
+        height, width = input.shape[-2:]
+        positions = super()._field(input, pads).positions((height, width), self, pads)
         positions = positions.unflatten(1, (self._sample_groups(), -1))
         batch, cells = positions.shape[0], positions.shape[2]
         cell = torch.arange(cells, device=input.device)

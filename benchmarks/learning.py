@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from metric_zoo.benchmarks.data.splits import ImageSet
 from metric_zoo.benchmarks.loading import evaluation_loader
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.schema import Epoch
@@ -52,11 +53,11 @@ class Learning(ABC):
     def forget(self) -> None:
         """Remove what was kept to go on from: the record is written."""
 
-    def evaluate(self, dataset: Dataset) -> Evaluation:
+    def evaluate(self, dataset: ImageSet) -> Evaluation:
         """Score a data set by `scored`."""
         return self._evaluate(self._loader_of(dataset), len(dataset))
 
-    def _loader_of(self, dataset: Dataset) -> DataLoader:
+    def _loader_of(self, dataset: ImageSet) -> DataLoader:
         return evaluation_loader(dataset, self.run, self.accelerator, self.micro_batches or 1)
 
     def _evaluate(self, loader: DataLoader, size: int) -> Evaluation:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
+from metric_zoo.benchmarks.data.splits import ImageSet
 from metric_zoo.benchmarks.interruption import SIGNALS
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.tasks import get_task
@@ -25,11 +26,12 @@ def loading(workers: int, accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def evaluation_loader(dataset: Dataset, run: Run, accelerator: Accelerator, parts: int = 1) -> DataLoader:
+def evaluation_loader(dataset: ImageSet, run: Run, accelerator: Accelerator, parts: int = 1) -> DataLoader:
     """Of this process's share of a split to evaluate, after training in so many micro-batches."""
     together = get_task(run.task).training().evaluation_batch(run, parts)
     batch_size = max(1, together // accelerator.num_processes)
-    return accelerator.prepare(DataLoader(dataset, batch_size, **loading(run.train.num_workers, accelerator)))
+    workers = loading(run.train.num_workers, accelerator)
+    return accelerator.prepare(DataLoader(cast(Dataset, dataset), batch_size, **workers))
 
 
 def ignore_requests(_: int) -> None:

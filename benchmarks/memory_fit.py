@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
 
-from metric_zoo.benchmarks.measure import training_step
-from metric_zoo.benchmarks.model import LAYOUTS, build_model
+from metric_zoo.benchmarks.measure import Autocast, training_step
+from metric_zoo.benchmarks.model import LAYOUTS, build_model, placed
 from metric_zoo.benchmarks.optimization import build_optimizer, moving_average
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.schema import DatasetInfo
@@ -75,7 +77,7 @@ def micro_batches(run: Run, accelerator: Accelerator, data: DatasetInfo) -> int:
     share = run.train.batch_size // run.processes
     for parts in divisors(share):
         fine = torch.tensor(float(fits(lambda: _attempt(run, accelerator, data, parts))), device=accelerator.device)  # noqa: B023
-        if accelerator.reduce(fine, "sum").item() == accelerator.num_processes:
+        if cast(Tensor, accelerator.reduce(fine, "sum")).item() == accelerator.num_processes:
             return parts
     raise MetricZooError(f"{run.label}: a training step of one image does not fit the memory of {accelerator.device}")
 
@@ -87,11 +89,12 @@ def divisors(number: int) -> list[int]:
 
 def _attempt(run: Run, accelerator: Accelerator, data: DatasetInfo, parts: int) -> None:
     device, layout = accelerator.device, LAYOUTS[run.train.layout]
-    model = build_model(run, data).to(device, memory_format=layout)
+    model = placed(build_model(run, data), device, layout)
     beside: list = [moving_average(model, run.train.ema)] if run.train.ema is not None else []
     if accelerator.num_processes > 1:
         beside.append([torch.empty_like(p) for p in model.parameters()])
-    step = training_step(model, build_optimizer(model, run.train), accelerator.autocast, min(parts, 2))
+    autocast = cast(Autocast, accelerator.autocast)  # its argument is declared without the None it has
+    step = training_step(model, build_optimizer(model, run.train), autocast, min(parts, 2))
     images = torch.zeros(run.train.batch_size // run.processes // parts, *data.image_shape, device=device)
     for _ in range(2):  # the optimiser's state is there from the second on
         step(images.contiguous(memory_format=layout))

@@ -23,6 +23,11 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 """Memory formats by the recipe's word."""
 
 
+def placed(model: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """A model on a device, in a memory format."""
+    return model.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue] - torch takes both, undeclared
+
+
 def build_model(run: Run, data: DatasetInfo) -> nn.Module:
     """What a run is of, sized for its data.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
@@ -82,8 +83,9 @@ class _Plain:
         self._device, self._task = device, get_task(run.task).training()
         self._model = build_model(run, splits.info).to(device)
         self._optimizer = build_optimizer(self._model, run.train)
+        config, images = run.train, cast(Dataset, splits.train)
         self._loader = DataLoader(
-            splits.train, run.train.batch_size, shuffle=True, drop_last=True, num_workers=run.train.num_workers
+            images, config.batch_size, shuffle=True, drop_last=True, num_workers=config.num_workers
         )
 
     def timed_loading(self) -> float:

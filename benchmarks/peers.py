@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from metric_zoo.benchmarks.data.splits import ImageSet
 from metric_zoo.benchmarks.dncnn import LEVELS, load_dncnn
 from metric_zoo.benchmarks.peer_settings import SETTINGS
 from metric_zoo.benchmarks.recipe_sections import DataConfig
@@ -65,7 +66,7 @@ def _nonlocal_means(image: np.ndarray, strength: float, noise: float) -> np.ndar
 
 def _bm3d(image: np.ndarray, strength: float, noise: float) -> np.ndarray:
     try:
-        from bm3d import bm3d
+        from bm3d import bm3d  # pyright: ignore[reportMissingImports] - not for every use: no dependency
     except ImportError:
         raise DataError(
             "the peer 'bm3d' needs its authors' package, free for non-commercial use: pip install bm3d"
@@ -114,13 +115,13 @@ def build_peer(name: str, data: DataConfig) -> nn.Module:
         RecipeError: for an unknown name; DataError if what it needs is missing.
     """
     if name in FILTERS:
-        return FilterNetwork(FILTERS[name], data.noise)
+        return FilterNetwork(FILTERS[name], cast(float, data.noise))  # recipes of denoising give it
     if name in _NETWORKS:
         return load_dncnn(_NETWORKS[name], config=data)
     raise RecipeError(f"unknown peer {name!r}{suggest(name, PEERS)}; known: {', '.join(PEERS)}")
 
 
-def tune(peer: nn.Module, pairs: Dataset) -> None:
+def tune(peer: nn.Module, pairs: ImageSet) -> None:
     """Set a filter's strength to what is best, in mean squared error, on the first training pairs (noisy, clean); by
     bounded search over its logarithm. A network stays as it is."""
     if not isinstance(peer, FilterNetwork) or peer.range[0] == peer.range[1]:

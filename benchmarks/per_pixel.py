@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.head import PredictionHead
 from metric_zoo.nn.recorder import first_inputs
 from metric_zoo.ops.padding import Pads
 
@@ -49,6 +52,8 @@ def learn_fields(model: nn.Module, image: Tensor) -> nn.Module:
 
     with first_inputs(layers) as seen:
         model(image)
-    for layer, input in seen.items():
-        layer.sampler = LearnedField(layer.sampler(*layer._padded(torch.zeros_like(input))))
+    for layer in layers:
+        if layer.sampler is not None and layer in seen:
+            start = layer.sampler(*layer._padded(torch.zeros_like(seen[layer])))
+            layer.sampler = cast(PredictionHead, LearnedField(start))  # for which it stands in
     return model

@@ -16,7 +16,7 @@ from metric_zoo.benchmarks.checkpoint import last_position
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.launch import preflight
 from metric_zoo.benchmarks.memory_fit import divisors, is_lack_of_memory
-from metric_zoo.benchmarks.model import LAYOUTS, build_model
+from metric_zoo.benchmarks.model import LAYOUTS, build_model, placed
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.recipe import load_recipe
 from metric_zoo.benchmarks.recipe_sections import MeasureConfig
@@ -74,7 +74,7 @@ def _steps(run: Run, images: int) -> int:
 def _figures(run: Run, splits: Splits, steps: int, processes: int, estimate: bool) -> tuple[list[str], float]:
     """The cells of a run's row, and its hours; 0 without an estimate."""
     device, layout = torch.device(run.device), LAYOUTS[run.train.layout]
-    model = build_model(run, splits.info).to(device, memory_format=layout)
+    model = placed(build_model(run, splits.info), device, layout)
     image = splits.train[0][0][None].to(device)
     figures = [f"{measure.count_parameters(model).total:,}", f"{measure.gflops(model, image):.4g}"]
     if not estimate or not run.learner.trains:

@@ -49,8 +49,8 @@ class Recipe(Section):
     data: DataConfig = DataConfig()
     models: list[ModelConfig] = Field(min_length=1)
     kinds: list[ConvolutionConfig] = Field(min_length=1)
-    peers: list[Word] = Field([])
-    seeds: list[Seed] = Field([0], min_length=1, max_length=MAX_SEEDS)
+    peers: list[Word] = Field(default=[])
+    seeds: list[Seed] = Field(default=[0], min_length=1, max_length=MAX_SEEDS)
     train: TrainConfig = TrainConfig()
     measure: MeasureConfig = MeasureConfig()
 

@@ -114,7 +114,7 @@ def _check_part(node: yaml.Node, values: yaml.SafeLoader) -> None:
         _check_keys(node)
     elif isinstance(node, yaml.SequenceNode):
         _check_tag(node, _TAG + "seq")
-    else:
+    elif isinstance(node, yaml.ScalarNode):
         _check_scalar(node, values)
 
 

@@ -86,7 +86,7 @@ class DataConfig(Section):
     label: Word | None = None
     image_column: Annotated[Word | None, _SINCE] = None
     label_column: Annotated[Word | None, _SINCE] = None
-    image_size: Int | None = Field(None, ge=1, le=2**14)
+    image_size: Int | None = Field(default=None, ge=1, le=2**14)
     channels: Literal[1, 3] | None = None
     augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
     skip_unreadable: bool = False
@@ -170,17 +170,17 @@ class TrainConfig(Section):
     batch_size: Batch = 64
     accumulate: Batch | Literal["auto"] = 1
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Float = Field(1e-3, gt=0)
+    lr: Float = Field(default=1e-3, gt=0)
     search: Annotated[SearchConfig | None, _SINCE] = None
-    head_lr_scale: Float = Field(0.1, ge=0)
-    head_regularization: Float = Field(0.0, ge=0)
-    weight_decay: Float = Field(1e-4, ge=0)
+    head_lr_scale: Float = Field(default=0.1, ge=0)
+    head_regularization: Float = Field(default=0.0, ge=0)
+    weight_decay: Float = Field(default=1e-4, ge=0)
     schedule: Literal["cosine", "constant", "step"] = "cosine"
     milestones: list[Epochs] = []
-    decay: Float = Field(0.1, gt=0, le=1)
-    warmup_epochs: Float = Field(0.0, ge=0)
-    clip_norm: Float | None = Field(None, gt=0)
-    ema: Float | None = Field(None, gt=0, lt=1)
+    decay: Float = Field(default=0.1, gt=0, le=1)
+    warmup_epochs: Float = Field(default=0.0, ge=0)
+    clip_norm: Float | None = Field(default=None, gt=0)
+    ema: Float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["no", "fp16", "bf16"] = "no"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
@@ -208,7 +208,7 @@ class MeasureConfig(Section):
 
     batch_size: Batch = 64
     largest_batch_size: Batch = 4096
-    warmup: Int = Field(3, ge=0, le=10**6)
-    repeats: Int = Field(30, ge=3, le=10**6)
-    seconds: Float = Field(10.0, ge=0)
+    warmup: Int = Field(default=3, ge=0, le=10**6)
+    repeats: Int = Field(default=30, ge=3, le=10**6)
+    seconds: Float = Field(default=10.0, ge=0)
     corruptions: bool = True

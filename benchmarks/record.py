@@ -57,7 +57,9 @@ Score = Annotated[float, Field(ge=-1e39, le=1e39, allow_inf_nan=False)]
 
 @lru_cache
 def _list_of(epoch: type[Epoch]) -> TypeAdapter:
-    return TypeAdapter(Annotated[list[epoch], Field(max_length=MAX_EPOCHS)])
+    limit = Field(max_length=MAX_EPOCHS)
+    # The class is known at run time alone.
+    return TypeAdapter(Annotated[list[epoch], limit])  # pyright: ignore[reportInvalidTypeForm, reportArgumentType]
 
 
 class Record(Part):
@@ -106,11 +108,11 @@ class Record(Part):
     test: SerializeAsAny[SplitScores] | None = None
     generalization_gap: Change | None = None
     test_hits: Annotated[str, Field(max_length=2**22)] | None = None
-    robustness: Annotated[dict[Word, Score], Field(max_length=100)] = Field({})
+    robustness: Annotated[dict[Word, Score], Field(max_length=100)] = Field(default={})
     micro_batches: Count | None = None
-    searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = Field({})
+    searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = Field(default={})
     lr: Loss | None = None
-    epochs: list[SerializeAsAny[Epoch]] = Field([])
+    epochs: list[SerializeAsAny[Epoch]] = Field(default=[])
     inference: Throughput | None = None
     inference_single: Throughput | None = None
     inference_largest: Throughput | None = None
@@ -163,6 +165,7 @@ class Record(Part):
 
     def _check_robustness(self) -> None:
         """What is scored after a corruption is what the task says, in its range."""
+        assert self.test is not None, "a record that went well is checked"
         scores, field = self.test.model_dump(), get_task(self.task).robust
         if self.robustness and not field:
             raise ValueError(f"task {self.task!r} has no corruptions, but robustness has {', '.join(self.robustness)}")

@@ -12,7 +12,7 @@ import torch
 from metric_zoo.benchmarks import measure
 from metric_zoo.benchmarks.collect import replace_record
 from metric_zoo.benchmarks.measure import Timed
-from metric_zoo.benchmarks.model import LAYOUTS
+from metric_zoo.benchmarks.model import LAYOUTS, placed
 from metric_zoo.benchmarks.optimization import build_optimizer
 from metric_zoo.benchmarks.provenance import Clock, provenance
 from metric_zoo.benchmarks.recipe_sections import MeasureConfig
@@ -80,6 +80,7 @@ class _Network:
             self._model.compile()
         here = self._run.data.model_copy(update={"root": data_root})
         splits = get_task(self._run.task).training().load(self._run.model_copy(update={"data": here}))
+        assert self._record.dataset is not None, "the run went well"
         if splits.info.fingerprint != self._record.dataset.fingerprint:
             raise DataError(
                 f"{path} is of other data than those that {self._run.data.name!r} names here, or is older than "
@@ -94,7 +95,7 @@ class _Network:
         if figure not in self._timed:
             return
         config, so_far = self._share(rounds), self._timed[figure]
-        model = self._model.to(self._device, memory_format=LAYOUTS[self._run.train.layout])
+        model = placed(self._model, self._device, LAYOUTS[self._run.train.layout])
         images = self._images[: self._count(figure)].clone()
         autocast = partial(autocast_of, self._run, self._device)
         if figure.startswith("training"):

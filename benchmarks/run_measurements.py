@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from metric_zoo.benchmarks import measure
+from metric_zoo.benchmarks.data.splits import ImageSet
 from metric_zoo.benchmarks.log import RunLog
 from metric_zoo.benchmarks.memory_fit import largest_batch
 from metric_zoo.benchmarks.model import LAYOUTS
@@ -20,7 +20,7 @@ from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.schema import Throughput
 
 
-def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, log: RunLog) -> dict[str, Any]:
+def measured(run: Run, device: torch.device, model: nn.Module, data: ImageSet, log: RunLog) -> dict[str, Any]:
     """Fields of a record, by name. It ends with training steps.
 
     A figure that cannot be had (memory, often) is missing, and the log says why.
@@ -54,7 +54,7 @@ def measured(run: Run, device: torch.device, model: nn.Module, data: Dataset, lo
 class _Figures:
     """Every method yields fields of a record."""
 
-    def __init__(self, run: Run, device: torch.device, model: nn.Module, data: Dataset) -> None:
+    def __init__(self, run: Run, device: torch.device, model: nn.Module, data: ImageSet) -> None:
         self._run, self._model, self._data, self._device = run, model, data, device
         self._images = self._batch(run.measure.batch_size)
 
@@ -110,7 +110,7 @@ def _repeated(image: Tensor, count: int) -> Tensor:
     return torch.cat([image] * count)
 
 
-def first_images(data: Dataset, count: int, device: torch.device, layout: torch.memory_format) -> Tensor:
+def first_images(data: ImageSet, count: int, device: torch.device, layout: torch.memory_format) -> Tensor:
     """``(B, C, H, W)``: the first ``count`` images of a data set, again and again if it has fewer."""
     rows = [data[i % len(data)][0] for i in range(count)]
     return torch.stack(rows).to(device).contiguous(memory_format=layout)

@@ -37,7 +37,7 @@ class Run(Section):
     seed: Seed
     train: TrainConfig
     measure: MeasureConfig
-    processes: Int = Field(1, ge=1)
+    processes: Int = Field(default=1, ge=1)
     device: str = "cpu"
 
     @property

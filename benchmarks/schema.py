@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timezone
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -113,6 +113,9 @@ class Parameters(Part):
 
 class SplitScores(Part):
     """Of one split, in evaluation mode: what a task's own schema says, and ``images``, how many."""
+
+    if TYPE_CHECKING:  # a task's own schema declares it, in the order of its records
+        images: Count
 
 
 class Epoch(Part):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from pydantic import FiniteFloat, TypeAdapter
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from metric_zoo.benchmarks.data import Splits
 from metric_zoo.benchmarks.log import RunLog
@@ -45,6 +46,7 @@ def search_rate(
         SystemExit: with `RESUMABLE`, when asked to stop.
     """
     search, held, folder = run.train.search, held_out(splits), checkpoints / FOLDER
+    assert search is not None, "the recipe asks for one"
     known = folder / f"losses-{splits.info.fingerprint[:16]}.json"
     kept, clock = _kept(known), Clock()
     losses = dict(kept.losses)
@@ -95,7 +97,7 @@ def best_rate(losses: dict[str, float | None]) -> float:
     finite = {rate: loss for rate, loss in losses.items() if loss is not None}
     if not finite:
         raise FloatingPointError(f"the training loss was not finite with any learning rate of {', '.join(losses)}")
-    return float(min(finite, key=finite.get))
+    return float(min(finite, key=finite.__getitem__))
 
 
 def with_rate(run: Run, rate: float, epochs: int | None = None) -> Run:
@@ -117,9 +119,10 @@ def held_out(splits: Splits) -> Splits:
     count = len(splits.train)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
     held, rest = order[: held_out_count(count)], order[held_out_count(count) :]
+    train, clean = cast(Dataset, splits.train), cast(Dataset, splits.train_clean)
     return Splits(
-        Subset(splits.train, rest),
-        Subset(splits.train_clean, rest),
-        Subset(splits.train_clean, held),
+        Subset(train, rest),
+        Subset(clean, rest),
+        Subset(clean, held),
         splits.info.model_copy(update={"train_size": len(rest), "test_size": len(held)}),
     )

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -45,6 +45,8 @@ class Trainer(Learning):
         log: of this run.
         position: for the progress bar, such as ``"3/8"``.
     """
+
+    micro_batches: int
 
     def __init__(
         self,
@@ -204,7 +206,7 @@ class Trainer(Learning):
         if self.accelerator.num_processes == 1:
             return interruption.noted, due
         flags = torch.tensor([interruption.noted, due and self.accelerator.is_main_process], dtype=torch.float32)
-        asked, due = self.accelerator.reduce(flags.to(self.accelerator.device), "sum").tolist()
+        asked, due = self._total(flags.to(self.accelerator.device))
         return bool(asked), bool(due)
 
     def _look(self, sums: Tensor, bar: tqdm) -> None:
@@ -219,7 +221,7 @@ class Trainer(Learning):
     def _total(self, sums: Tensor) -> list[float]:
         if self.accelerator.num_processes == 1:
             return sums.tolist()
-        return self.accelerator.reduce(sums, "sum").tolist()
+        return cast(Tensor, self.accelerator.reduce(sums, "sum")).tolist()
 
     def _finish_epoch(self, bar: tqdm) -> None:
         progress, config = self.progress, self.run.train
@@ -230,7 +232,7 @@ class Trainer(Learning):
         test = self._evaluate(self._test, len(self._splits.test)).scores
         scores = self.task.trained(right / images) | self.task.tested(test)
         figures = {"loss": loss / images, **scores}
-        bar.set_postfix(epoch=progress.epoch + 1, **_rounded(figures))
+        bar.set_postfix(None, True, epoch=progress.epoch + 1, **_rounded(figures))
         told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self._note(f"epoch {progress.epoch + 1} of {config.epochs}: {told}")
         epoch = self.task.epoch(

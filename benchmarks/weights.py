@@ -55,6 +55,7 @@ def network_of(record: Record) -> nn.Module:
     """
     run = run_of(record)
     run = run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})})
+    assert record.dataset is not None, "the run went well"
     return build_model(run, record.dataset)
 
 

@@ -6,9 +6,10 @@ The trace is read, never shipped: a GraphModule loses a model's class and method
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from metric_zoo.converters.conv_types import find_convolutions
 from metric_zoo.converters.example_inputs import Inputs, call, candidate_inputs, cropped, why_not_accepted
@@ -77,15 +78,16 @@ def analyse(model: nn.Module, example_input: Any = None, neighbours: bool = True
 
 
 def _node(name: str, module: nn.Module, call: _Calls | None, stage: int | None, topology: Topology) -> ConvNode:
+    conv = cast(_ConvNd, module)  # others, such as quantized ones, have the same attributes
     return ConvNode(
         name=name,
         module=module,
-        kernel=module.kernel_size,
-        stride=module.stride,
-        dilation=module.dilation,
-        groups=module.groups,
-        in_channels=module.in_channels,
-        out_channels=module.out_channels,
+        kernel=conv.kernel_size,
+        stride=conv.stride,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        in_channels=conv.in_channels,
+        out_channels=conv.out_channels,
         input_shape=call.input_shape if call else None,
         output_shape=call.output_shape if call else None,
         calls=call.calls if call else 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from metric_zoo.converters.merges import guard_merges
 from metric_zoo.converters.original import inherit
 from metric_zoo.converters.replacement import Replacement
 from metric_zoo.errors import ConversionError, MetricZooError
+from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.registry import get_kind
 
 
@@ -34,7 +35,7 @@ def build_layer(name: str, conv: nn.Conv2d, kind: str, options: Mapping[str, Any
     except MetricZooError as error:
         raise ConversionError(f"{name}: {error}") from None
     if found.standardization is not None:
-        layer.standardization = found.standardization
+        cast(SampledConv2d, layer).standardization = found.standardization
     inherit(layer, conv)
     return layer
 
@@ -43,7 +44,7 @@ def swap(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
     """Put each replacement wherever its original hangs, shared places included."""
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
-            if child in replacements:
+            if child is not None and child in replacements:
                 module._modules[name] = replacements[child]
     guard_merges(model)
 
@@ -51,7 +52,7 @@ def swap(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
 @contextmanager
 def swapped(model: nn.Module, replacements: Iterable[Replacement]) -> Iterator[None]:
     """Every layer in its convolution's place, for good unless the block fails."""
-    pairs = {each.conv: each.layer for each in replacements}
+    pairs = {each.node.module: each.built for each in replacements}
     swap(model, pairs)
     try:
         yield

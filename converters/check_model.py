@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -76,7 +76,7 @@ def _reason(module: nn.Module) -> str:
         return "compiled: convert model._orig_mod, then torch.compile the result"
     if _is_adapter(module) and any(isinstance(inner, nn.Conv2d) for inner in module.modules()):
         return "an adapted convolution of PEFT: convert first, then adapt; or merge_and_unload() first, then convert"
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+    if isinstance(module, LazyModuleMixin) and cast(Any, module).has_uninitialized_params():
         return "lazy, its weights do not exist yet: run the model once, then convert it"
     return ""
 

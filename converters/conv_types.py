@@ -6,6 +6,7 @@ timm's classes are named, not imported: a model that uses them has imported them
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
@@ -92,11 +93,12 @@ def unsupported_reason(conv: nn.Module) -> str:
 
 def behaviour(conv: nn.Conv2d) -> Behaviour:
     """How a supported convolution pads and standardises."""
+    padding = cast(Padding, conv.padding)  # torch declares more than two sides
     if not _is_timm(type(conv)):
-        return Behaviour(conv.padding)
+        return Behaviour(padding)
     # The Same classes with weight standardisation fall back to fixed padding when it suffices.
     same = _TIMM[type(conv).__name__] and getattr(conv, "same_pad", True)
-    return Behaviour("same" if same else conv.padding, standardization_of(conv))
+    return Behaviour("same" if same else padding, standardization_of(conv))
 
 
 def _is_timm(cls: type) -> bool:

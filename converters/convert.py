@@ -10,6 +10,7 @@ from torch import fx, nn
 from metric_zoo.converters.analyse import analyse
 from metric_zoo.converters.build import swap, swapped
 from metric_zoo.converters.check_model import check_model, check_not_sharded
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.converters.graph import functional_leftovers, to_graph
 from metric_zoo.converters.model_state import full_copy
 from metric_zoo.converters.original import restore
@@ -154,9 +155,10 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     layers = {name: m for name, m in model.named_modules() if kind_of(m) is not None}
     if any(p.is_meta for layer in layers.values() for p in layer.parameters()):
         raise ConversionError("a model on the meta device has no values: whether its rules have moved is unknown")
-    moved = [name for name, layer in layers.items() if not layer.is_identity()]
+    moved = [name for name, layer in layers.items() if not as_converted(layer).is_identity()]
     if moved:
-        approximates = kind_of(layers[moved[0]]).promise is Promise.APPROXIMATION
+        kind = kind_of(layers[moved[0]])
+        approximates = kind is not None and kind.promise is Promise.APPROXIMATION
         why = "its kernel was not saved with it, or it has changed" if approximates else "a trained sampling rule"
         raise ConversionError(
             f"{len(moved)} of {len(layers)} layers no longer equal a convolution, {moved[0]!r} the first ({why}): "

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from metric_zoo.errors import ConversionError
 
@@ -106,4 +107,4 @@ def _input_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
 
 def cropped(inputs: Inputs, side: int) -> Inputs:
     """The same arguments with every image cut to ``side`` pixels a side."""
-    return torch.utils._pytree.tree_map(lambda v: v[..., :side, :side] if isinstance(v, Tensor) else v, inputs)
+    return _pytree.tree_map(lambda v: v[..., :side, :side] if isinstance(v, Tensor) else v, inputs)

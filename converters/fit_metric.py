@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def fit_layers(model: nn.Module, replacements: Sequence[Replacement], inputs: In
         missing = len(replacements) - len(seen)
         raise ConversionError(f"{missing} of {len(replacements)} layers are not called on the example input")
     for each in tqdm(replacements, "fitting", unit="layer", delay=PATIENCE, leave=False):
-        each.explained = fit_rule(each.layer, each.conv, seen[each.conv])
+        each.explained = fit_rule(each.sampled, cast(SampledConv2d, each.conv), seen[each.conv])
 
 
 def fit_rule(new: SampledConv2d, old: SampledConv2d, input: Tensor) -> float:
@@ -62,6 +63,7 @@ def fit_rule(new: SampledConv2d, old: SampledConv2d, input: Tensor) -> float:
         return 1.0
     if not bool(target.isfinite().all()):
         raise ConversionError("the example input's samples are not finite")
+    assert new.sampler is not None, "a layer that fits metrics has a head"
     parameters = list(new.sampler.parameters())
     optimizer = torch.optim.LBFGS(parameters, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 

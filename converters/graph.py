@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.utils import _pytree
 
 from metric_zoo.converters.model_state import keep, shell_copy
 from metric_zoo.converters.trace import trace
@@ -120,8 +121,8 @@ def _joined(graph: fx.GraphModule, node: fx.Node, ours: Any, theirs: Any, twins:
     if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
         return {key: _joined(graph, node, ours[key], theirs[key], twins) for key in ours}
     if isinstance(ours, slice) and isinstance(theirs, slice):
-        parts = ((s.start, s.stop, s.step) for s in (ours, theirs))
-        return slice(*_joined(graph, node, *parts, twins))
+        a, b = ((s.start, s.stop, s.step) for s in (ours, theirs))
+        return slice(*_joined(graph, node, a, b, twins))
     if isinstance(theirs, fx.Node):
         theirs = twins[theirs]
     if ours is theirs or ours == theirs:
@@ -162,12 +163,12 @@ def _as_module(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
     """The `nn.Conv2d` with the parameters of a functional call; None if its kernel is no parameter."""
     weight, bias = (_parameter(graph, _argument(node, name)) for name in ("weight", "bias"))
     options = {name: _argument(node, name) for name in ("stride", "padding", "dilation", "groups")}
-    fixed = not any(isinstance(leaf, fx.Node) for leaf in torch.utils._pytree.tree_leaves(list(options.values())))
+    fixed = not any(isinstance(leaf, fx.Node) for leaf in _pytree.tree_leaves(list(options.values())))
     if weight is None or not fixed or (bias is None and _argument(node, "bias") is not None):
         return None
-    out_channels, per_group, *kernel = weight.shape
+    out_channels, per_group, height, width = weight.shape
     conv = nn.Conv2d(
-        per_group * options["groups"], out_channels, tuple(kernel), bias=bias is not None, device="meta", **options
+        per_group * options["groups"], out_channels, (height, width), bias=bias is not None, device="meta", **options
     )
     conv.weight, conv.bias = weight, bias
     return conv
@@ -176,7 +177,7 @@ def _as_module(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
 def _parameter(graph: fx.GraphModule, node: Any) -> nn.Parameter | None:
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value = _attribute(graph, node.target)
+    value = _attribute(graph, str(node.target))
     return value if isinstance(value, nn.Parameter) else None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.converters.verify import Difference
 
 
@@ -81,11 +82,11 @@ def describe(
     approximation: Approximation | None = None,
 ) -> LayerReport:
     """The report of ``layer``, which replaces ``conv``."""
-    head = getattr(layer, "sampler", None)
+    head, own = getattr(layer, "sampler", None), as_converted(layer)
     return LayerReport(
-        kind=layer.kind,
-        options=layer.config.to_dict(),
-        kernel=layer.kernel_size,
+        kind=own.kind,
+        options=own.config.to_dict(),
+        kernel=own.kernel_size,
         input_shape=input_shape,
         output_shape=output_shape,
         head=head.form if head is not None else "",

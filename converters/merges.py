@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.kind import Promise, kind_of
 
@@ -62,7 +63,8 @@ def _loses_by_merging(module: nn.Module) -> bool:
     kind = kind_of(module)
     if kind is None:
         return False
-    return kind.promise is Promise.APPROXIMATION or module.weight.is_meta or not module.is_identity()
+    layer = as_converted(module)
+    return kind.promise is Promise.APPROXIMATION or layer.weight.is_meta or not layer.is_identity()
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree
 
 from metric_zoo.errors import ConversionError
 
@@ -49,7 +50,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 def _with_history(model: nn.Module) -> Iterator[Tensor]:
     """Tensors that modules keep as plain attributes and that autograd would not let be copied."""
     attributes = (vars(module) for module in model.modules())
-    leaves = torch.utils._pytree.tree_leaves([[v for v in each.values() if _may_hold(v)] for each in attributes])
+    leaves = _pytree.tree_leaves([[v for v in each.values() if _may_hold(v)] for each in attributes])
     return (leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_leaf)
 
 
@@ -64,7 +65,7 @@ def _empty(tensor: Tensor) -> Tensor:
 
 def to_meta(inputs: Any) -> Any:
     """The same structure with meta tensors."""
-    return torch.utils._pytree.tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, inputs)
+    return _pytree.tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, inputs)
 
 
 def is_meta(model: nn.Module) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.kind import kind_of
 
@@ -100,16 +101,14 @@ def _moved(kept: nn.Parameter, layer: nn.Module) -> nn.Parameter:
     return nn.Parameter(kept.detach().to(next(layer.parameters())), kept.requires_grad)
 
 
-def plain_view(layer: nn.Module) -> nn.Module:
+def plain_view(layer: nn.Module) -> nn.Conv2d:
     """The convolution itself; of a converted layer what it is without its rule: the parameters that are not the rule's,
     padding, mode, hooks and whatever hangs on the layer."""
-    kind = kind_of(layer)
+    kind, own = kind_of(layer), as_converted(layer)
     if kind is None:
-        return layer
-    size = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
-    conv = nn.Conv2d(
-        *size, dilation=layer.dilation, groups=layer.groups, padding_mode=layer.padding_mode, device="meta"
-    )
+        return cast(nn.Conv2d, layer)
+    size = (own.in_channels, own.out_channels, own.kernel_size, own.stride)
+    conv = nn.Conv2d(*size, dilation=own.dilation, groups=own.groups, padding_mode=own.padding_mode, device="meta")
     rule = {id(parameter) for parameter in kind.rule_parameters(layer)}
     for name, value in vars(layer).items():
         if name not in ("_parameters", "_modules", "config", "standardization", _ATTRIBUTE):

@@ -51,10 +51,11 @@ def _changes(model: nn.Module) -> dict[nn.Conv2d, dict[str, tuple[int, int]]]:
             raise ConversionError(
                 f"where='paper' is for ResNets, and {type(model).__name__} has no {name!r}: use where='all' or stages="
             )
-    blocks = list(model.layer4.children())
-    if not any(_is_strided(m) for m in model.layer4.modules() if isinstance(m, nn.Conv2d)):
+    layer4 = model.get_submodule("layer4")
+    blocks = list(layer4.children())
+    if not any(_is_strided(m) for m in layer4.modules() if isinstance(m, nn.Conv2d)):
         return {}
-    for name, module in model.layer4.named_modules():
+    for name, module in layer4.named_modules():
         pools = next(module.children(), None) is None and not isinstance(module, nn.Conv2d)
         if kind_of(module) is not None:
             raise ConversionError(
@@ -65,7 +66,7 @@ def _changes(model: nn.Module) -> dict[nn.Conv2d, dict[str, tuple[int, int]]]:
                 f"where='paper' runs layer4 at stride 1, but layer4.{name} ({type(module).__name__}) pools: build the "
                 "model with output_stride=16 where it knows that option"
             )
-    changes = {m: {"stride": (1, 1)} for m in model.layer4.modules() if isinstance(m, nn.Conv2d) and _is_strided(m)}
+    changes = {m: {"stride": (1, 1)} for m in layer4.modules() if isinstance(m, nn.Conv2d) and _is_strided(m)}
     for block in blocks[1:]:
         for module in block.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):

@@ -22,9 +22,9 @@ def progress(model: nn.Module, doing: str) -> Iterator[None]:
 
     There is no total: how often a model runs depends on what is found.
     """
-    what = {"desc": f"{doing} {type(model).__name__}", "unit": " convolutions run"}
+    what = f"{doing} {type(model).__name__}"
     own = threading.get_ident()
-    with tqdm(**what, delay=PATIENCE, mininterval=0.5, leave=False) as bar:
+    with tqdm(desc=what, unit=" convolutions run", delay=PATIENCE, mininterval=0.5, leave=False) as bar:
 
         def count(module: nn.Module, *_: Any) -> None:
             if isinstance(module, _ConvNd) and threading.get_ident() == own:

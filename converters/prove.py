@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from metric_zoo.converters.build import swap
 from metric_zoo.converters.example_inputs import Inputs
@@ -42,6 +42,7 @@ def run_original(model: nn.Module, candidates: Iterable[Inputs], beside: Sequenc
     Raises:
         ConversionError: if it accepts none.
     """
+    failure: Exception | None = None
     for inputs in candidates:
         try:
             return Reference(inputs, run_beside(model, inputs, beside))
@@ -59,12 +60,12 @@ def run_beside(model: nn.Module, inputs: Inputs, replacements: Sequence[Replacem
     Returns:
         The model's output tensors; the replacements have got their differences.
     """
-    by_conv = {each.conv: each for each in replacements}
+    by_conv = {each.node.module: each for each in replacements}
     found: dict[Replacement, Difference] = {}
 
     def compare(call: Call) -> None:
         each = by_conv[call.module]
-        new = difference_of(_quiet(each.layer, call.input), call.output)
+        new = difference_of(_quiet(each.built, call.input), call.output)
         found[each] = found[each] | new if each in found else new
 
     with on_calls(by_conv, compare):
@@ -114,9 +115,7 @@ def difference_in_float64(model: nn.Module, inputs: Inputs, layers: Iterable[str
         The difference; None where the model does not run in double precision or its output's shapes differ.
     """
     double = full_copy(model).double()
-    wide = torch.utils._pytree.tree_map(
-        lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs
-    )
+    wide = _pytree.tree_map(lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v, inputs)
     try:
         after = run(double, wide)
         modules = dict(double.named_modules())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
 from metric_zoo.converters.layer_report import Approximation
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.verify import Difference
+from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.kind import Kind
 from metric_zoo.nn.registry import get_kind
 
@@ -54,14 +56,25 @@ class Replacement:
         return self.node.name
 
     @property
-    def conv(self) -> nn.Module:
-        """The convolution itself."""
-        return self.node.module
+    def conv(self) -> nn.Conv2d:
+        """The convolution itself, of this class wherever a layer takes its place."""
+        return cast(nn.Conv2d, self.node.module)
+
+    @property
+    def built(self) -> nn.Module:
+        """The layer, once it is there."""
+        assert self.layer is not None, f"{self.name} has no layer yet"
+        return self.layer
+
+    @property
+    def sampled(self) -> SampledConv2d:
+        """The layer of a kind that samples: every one but those that approximate."""
+        return cast(SampledConv2d, self.layer)
 
     @property
     def kind(self) -> Kind:
         """Of the layer; for a convolution that is `chosen`."""
-        return get_kind(self.decision.kind)
+        return get_kind(cast(str, self.decision.kind))
 
     @property
     def chosen(self) -> bool:

@@ -71,7 +71,9 @@ class ConversionReport:
     @property
     def worst_layer(self) -> tuple[str, Difference] | None:
         """The converted layer whose output moved most, relative to its scale; None if none was compared."""
-        compared = {name: v.difference for name, v in self.converted.items() if not v.shows_nothing}
+        compared = {
+            name: v.difference for name, v in self.converted.items() if v.difference is not None and not v.shows_nothing
+        }
         return max(compared.items(), key=lambda item: item[1].relative, default=None)
 
     @property
@@ -105,7 +107,7 @@ def _row(name: str, layer: LayerReport) -> dict[str, Any]:
         "output": size(layer.output_shape),
         "head": layer.head,
         "head_parameters": layer.head_parameters,
-        "difference": None if layer.shows_nothing else layer.difference.maximum,
+        "difference": None if layer.difference is None or layer.shows_nothing else layer.difference.maximum,
         "kernel_error": layer.approximation.kernel_error if layer.approximation else None,
         "speedup": layer.approximation.speedup if layer.approximation else None,
         "reason": "",
@@ -135,7 +137,7 @@ def report_of(
 
 def _described(each: Replacement) -> LayerReport:
     shapes = (each.node.input_shape, each.node.output_shape)
-    return describe(each.layer, plain_view(each.conv), *shapes, each.difference, each.explained, each.approximation)
+    return describe(each.built, plain_view(each.conv), *shapes, each.difference, each.explained, each.approximation)
 
 
 def attach(model: nn.Module, report: ConversionReport) -> None:

@@ -43,7 +43,7 @@ def _moved(report: ConversionReport) -> list[str]:
     verdict = "moved    " if report.approximations else "unchanged"
     if report.atrous:
         lines.append("  layer4 changed    stride 1, dilation 2 after its first block")
-    if report.output_float64 is not None:
+    if report.output_float64 is not None and report.output is not None:
         lines.append(f"  output unchanged  {_text(report.output_float64)}, in float64")
         lines.append(f"                    (the network amplifies float32 rounding to {report.output.maximum:.2e})")
     elif report.output is not None:
@@ -69,8 +69,8 @@ def _approximated(found: dict[str, Approximation]) -> list[str]:
     """Of the layers that stand in for a convolution: how far their kernels are off, and how fast they are together."""
     if not found:
         return []
-    errors = {name: each.kernel_error for name, each in found.items()}
-    worst, mean = max(errors, key=errors.get), sum(errors.values()) / len(errors)
+    errors = {name: each.kernel_error for name, each in found.items() if each.kernel_error is not None}
+    worst, mean = max(errors, key=errors.__getitem__), sum(errors.values()) / len(errors)
     dense, own = (sum(getattr(each, part) for each in found.values()) for part in ("dense_seconds", "seconds"))
     share = f"{mean:.1%} of its norm on average, by {errors[worst]:.1%} in {worst}"
     return [
@@ -83,7 +83,7 @@ def _explained(layers: dict[str, LayerReport]) -> list[str]:
     shares = {name: layer.explained for name, layer in layers.items() if layer.explained is not None}
     if not shares:
         return []
-    worst, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
+    worst, mean = min(shares, key=shares.__getitem__), sum(shares.values()) / len(shares)
     return [f"  offsets explained {mean:.0%} on average, {shares[worst]:.0%} at worst, in {worst}"]
 
 

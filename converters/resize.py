@@ -14,7 +14,7 @@ def images_of(model: nn.Module, side: int | None) -> Iterator[None]:
     resizing = _resizing(model) if side is not None else []
     sizes = [(module, module.min_size, module.max_size) for module in resizing]
     for module in resizing:
-        module.min_size, module.max_size = (side,), side
+        vars(module).update(min_size=(side,), max_size=side)
     try:
         yield
     finally:

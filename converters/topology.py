@@ -117,7 +117,7 @@ def _in_order(graph: fx.GraphModule, inputs: Inputs) -> tuple[Any, ...]:
 def _read(graph: fx.GraphModule, prefix: str = "") -> Topology:
     topology = Topology()
     for node in _convolutions(graph):
-        name = prefix + node.target
+        name = prefix + str(node.target)
         topology.visible.add(name)
         norm = _norm(node, graph)
         if norm is not None:
@@ -138,13 +138,13 @@ def _norm(node: fx.Node, graph: fx.GraphModule) -> str | None:
     if len(node.users) != 1:
         return None
     user = next(iter(node.users))
-    is_norm = user.op == "call_module" and "Norm" in type(graph.get_submodule(user.target)).__name__
-    return user.target if is_norm else None
+    is_norm = user.op == "call_module" and "Norm" in type(graph.get_submodule(str(user.target))).__name__
+    return str(user.target) if is_norm else None
 
 
 def _is_pad(node: Any, graph: fx.GraphModule) -> bool:
     if not isinstance(node, fx.Node):
         return False
     if node.op == "call_module":
-        return "Pad" in type(graph.get_submodule(node.target)).__name__
+        return "Pad" in type(graph.get_submodule(str(node.target))).__name__
     return node.op == "call_function" and node.target is nn.functional.pad

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from metric_zoo.converters.example_inputs import Inputs, call
 from metric_zoo.converters.model_state import SHARED
@@ -80,11 +81,11 @@ def _max(a: float, b: float) -> float:
 
 def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Output tensors in evaluation mode, at full float32 precision, from copies of the inputs and one random state."""
-    inputs = torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
+    inputs = _pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with SHARED, evaluation(model), _full_precision(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
-        outputs = torch.utils._pytree.tree_leaves(call(model, inputs))
+        outputs = _pytree.tree_leaves(call(model, inputs))
     return [t.detach() for t in outputs if isinstance(t, Tensor) and t.is_floating_point()]
 
 

@@ -104,6 +104,7 @@ def _nothing(records: Path, collection: Collection) -> str:
         more = f"; and {len(collection.problems) - 3} more" if len(collection.problems) > 3 else ""
         return f"{records} holds no sound record: {'; '.join(named)}{more}"
     failure = collection.records[0].failure
+    assert failure is not None, "none went well"
     count = len(collection.records)
     why = printable(f"{failure.type}: {failure.message}", 300)
     return f"all {count} runs in {records} failed, the first by {why}"

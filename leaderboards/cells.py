@@ -43,7 +43,9 @@ def cell_of(record: Record) -> Cell:
     # How often it was measured, and what the recipe or the data are called, change no figure.
     config = {key: value for key, value in record.config.items() if key not in ("seed", "recipe", "measure")}
     config["data"] = {key: value for key, value in record.section("data").items() if key != "label"}
-    data = {"task": record.task, "dataset": record.dataset.name, "fingerprint": record.dataset.fingerprint}
+    dataset = record.dataset
+    assert dataset is not None, "the run went well"
+    data = {"task": record.task, "dataset": dataset.name, "fingerprint": dataset.fingerprint}
     hardware, precision, protocol = _hardware(record), _precision(record), _protocol(record)
     setting = ", ".join([hardware, precision, *_batch(record), *_torch(record)])
     whole = {**config, **data, "setting": setting}
@@ -54,8 +56,8 @@ def cell_of(record: Record) -> Cell:
     }
     words = {
         "task": record.task,
-        "dataset": _dataset(record),
-        "version": record.dataset.fingerprint[:8],
+        "dataset": _dataset(record, dataset.name),
+        "version": dataset.fingerprint[:8],
         "model": record.model,
         "architecture": _architecture(record),
         "weights": record.weights or "from scratch",
@@ -80,12 +82,12 @@ def printable_lines(text: str, most: int = 6000) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:most])
 
 
-def _dataset(record: Record) -> str:
+def _dataset(record: Record, name: str) -> str:
     """With the picture and the noise, where a recipe names them."""
     data = record.section("data")
     parts = [str(data["image"])] if data.get("image") else []
     parts += [f"noise {data['noise']:g}"] if isinstance(data.get("noise"), (int, float)) else []
-    return ", ".join([record.dataset.name, *parts])
+    return ", ".join([name, *parts])
 
 
 def _pairs(values: dict) -> str:
@@ -116,7 +118,7 @@ def _hardware(record: Record) -> str:
 
 def _precision(record: Record) -> str:
     train = record.section("train")
-    dtype = DTYPES.get(train.get("precision"), "float32")
+    dtype = DTYPES.get(train.get("precision", "no"), "float32")
     layout = [] if train.get("layout", "contiguous") == "contiguous" else [str(train["layout"])]
     return ", ".join([dtype, *layout, *(["compiled"] if train.get("compile") else [])])
 

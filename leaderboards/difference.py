@@ -25,9 +25,9 @@ def difference(old: Path, new: Path) -> str:
     compared = _compared({row["task"] for row in (*before.values(), *after.values())})
     rows = [["", *_SHOWN, "runs", *compared]]
     for cell in sorted(before.keys() | after.keys(), key=lambda cell: _words(before.get(cell) or after[cell])):
-        a, b = before.get(cell), after.get(cell)
+        a, b, either = before.get(cell), after.get(cell), before.get(cell) or after[cell]
         if a is None or b is None:
-            rows.append(["new" if a is None else "gone", *_words(b or a), *_figures(b or a, compared)])
+            rows.append(["new" if a is None else "gone", *_words(either), *_figures(either, compared)])
             continue
         ours, theirs = _figures(a, compared), _figures(b, compared)
         if a["ids"] != b["ids"] or ours != theirs:
@@ -58,5 +58,5 @@ def _compared(tasks: set[str]) -> dict[str, int]:
 
 
 def _figures(row: dict, compared: dict[str, int]) -> list[str]:
-    figures = ("" if pd.isna(row.get(name)) else number(row[name], digits) for name, digits in compared.items())
+    figures = ("" if bool(pd.isna(row.get(name))) else number(row[name], digits) for name, digits in compared.items())
     return [str(row["runs"]), *figures]

@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib
 import numpy as np
@@ -17,8 +18,11 @@ from metric_zoo.benchmarks.tasks import Gap, Task, get_task
 from metric_zoo.leaderboards.looks import look
 from metric_zoo.leaderboards.statistics import FRONTS, score
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 # Text stays text, names inside the file follow from its content, and no date: the same records, the same bytes.
-_STYLE = {
+_STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "metric-zoo",
     "text.parse_math": False,  # a record's dollar sign is a dollar sign
@@ -46,12 +50,13 @@ def tradeoffs(rows: pd.DataFrame) -> str:
         rows: of one group of a leaderboard.
     """
     task = _task_of(rows)
-    shown = [name for name in FRONTS if name in _AXES or task.gap is not None]
+    captions = _AXES if task.gap is None else {**_AXES, "generalization_gap": task.gap.axis}
+    shown = [name for name in FRONTS if name in captions]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.1), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(shown), sharey=True), shown, strict=True):
             _tradeoff(axes, rows, name, task.gap)
-            axes.set_xlabel(_AXES.get(name) or task.gap.axis)
+            axes.set_xlabel(captions[name])
         figure.axes[0].set_ylabel(task.main.axis)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6)
@@ -65,12 +70,13 @@ def _task_of(rows: pd.DataFrame) -> Task:
 def _tradeoff(axes, rows: pd.DataFrame, name: str, gap: Gap | None) -> None:
     rows = rows.assign(parameters=rows["parameters"] / 1e3, score=score(rows), deviation=score(rows, "_std").fillna(0))
     axes.locator_params(axis="x", nbins=5)
-    for kind, part in rows.groupby("kind"):
+    for key, part in rows.groupby("kind"):
+        kind = str(key)
         style = {"linestyle": "none", "elinewidth": 1, "label": kind[:_NAME], **look(kind)}
         axes.errorbar(part[name], part["score"], part["deviation"], **style)
-    front = rows[rows[f"front_{name}"]].sort_values([name, "score"])
+    front = rows.loc[rows[f"front_{name}"]].sort_values([name, "score"])
     axes.plot(front[name], front["score"], color=_INK, linewidth=1, linestyle="--", zorder=0)
-    if name in _AXES or gap.is_ratio:
+    if name in _AXES or (gap is not None and gap.is_ratio):
         _spread_out(axes, rows[name])
     for model, x, y in list(zip(front["model"], front[name], front["score"], strict=True))[:_LABELLED]:
         if rows["model"].nunique() > 1:
@@ -104,14 +110,15 @@ def over_kernels(rows: pd.DataFrame) -> str:
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         pairs = list(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True))
         seen: Counter[str] = Counter()
-        for (kind, options), part in rows.dropna(subset="kernel_size").groupby(["kind", "options"]):
+        for key, part in rows.dropna(subset="kernel_size").groupby(["kind", "options"]):
+            kind, options = cast("tuple[str, str]", key)
             part = part.sort_values("kernel_size")
             style = {**look(kind), "linestyle": _DASHES[seen[kind] % len(_DASHES)], "markersize": 4}
             seen[kind] += 1
             for axes, name in pairs:
                 axes.plot(part["kernel_size"], part[name], label=_short(kind, options), **style)
         for axes, name in pairs:
-            if name == "generalization_gap" and task.gap.is_ratio:
+            if name == "generalization_gap" and task.gap is not None and task.gap.is_ratio:
                 axes.set_yscale("symlog", linthresh=1.0)
                 axes.yaxis.set_major_formatter(_plain_number)
             axes.set_xscale("log")

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from metric_zoo.benchmarks.hits import unpack_hits
 from metric_zoo.benchmarks.recipe_sections import DTYPES
@@ -75,11 +76,14 @@ def _source(what: str, source: Provenance) -> Iterator[str]:
 def _figures(record: Record) -> Iterator[str]:
     for name, scores in (("train", record.train), ("test", record.test)):
         size = getattr(record.dataset, f"{name}_size")
+        assert scores is not None, "the run went well"
         if scores.images != size:
             yield f"{name}: {scores.images} images were scored, the split has {size}"
         yield from (f"{name}: {problem}" for problem in get_task(record.task).contradictions(scores))
     yield from _gap(record)
-    if record.parameters.heads > record.parameters.total or record.parameters.trainable > record.parameters.total:
+    parameters = record.parameters
+    assert parameters is not None, "the run went well"
+    if parameters.heads > parameters.total or parameters.trainable > parameters.total:
         yield "parameters: a part is larger than the total"
     if [epoch.epoch for epoch in record.epochs] != list(range(1, len(record.epochs) + 1)):
         yield "epochs are not numbered 1, 2, ..."
@@ -95,16 +99,16 @@ def _figures(record: Record) -> Iterator[str]:
 
 
 def _gap(record: Record) -> Iterator[str]:
-    told, gap = record.generalization_gap, record.defined_gap
+    told, gap, declared = record.generalization_gap, record.defined_gap, get_task(record.task).gap
     if told is None:  # which the schema allows where the task defines none
         return
-    if gap is None:
+    if gap is None or declared is None:
         yield f"generalization_gap is {told:.6f}, but for these scores task {record.task!r} defines none"
     elif not math.isclose(gap, told, rel_tol=1e-9, abs_tol=1e-9):
-        yield f"generalization_gap is {told:.6f}, but {get_task(record.task).gap.formula} is {gap:.6f}"
+        yield f"generalization_gap is {told:.6f}, but {declared.formula} is {gap:.6f}"
 
 
-def _speed(speed: Throughput, precision: object) -> Iterator[str]:
+def _speed(speed: Throughput, precision: Any) -> Iterator[str]:
     if speed.dtype != DTYPES.get(precision):
         yield f"dtype {speed.dtype}, but the configuration says precision {precision!r}"
     if not 0 < speed.lower_quartile <= speed.median <= speed.upper_quartile:
@@ -120,11 +124,13 @@ def _hits(record: Record) -> Iterator[str]:
     if not task.hits:
         yield f"test_hits: task {record.task!r} has no right answers"
         return
+    test = record.test
+    assert test is not None, "the run went well"
     try:
-        right = int(unpack_hits(record.test_hits, record.test.images).sum())
+        right = int(unpack_hits(record.test_hits, test.images).sum())
     except ValueError as error:
         yield f"test_hits: {error}"
         return
-    meant = round(getattr(record.test, task.hits) * record.test.images)
+    meant = round(getattr(test, task.hits) * test.images)
     if right != meant:
         yield f"test_hits names {right} right answers, {task.main.short} means {meant}"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from metric_zoo.benchmarks.hits import unpack_hits
@@ -52,7 +53,7 @@ def score(rows: pd.DataFrame, suffix: str = "") -> pd.Series:
     Args:
         suffix: ``"_std"``, ``"_low"``, ``"_high"``, or none for the mean.
     """
-    found = [part[f"{get_task(task).main.name}{suffix}"].astype(float) for task, part in rows.groupby("task")]
+    found = [part[f"{get_task(str(task)).main.name}{suffix}"].astype(float) for task, part in rows.groupby("task")]
     return pd.concat(found)[rows.index]
 
 
@@ -78,16 +79,17 @@ def _tasks(records: Sequence[Record]) -> list[Task]:
 
 def _run_row(record: Record) -> dict:
     cell = asdict(cell_of(record))
-    published = published_for(record)
+    published, test, parameters = published_for(record), record.test, record.parameters
+    assert test is not None and parameters is not None, "the run went well"
     return {
         **{("cell" if name == "id" else name): value for name, value in cell.items()},
         "run": record_key(record),
         "recipe": printable(record.recipe),
         "seed": record.seed,
         **get_task(record.task).cell_figures(record),
-        "hits": unpack_hits(record.test_hits, record.test.images) if record.test_hits else None,
-        "parameters": record.parameters.total,
-        "heads": record.parameters.heads,
+        "hits": unpack_hits(record.test_hits, test.images) if record.test_hits else None,
+        "parameters": parameters.total,
+        "heads": parameters.heads,
         "gflops": record.gflops,
         "kernel_size": _kernel_size(record),
         "inference": record.inference.median if record.inference else None,
@@ -146,7 +148,7 @@ def _beside_published(board: pd.DataFrame) -> pd.Series:
     """What is compared with a paper's figure, on its scale."""
     found = pd.Series(np.nan, index=board.index)
     for name, rows in board.groupby("task"):
-        if (published := get_task(name).published) is not None:
+        if (published := get_task(str(name)).published) is not None:
             found[rows.index] = published.scale * rows[published.beside].astype(float)
     return found
 
@@ -238,9 +240,9 @@ def _front(name: str):
     return front
 
 
-def pareto_front(gain: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
+def pareto_front(gain: ArrayLike, accuracy: ArrayLike) -> np.ndarray:
     """Which points no other one beats: at least as good in both, and better in one. A point with a NaN is not on it."""
-    gain, accuracy = np.asarray(gain, float), np.asarray(accuracy, float)
-    as_good = (gain[None, :] >= gain[:, None]) & (accuracy[None, :] >= accuracy[:, None])
-    better = (gain[None, :] > gain[:, None]) | (accuracy[None, :] > accuracy[:, None])
-    return ~(as_good & better).any(1) & ~np.isnan(gain) & ~np.isnan(accuracy)
+    x, y = np.asarray(gain, float), np.asarray(accuracy, float)
+    as_good = (x[None, :] >= x[:, None]) & (y[None, :] >= y[:, None])
+    better = (x[None, :] > x[:, None]) | (y[None, :] > y[:, None])
+    return ~(as_good & better).any(1) & ~np.isnan(x) & ~np.isnan(y)

@@ -70,16 +70,19 @@ def _fingerprints(records: Iterable[Record]) -> dict[str, str]:
 def _data(record: Record) -> str:
     """Which data, as a recipe names them: what is cut from pictures is other data than the pictures."""
     named, keys = record.section("data"), get_task(record.task).data_keys
+    assert record.dataset is not None, "the run went well"
     return json.dumps([record.task, record.dataset.name, {key: named.get(key) for key in keys}])
 
 
 def _refusals(record: Record, allow_changed: bool, known: dict[str, str]) -> list[str]:
     if record.status != "ok":
+        assert record.failure is not None, "a failed record says why"
         return [f"the run failed ({record.failure.type})"]
     needed = ["gflops", "inference", *get_task(record.task).needs]
     missing = [name for name in needed if getattr(record, name) is None]
     if missing:
         return [f"lacks {', '.join(missing)}, without which it cannot be checked"]
+    assert record.dataset is not None, "the run went well"
     if known.get(_data(record), record.dataset.fingerprint) != record.dataset.fingerprint:
         return [
             f"its data {record.dataset.name!r} are not those of the results so far (another fingerprint; a "
@@ -118,13 +121,14 @@ def recounted(record: Record) -> list[str]:
     try:
         with torch.device("meta"):
             model = network_of(record)
+            assert record.dataset is not None, "the run went well"
             ours, operations = count_parameters(model), gflops(model, torch.zeros(1, *record.dataset.image_shape))
     except Exception as error:
         return [f"its network cannot be built again: {type(error).__name__}: {str(error)[:200]}"]
     problems = []
     if ours != record.parameters:
         problems.append(f"parameters are {record.parameters}, its network has {ours}")
-    if not math.isclose(operations, record.gflops, rel_tol=_GFLOPS_TOLERANCE):
+    if record.gflops is None or not math.isclose(operations, record.gflops, rel_tol=_GFLOPS_TOLERANCE):
         problems.append(f"gflops is {record.gflops}, its network needs {operations}")
     return problems
 

@@ -43,7 +43,7 @@ def groups_of(board: pd.DataFrame) -> list[Group]:
         title = f"{words['dataset']}, recipe {recipes}, on {words['setting']}"
         title += f" ({identity})" if title in titles else ""
         titles.add(title)
-        found.append(Group(identity, rows=rows, title=title, **words))
+        found.append(Group(str(identity), rows=rows, title=title, **words))
     return found
 
 

@@ -77,9 +77,9 @@ def to_markdown(frame: pd.DataFrame, kinds: Sequence[str], made_with: str) -> st
         markdown(headings, totals.astype(str).itertuples(index=False), [False, False, True, True, True, True]),
     ]
     frame = frame.fillna(dict.fromkeys(kinds, ""))  # a kind that was not tried
-    rest = frame[~frame[list(kinds)].isin([*PASSED, ""]).all(axis=1)]
+    rest = frame.loc[~frame[list(kinds)].isin([*PASSED, ""]).all(axis=1)]
     if len(rest):
-        rows = rest[["source", "model", *kinds, "notes"]].astype(str).itertuples(index=False)
+        rows = rest.loc[:, ["source", "model", *kinds, "notes"]].astype(str).itertuples(index=False)
         parts += ["## Not passed", markdown(["Source", "Model", *kinds, "Why"], rows, [False] * (len(kinds) + 3))]
     headings = {**_WORDS, **_COUNTS, "skipped": "Skipped", **{kind: kind for kind in kinds}, **_FIGURES}
     rows = _shown(frame)[list(headings)].itertuples(index=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -100,7 +100,7 @@ def _load(root: Path) -> dict[str, Any]:
         raise DataError(f"{root} cannot be read as a Hugging Face data set: {told(error)}") from None
     if not tables:
         raise DataError(f"{root} is a Hugging Face data set without splits; expected train, and test or validation")
-    return tables
+    return cast("dict[str, Any]", tables)  # of splits, both ways
 
 
 def _parquet(root: Path) -> dict[str, list[str]]:

@@ -67,12 +67,13 @@ def _splits(config: DataConfig, train: Pixels, test: Pixels) -> Splits:
     pixels = train_x.to(torch.float32).div_(255)
     mean, std = pixels.mean((0, 2, 3)).view(-1, 1, 1), pixels.std((0, 2, 3)).clamp_min(1e-3).view(-1, 1, 1)
     plain = augmentation(config.model_copy(update={"augment": "none"}), train_x.shape[-1])
+    channels, height, width = train_x.shape[1:]
     info = DatasetInfo(
         name=config.name,
         train_size=len(train_y),
         test_size=len(test_y),
         classes=int(train_y.max()) + 1,
-        image_shape=tuple(train_x.shape[1:]),
+        image_shape=(channels, height, width),
         fingerprint=fingerprint,
     )
     return Splits(

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from metric_zoo.benchmarks.data.digests import digest_of
 from metric_zoo.benchmarks.data.listing import pictures_below
 from metric_zoo.benchmarks.data.seeds import mixed_seed
-from metric_zoo.benchmarks.data.splits import Splits, data_root
+from metric_zoo.benchmarks.data.splits import ImageSet, Splits, data_root
 from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.benchmarks.schema import DatasetInfo
 from metric_zoo.errors import DataError, suggest
@@ -63,7 +63,7 @@ class Noisy(Dataset):
 class Repeated(Dataset):
     """A data set of one item, as if it had several."""
 
-    def __init__(self, dataset: Dataset, times: int) -> None:
+    def __init__(self, dataset: ImageSet, times: int) -> None:
         self._dataset, self._times = dataset, times
 
     def __len__(self) -> int:
@@ -106,9 +106,10 @@ def load_noisy(config: DataConfig) -> Splits:
         paths = _paths(config.name, root)
         train, test = (Files(part, config) for part in paths)
         fingerprint = digest_of(root, [str(path) for part in paths for path in part])
-    train_clean, scored = Noisy(train, config.noise, (_TRAIN,)), Noisy(test, config.noise, (_TEST,))
+    noise = _noise(config)
+    train_clean, scored = Noisy(train, noise, (_TRAIN,)), Noisy(test, noise, (_TEST,))
     info = _info(config, len(train), len(test), train[0], fingerprint)
-    return Splits(Noisy(train, config.noise, None), train_clean, scored, info)
+    return Splits(Noisy(train, noise, None), train_clean, scored, info)
 
 
 def load_noisy_image(config: DataConfig, seed: int) -> Splits:
@@ -126,7 +127,7 @@ def load_noisy_image(config: DataConfig, seed: int) -> Splits:
     else:
         raise DataError(f"a single image is one of 'scikit-image' or a data.image in a 'folder', not {config.name!r}")
     clean = [middle(_coloured(picture, config), config.image_size or _SIZE)]
-    train, test, validation = (Noisy(clean, config.noise, (seed, part)) for part in (_TRAIN, _TEST, _VALIDATION))
+    train, test, validation = (Noisy(clean, _noise(config), (seed, part)) for part in (_TRAIN, _TEST, _VALIDATION))
     info = _info(config, 1, 1, clean[0], _of_pixels(clean))
     return Splits(Repeated(train, STEPS), train, test, info, validation)
 
@@ -143,9 +144,15 @@ def _check(config: DataConfig) -> None:
         raise DataError(f"data.augment={config.augment!r}: pictures for denoising are not augmented")
 
 
+def _noise(config: DataConfig) -> float:
+    assert config.noise is not None, "recipes of denoising give it"
+    return config.noise
+
+
 def _info(config: DataConfig, train: int, test: int, picture: Tensor, fingerprint: str) -> DatasetInfo:
     name = config.label or f"folder:{utf8(data_root(config).name)}" if config.name == "folder" else config.name
-    shape = tuple(picture.shape)
+    channels, height, width = picture.shape
+    shape = (channels, height, width)
     return DatasetInfo(
         name=name, train_size=train, test_size=test, classes=0, image_shape=shape, fingerprint=fingerprint
     )

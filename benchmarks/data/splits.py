@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import platformdirs
 import torch
@@ -15,6 +16,14 @@ from torchvision.transforms import v2
 from metric_zoo.benchmarks.data.seeds import mixed_seed
 from metric_zoo.benchmarks.recipe_sections import DataConfig
 from metric_zoo.benchmarks.schema import DatasetInfo
+
+
+class ImageSet(Protocol):
+    """What is trained on or scored: a `torch.utils.data.Dataset` that knows its size. Items are as of `Splits`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,11 @@ class Splits:
         validation: what neither trains nor scores; None where a part of the training images must be held out for it.
     """
 
-    train: Dataset
-    train_clean: Dataset
-    test: Dataset
+    train: ImageSet
+    train_clean: ImageSet
+    test: ImageSet
     info: DatasetInfo
-    validation: Dataset | None = None
+    validation: ImageSet | None = None
 
 
 def data_root(config: DataConfig) -> Path:
@@ -62,7 +71,7 @@ class Augmented(Dataset):
         seed: of the run.
     """
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    def __init__(self, dataset: ImageSet, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
 

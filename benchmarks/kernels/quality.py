@@ -57,6 +57,7 @@ def compare(found: Tensor, truth: Tensor) -> dict[str, float]:
     """
     found, truth = found.double(), truth.double()
     ssim = structural_similarity_index_measure(found[None, None], truth[None, None], data_range=1.0)
+    assert isinstance(ssim, Tensor), "the mean alone"
     return {"psnr": psnr(found, truth), "ssim": ssim.item(), "flip": _flip(found, truth)}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ OPERATORS = {name: kind.operator for name, kind in reversed(list_layers().items(
 KINDS = tuple(OPERATORS)
 
 
-class Compared:
+class Compared(ABC):
     """What `leaves` and `run` of a subclass give, with gradients.
 
     Attributes:
@@ -24,6 +26,14 @@ class Compared:
     """
 
     seed: int
+
+    @abstractmethod
+    def leaves(self) -> dict[str, Tensor]:
+        """The tensors that it is called with, by name."""
+
+    @abstractmethod
+    def run(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The output for them."""
 
     def outcome(self, backend: str) -> dict[str, Tensor]:
         """The output and the gradient of every leaf for a fixed upstream gradient."""
@@ -38,7 +48,7 @@ class Compared:
         # Of numbers that every dtype holds exactly.
         upstream = torch.randint(-8, 9, output.shape, generator=draw).to(output) / 4
         output.backward(upstream)
-        return {"output": output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
+        return {"output": output.detach(), **{name: cast(Tensor, leaf.grad) for name, leaf in leaves.items()}}
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,9 @@ def contenders(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str
 
     def of_torchvision() -> Tensor:
         if dtype != torch.bfloat16:
-            return torchvision.ops.deform_conv2d(x, offset, weight, padding=pad)
+            return torchvision.ops.deform_conv2d(x, offset, weight, padding=(pad, pad))
         # It knows no bfloat16; this is what it does under autocast.
-        return torchvision.ops.deform_conv2d(x.float(), offset.float(), weight.float(), padding=pad).to(dtype)
+        return torchvision.ops.deform_conv2d(x.float(), offset.float(), weight.float(), padding=(pad, pad)).to(dtype)
 
     return {
         "conv2d": (lambda: F.conv2d(x, weight, padding=pad, groups=case.groups), [x, weight]),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ def _relative(found: Tensor, true: Tensor, has_kinks: bool) -> float:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether convolutions may round float32 operands to TF32."""
-    settings = torch.backends.cudnn.conv
+    settings = cast(Any, torch.backends.cudnn).conv  # torch sets it at run time
     before = settings.fp32_precision
     settings.fp32_precision = "tf32" if allowed else "ieee"
     try:

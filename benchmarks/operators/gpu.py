@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -98,7 +98,7 @@ def ceilings(device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str
         torch.matmul(a, b)
 
     before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = cast(Any, torch.backends.cudnn).conv.fp32_precision
     try:
         times = alternate({"copy": lambda: target.copy_(source), "product": product}, repeats, device)
     finally:

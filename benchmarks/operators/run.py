@@ -109,7 +109,7 @@ def _measure(
     return rows
 
 
-def _forward(operator: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Callable[[], object]:
+def _forward(operator: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
     @torch.no_grad()
     def step() -> Tensor:
         return operator()

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from metric_zoo.benchmarks.data.seeds import mixed_seed
+from metric_zoo.benchmarks.data.splits import ImageSet
 
 NOISE = 0.5
 """Standard deviation of the added noise, where that of the training pixels is 1 (image folders: half their range)."""
@@ -27,7 +28,7 @@ class Corrupted(Dataset):
         name: one of `CORRUPTIONS`.
     """
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
+    def __init__(self, dataset: ImageSet, name: str) -> None:
         self._dataset, self._change = dataset, CORRUPTIONS[name]
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +32,7 @@ def scored(
         with accelerator.autocast():
             output = model(inputs)
         found = row(output, targets)
-        gathered.append(accelerator.gather_for_metrics(found).double().cpu())
+        gathered.append(cast(Tensor, accelerator.gather_for_metrics(found)).double().cpu())
     rows = torch.cat(gathered)
     if len(rows) != size:
         raise RuntimeError(f"evaluated {len(rows)} images of a split of {size}: the processes' shares are wrong")

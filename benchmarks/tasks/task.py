@@ -104,6 +104,6 @@ class Task(ABC):
     def cell_figures(self, record: Record) -> Mapping[str, float | None]:
         """A run's columns by name, those of the main score and the gap included."""
         gap = record.generalization_gap
-        found = {self.main.name: self.main.value(record.test)}
+        found: dict[str, float | None] = {self.main.name: self.main.value(record.test)}
         found["generalization_gap"] = None if gap is None or self.gap is None else self.gap.scale * gap
         return {**found, **{figure.name: figure.value(record) for figure in self.figures}}

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from metric_zoo.benchmarks.data.splits import Splits
+from metric_zoo.benchmarks.data.splits import ImageSet, Splits
 from metric_zoo.benchmarks.runs import Run
 from metric_zoo.benchmarks.schema import SplitScores
 from metric_zoo.benchmarks.tasks.corruptions import Corrupted
@@ -63,7 +62,7 @@ class TaskTraining(ABC):
         """Images scored at once, on all processes: what training holds, in so many parts, scoring holds, too."""
         return run.train.batch_size // parts
 
-    def corrupted(self, dataset: Dataset, name: str) -> Dataset:
+    def corrupted(self, dataset: ImageSet, name: str) -> ImageSet:
         """Test images after one of the task's corruptions."""
         return Corrupted(dataset, name)
 

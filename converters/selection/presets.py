@@ -24,7 +24,7 @@ class Preset:
     """
 
     holds: Callable[[ConvNode, Sequence[ConvNode]], bool]
-    prepared: Callable[[nn.Module], AbstractContextManager[None]] = nullcontext
+    prepared: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext
 
 
 def _every(node: ConvNode, nodes: Sequence[ConvNode]) -> bool:
@@ -57,6 +57,6 @@ to 4, in a network whose layer 4 runs at stride 1, with dilation 2 after its fir
 """
 
 
-def prepared_for(where: object, model: nn.Module) -> AbstractContextManager[None]:
+def prepared_for(where: object, model: nn.Module) -> AbstractContextManager[object]:
     """The context of the preset that ``where`` names; one that changes nothing for every other ``where``."""
     return PRESETS[where].prepared(model) if isinstance(where, str) and where in PRESETS else nullcontext()

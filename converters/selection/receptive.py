@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-_POOLS = (F.max_pool2d, F.avg_pool2d, torch.max_pool2d, torch._C._nn.avg_pool2d)
+_POOLS = (F.max_pool2d, F.avg_pool2d, torch.max_pool2d)
 _RESIZING = (nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ConvTranspose2d, nn.Fold, nn.Unfold)
 _RESIZING_FUNCTIONS = (F.interpolate, F.pixel_shuffle, F.pixel_unshuffle, F.grid_sample)
 _Field = tuple[int, int] | None
@@ -27,7 +27,8 @@ def receptive_fields(graph: fx.GraphModule) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in graph.graph.nodes:
         parents = [fields[parent] for parent in node.all_input_nodes]
-        before = None if None in parents else max(parents, default=(1, 1))
+        known = [parent for parent in parents if parent is not None]
+        before = None if len(known) < len(parents) else max(known, default=(1, 1))
         module = modules.get(node.target) if node.op == "call_module" else None
         fields[node] = after = _after(node, module, before)
         if isinstance(module, nn.Conv2d) and after is not None:
@@ -52,7 +53,8 @@ def _window(node: fx.Node, module: nn.Module | None) -> tuple[Any, Any, Any] | N
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return module.kernel_size, module.stride, getattr(module, "dilation", 1)
     if "BlurPool" in type(module).__name__:
-        return getattr(module, "filt_size", 1), module.stride, 1
+        blur = cast(Any, module)  # of timm, which need not be there
+        return getattr(blur, "filt_size", 1), blur.stride, 1
     if node.op == "call_function" and node.target in _POOLS:
         given = {**dict(zip(("input", "kernel_size", "stride"), node.args, strict=False)), **node.kwargs}
         return given["kernel_size"], given.get("stride") or given["kernel_size"], 1

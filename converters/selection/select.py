@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from metric_zoo.converters.converted import as_converted
 from metric_zoo.converters.nodes import ConvNode
 from metric_zoo.converters.replacement import Decision, Replacement
 from metric_zoo.converters.selection.filters import Filters
@@ -121,13 +122,14 @@ def check_settled(replacements: Iterable[Replacement], options: Mapping[str, Any
         ConversionError: naming the first such option.
     """
     for each in replacements:
-        if each.decision.outcome != "settled" or kind_of(each.conv) is None:
+        if each.decision.outcome != "settled" or kind_of(each.node.module) is None:
             continue
-        have = each.conv.config.to_dict()
+        layer = as_converted(each.node.module)
+        have = layer.config.to_dict()
         for name, value in options.items():
             value = tuple(value) if isinstance(value, list) else value
             if name in have and have[name] != value:
                 raise ConversionError(
-                    f"{each.name} is already {each.conv.kind!r} with {name}={have[name]!r}, asked for {value!r}: "
+                    f"{each.name} is already {layer.kind!r} with {name}={have[name]!r}, asked for {value!r}: "
                     "revert the model first, or leave that layer out by 'where'"
                 )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 _LAYERS = {f"layer{stage}": stage for stage in (1, 2, 3, 4)}
 
@@ -31,7 +32,7 @@ def stages_of(model: nn.Module, reductions: Mapping[str, float]) -> dict[str, in
         return _by_layers({name: places[name] for name in reductions}, places["layer1"])
     measured = {name: _stage(reduction) for name, reduction in reductions.items()}
     listed = _by_ends({name: places[name] for name in reductions}, _ends(places, _listed(model)))
-    windows = [name for name in listed if max(model.get_submodule(name).kernel_size) > 1]
+    windows = [name for name in listed if max(cast(_ConvNd, model.get_submodule(name)).kernel_size) > 1]
     # A 1x1 convolution may run before its stage's stride.
     return listed if windows and all(listed[name] == measured[name] for name in windows) else measured
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from metric_zoo.converters.analyse import Analysis
@@ -26,6 +26,21 @@ from metric_zoo.nn.kind import Kind, kind_of
 from metric_zoo.timing import alternate, quartiles
 
 _REPEATS = 5
+
+
+class _Limits(Protocol):
+    """What `Promise.APPROXIMATION` asks of the options."""
+
+    max_error: float
+    min_speedup: float
+
+
+class _Approximating(Protocol):
+    """What it asks of the layer."""
+
+    def approximate(self, conv: nn.Conv2d, options: KindOptions) -> None: ...
+
+    def kernel_error(self, kernels: Tensor) -> float: ...
 
 
 class Approximate(Strategy):
@@ -72,30 +87,34 @@ class Approximate(Strategy):
 
     def _try(self, each: Replacement, settings: KindOptions) -> str:
         """Why a layer loses, empty where it wins. One that is too slow is not fitted."""
-        limits = (settings.max_error, settings.min_speedup)
-        each.layer = self.layer_for(each, settings)
+        told = cast(_Limits, settings)
+        limits = (told.max_error, told.min_speedup)
+        each.layer = layer = self.layer_for(each, settings)
         each.approximation = _timed(each)
         slow = each.approximation.loses(*limits)
         if slow:
             return slow
-        each.layer.approximate(each.conv, settings)
-        each.approximation = replace(_timed(each), kernel_error=each.layer.kernel_error(each.conv.weight))
+        approximating = cast(_Approximating, layer)
+        approximating.approximate(each.conv, settings)
+        each.approximation = replace(_timed(each), kernel_error=approximating.kernel_error(each.conv.weight))
         return each.approximation.loses(*limits)
 
 
 def _no_fixed_kernel(node: ConvNode) -> str:
-    if behaviour(node.module).standardization is not None:
+    conv = cast(nn.Conv2d, node.module)  # of a supported class
+    if behaviour(conv).standardization is not None:
         return "its weight is standardised at every call"
     if node.calls == 0:
         return "not called in evaluation"
-    return "" if bool(node.module.weight.isfinite().all()) else "its kernels are not finite"
+    return "" if bool(conv.weight.isfinite().all()) else "its kernels are not finite"
 
 
 @torch.no_grad()
 def _timed(each: Replacement) -> Approximation:
     """Both forward passes on noise of the declared size, in turn."""
-    conv, layer = each.conv, each.layer
-    noise = torch.rand(each.node.input_shape, generator=torch.Generator().manual_seed(0)).to(conv.weight)
+    conv, layer, shape = each.conv, each.built, each.node.input_shape
+    assert shape is not None, f"{each.name} was not called"
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(conv.weight)
     pair = {"dense": lambda: conv.forward(noise), "own": lambda: layer.forward(noise)}
     medians = {name: quartiles(times)[1] for name, times in alternate(pair, _REPEATS, conv.weight.device).items()}
     return Approximation(medians["dense"], medians["own"])

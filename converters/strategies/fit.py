@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -48,7 +48,7 @@ class Fit(Strategy):
 
     def layer_for(self, replacement: Replacement, settings: KindOptions) -> nn.Module:
         """A fresh layer with the kernel of the one it replaces, and as many groups of samples."""
-        old, kind = replacement.conv, replacement.kind
+        old, kind = cast(SampledConv2d, replacement.conv), replacement.kind
         # Unless they were asked for, the groups are those of the layer that is fitted, not the kind's default.
         groups = self.options.get("metric_groups", old._sample_groups())
         if groups != old._sample_groups():
@@ -57,7 +57,7 @@ class Fit(Strategy):
             )
         options = {**layer_options(kind, settings), "metric_groups": groups}
         layer = build_layer(replacement.name, plain_view(old), kind.name, options)
-        layer.standardization = old.standardization
+        cast(SampledConv2d, layer).standardization = old.standardization
         remember_original(layer, find_original(old))
         return layer
 
@@ -87,8 +87,9 @@ def unfit_reason(module: nn.Module) -> str:
         return "an ordinary convolution: there are no samples to fit"
     if module.modulates:
         return f"{module.kind}: a metric has no masks"
-    if getattr(module.config, "sampling", "grid") != "grid":
-        return f"sampling={module.config.sampling!r}: its cells are not the grid's"
+    sampling = getattr(module.config, "sampling", "grid")
+    if sampling != "grid":
+        return f"sampling={sampling!r}: its cells are not the grid's"
     if any(name not in module._parameters for name in ("weight", "bias")):
         return "its weight is computed (weight norm, pruning or a parametrization), not a parameter"
     return ""

@@ -25,9 +25,9 @@ class Keep(Strategy):
         """As of `Strategy.build`; it raises where a kind that can keep the function does not with these options."""
         super().build(replacements)
         for each in replacements:
-            if each.kind.lossless and not each.layer.weight.is_meta and not each.layer.is_identity():
+            if each.kind.lossless and not each.sampled.weight.is_meta and not each.sampled.is_identity():
                 raise ConversionError(
-                    f"{each.name}: {each.kind.name} with {each.layer.config} does not start as the original "
+                    f"{each.name}: {each.kind.name} with {each.sampled.config} does not start as the original "
                     "convolution; use init='uniform' (the paper's start) or other options (for metric: sampling='grid')"
                 )
 
@@ -43,7 +43,7 @@ class Keep(Strategy):
         reference = run_original(model, analysis.proofs, beside)
         for each in beside:
             if each.difference is not None:
-                check_unchanged(f"layer {each.name}", each.difference, each.layer.weight.dtype, roundings=4)
+                check_unchanged(f"layer {each.name}", each.difference, each.sampled.weight.dtype, roundings=4)
         return reference
 
     def why_not_compared(self, model: nn.Module, replacements: Sequence[Replacement]) -> str | None:

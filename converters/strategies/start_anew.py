@@ -42,4 +42,4 @@ class StartAnew(Strategy):
     def finish(self, replacements: Sequence[Replacement]) -> None:
         """The kernels are the model's own parameters: they are overwritten last."""
         for each in replacements:
-            each.layer.reset_uniform()
+            each.sampled.reset_uniform()

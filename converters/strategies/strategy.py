@@ -115,6 +115,7 @@ class Strategy:
         why = self.why_not_compared(model, replacements) if replacements else "nothing was swapped"
         if why is not None:
             return Proof(not_compared=why)
+        assert reference is not None, "`compare` has run where outputs are compared"
         found = moved_output(model, reference)
         return proof_of(found, None if found is None else self.judge(model, found, reference, replacements))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -33,9 +34,10 @@ def operators(path: Path) -> Board:
         hardware = report["device"] if report["device"] != "cpu" else report["provenance"]["hardware"]["cpu"]
         marked = "; the source was not a clean commit" if report["provenance"]["git_dirty"] is not False else ""
         setting = f"{hardware}, {report['dtype']}, backend {report['backend']}{marked}"
+        groups = results.groupby(["threads", "pass"], sort=False, dropna=False)
         tables = [
             _operator_table(part, printable(setting), int(threads), printable(direction))
-            for (threads, direction), part in results.groupby(["threads", "pass"], sort=False, dropna=False)
+            for (threads, direction), part in cast("Iterable[tuple[tuple[Any, Any], pd.DataFrame]]", groups)
         ]
     about = (
         "Milliseconds of one call, median over alternating runs and half the interquartile range. "

@@ -115,7 +115,7 @@ class _Site:
         """A model's page and its pictures."""
         path = model_path(model)
         files, parts = {}, []
-        for group in groups_of(self._board[self._board["model"] == model]):
+        for group in groups_of(self._board.loc[self._board["model"] == model]):
             runs = [[self.runs[i] for i in ids] for ids in group.rows["ids"]]
             names = [f"{row['kind']} {row['options']}".strip() for row in group.rows.to_dict("records")]
             cells = zip(group.rows["kind"], names, runs, strict=True)
@@ -153,7 +153,7 @@ def _models(board: pd.DataFrame) -> list[str]:
 
 def _leaders(rows: pd.DataFrame) -> list[str]:
     """The kinds of the best rank, or of the best mean where nothing has a rank."""
-    best = rows[rows["rank"] == 1] if rows["rank"].notna().any() else rows.head(1)
+    best = rows.loc[rows["rank"] == 1] if rows["rank"].notna().any() else rows.head(1)
     return [f"{row['kind']} ({row['model']}), {score_text(row)}" for row in best.to_dict("records")][:6]
 
 

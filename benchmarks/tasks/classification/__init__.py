@@ -42,6 +42,7 @@ class ClassificationEpoch(Epoch):
     @property
     def test_score(self) -> float:
         """Top-1 in percent."""
+        assert self.test_top1 is not None, "`scored` is there"
         return 100 * self.test_top1
 
 

@@ -48,6 +48,7 @@ def _find(record: Record) -> Published | None:
     options = {key: value for key, value in record.options.items() if key != "eps_omega"}
     if options != (METRIC_OPTIONS if record.kind == "metric" else {}):
         return None
+    assert record.dataset is not None, "the run went well"
     named = (record.dataset.name, record.model, record.kind)
     return next((entry for entry in _FIGURES if (entry.dataset, entry.model, entry.kind) == named), None)
 

@@ -46,6 +46,7 @@ class DenoisingEpoch(Epoch):
     @property
     def test_score(self) -> float:
         """The error as PSNR in dB."""
+        assert self.test_mse is not None, "`scored` is there"
         return psnr_of(self.test_mse)
 
 

@@ -51,6 +51,7 @@ def _find(record: Record) -> Published | None:
     if record.kind == "metric" and options != {**METRIC_OPTIONS, "eps_omega": 0.1}:
         return None
     name = "metric, eps_omega 0.1" if record.kind == "metric" else record.kind if not options else ""
+    assert record.dataset is not None, "the run went well"
     named = (record.dataset.name, name, _FROZEN if kind.get("freeze_kernels") else _LEARNED)
     return next((entry for entry in _ERRORS if (entry.dataset, entry.kind, entry.setting) == named), None)
 
