@@ -21,16 +21,7 @@ from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.policy import unwanted
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import (
-    NO_PADS,
-    Padding,
-    PaddingMode,
-    Pads,
-    is_open,
-    pair,
-    resolve_padding,
-    sizes_of,
-)
+from metric_zoo.ops.padding import NO_PADS, Padding, PaddingMode, Pads, is_open, pair, resolve_padding, sizes_of
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""

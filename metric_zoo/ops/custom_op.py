@@ -6,7 +6,7 @@ The backends fill its results with numbers; everything here they share.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ def sampled_conv2d_backward(
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
     if not backend.differentiates(sampling):  # which it leaves to the framework; here the device's does
         backend = backend_of_operator(input, lambda other: other.differentiates(sampling))
-    wanted = cast("tuple[bool, bool, bool, bool]", tuple(needs))
+    need_input, need_weight, need_field, need_mask = needs
+    wanted = (need_input, need_weight, need_field, need_mask and mask is not None)
     gradients = backend.backward(grad, input, weight, field, mask, sampling, window, wanted)
     pixels, kernel, moved, masked = (input.new_empty(0) if g is None else g for g in gradients)
     return pixels, kernel, moved, masked
