@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ def grad_cam(model: nn.Module, input: Tensor, target: int | None = None, layer: 
     modules = dict(model.named_modules())
     if layer is not None and layer not in modules:
         raise MetricZooError(f"no layer {layer!r}")
-    targets = None if target is None else [ClassifierOutputTarget(target)]
+    # pytorch_grad_cam declares a list of modules, and calls what its own functions of an output are.
+    targets: Any = None if target is None else [ClassifierOutputTarget(target)]
     try:
         with evaluation(model):
             _check_classes(model, model(input), target)

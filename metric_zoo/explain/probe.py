@@ -93,7 +93,7 @@ def _input_of(model: nn.Module, module: nn.Module, input: Tensor) -> Tensor | No
 
 def _centres(module: SampledConv2d, seen: Tensor, scale_x: float, scale_y: float) -> Tensor:
     """Pixel centres are at whole numbers in the layer and in the image, their corners half a pixel away."""
-    size = tuple(seen.shape[-2:])
+    size = (seen.shape[-2], seen.shape[-1])
     pads = resolve_padding(module.padding, size, module.kernel_size, module.stride, module.dilation)
     axes = []
     for axis, scale in ((0, scale_y), (1, scale_x)):

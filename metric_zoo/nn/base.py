@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import Signature, signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,14 @@ from torch.fx import Proxy
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import grid_offsets
-from metric_zoo.nn.config import KindOptions
+from metric_zoo.nn.config import HeadOptions, KindOptions
 from metric_zoo.nn.field import Field, convolve
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.policy import unwanted
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import NO_PADS, Padding, Pads, is_open, pair, resolve_padding
+from metric_zoo.ops.padding import NO_PADS, Padding, PaddingMode, Pads, is_open, pair, resolve_padding, sizes_of
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""
@@ -64,6 +64,10 @@ class SampledConv2d(Leaf, nn.Conv2d):
 
     kind: ClassVar[str]
     options: ClassVar[type[KindOptions]] = KindOptions
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: Padding
+    dilation: tuple[int, int]
     config: KindOptions
     sampler: PredictionHead | None
     standardization: WeightStandardization | None = None
@@ -85,7 +89,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         device=None,
         dtype=None,
@@ -152,8 +156,9 @@ class SampledConv2d(Leaf, nn.Conv2d):
     def replacing(cls, conv: nn.Conv2d, padding: Padding, options: Mapping[str, Any]) -> SampledConv2d:
         """As of `metric_zoo.nn.kind.Kind.build`."""
         # Built without storage: only the rule's is allocated, the kernel is the one that is there.
+        kernel_size, stride, dilation = sizes_of(conv)
         layer = cls(
-            *(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups),
+            *(conv.in_channels, conv.out_channels, kernel_size, stride, padding, dilation, conv.groups),
             *(conv.bias is not None, conv.padding_mode),
             device="meta",
             dtype=conv.weight.dtype,
@@ -204,7 +209,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
             input: ``(B, C, H, W)``, the layer's input.
         """
         input, pads = self._padded(input)
-        return self._field(input, pads).positions(tuple(input.shape[-2:]), self, pads)
+        return self._field(input, pads).positions((input.shape[-2], input.shape[-1]), self, pads)
 
     def kernel(self) -> Tensor:
         """The weights that multiply the samples: ``weight``, standardised where the original layer did so."""
@@ -229,7 +234,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
         if self.sampler is not None and self.sampler.weight.count_nonzero():
             return False
         probe = self.weight.new_zeros(1, self.in_channels, *self.kernel_size)
-        pads = tuple((d * (k - 1), d * (k - 1)) for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        pads = Pads(*((d * (k - 1), d * (k - 1)) for k, d in zip(self.kernel_size, self.dilation, strict=True)))
         field = self._field(probe, pads)
         positions = field.positions(self.kernel_size, self, pads)
         grid = grid_offsets(self.kernel_size, self.dilation).to(positions).repeat(self._sample_groups(), 1)
@@ -255,12 +260,13 @@ class SampledConv2d(Leaf, nn.Conv2d):
         channels = self._head_channels()
         if not channels:
             return None
-        size = self.config.head_kernel_size
+        options = cast("HeadOptions", self.config)  # as those of every kind that has a head
+        size = options.head_kernel_size
         own = self.kernel_size if size is None else (size, size)
         grid = (self.kernel_size, self.stride, self.dilation)
         budget = self.weight.numel()
         width = bottleneck_width(self.in_channels, channels, budget)
-        form = self.config.head
+        form = options.head
         if form == "auto":
             # Dense convolutions and windows that were asked for keep the published head.
             adapt = self.groups > 1 and size is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from inspect import Parameter
-from typing import Any
+from typing import Any, Protocol
 
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.nn.head import HEADS
@@ -82,3 +82,13 @@ class KindOptions:
         """As keywords of a function."""
         only = Parameter.KEYWORD_ONLY
         return [Parameter(f.name, only, default=f.default, annotation=f.type) for f in fields(cls)]
+
+
+class HeadOptions(Protocol):
+    """What the options of a kind with a head say of it: see `metric_zoo.nn.head.PredictionHead`."""
+
+    @property
+    def head_kernel_size(self) -> int | None: ...
+
+    @property
+    def head(self) -> str: ...

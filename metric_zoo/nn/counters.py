@@ -29,19 +29,19 @@ def multiply_adds(layer: nn.Module, *inputs: Tensor) -> int:
 def thop_ops() -> dict[type, Callable]:
     """For ``thop.profile(model, inputs, custom_ops=thop_ops())``."""
 
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # thop gives it the attribute
         layer.total_ops += multiply_adds(layer, *inputs)
 
-    return dict.fromkeys((kind.layer for kind in list_layers().values()), count)
+    return {kind.layer: count for kind in list_layers().values() if kind.layer}
 
 
 def ptflops_hooks() -> dict[type, Callable]:
     """For ``ptflops.get_model_complexity_info(..., backend="pytorch", custom_modules_hooks=ptflops_hooks())``."""
 
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # ptflops gives it the attribute
         layer.__flops__ += multiply_adds(layer, *inputs)
 
-    return dict.fromkeys((kind.layer for kind in list_layers().values()), count)
+    return {kind.layer: count for kind in list_layers().values() if kind.layer}
 
 
 def fvcore_handles() -> dict[str, Callable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ class PredictionHead(WindowConv2d):
         resting: what its channels are where the layer is the ordinary convolution; empty for zeros.
     """
 
+    bias: nn.Parameter
     resting: Sequence[float] = ()
 
     def __init__(
@@ -73,8 +75,8 @@ class PredictionHead(WindowConv2d):
             raise MetricZooError(
                 f"head_kernel_size={kernel_size}: expected both sides odd or even like the kernel's {layer_kernel_size}"
             )
-        first = {"stride": stride, "dilation": dilation, "device": device, "dtype": dtype}
-        plain = {"device": device, "dtype": dtype}
+        first: dict[str, Any] = {"stride": stride, "dilation": dilation, "device": device, "dtype": dtype}
+        plain: dict[str, Any] = {"device": device, "dtype": dtype}
         channels = width if form == "bottleneck" else in_channels
         last = first if form in ("full", "pointwise") else plain
         super().__init__(channels, out_channels, window if form == "full" else 1, **last)
@@ -112,14 +114,14 @@ class PredictionHead(WindowConv2d):
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
         """``input (B, C, H, W)``, the layer's ``pads`` -> ``(B, out_channels, Ho, Wo)``."""
         if self.margin != NO_PADS:
-            pads = tuple((p + m, q + n) for (p, q), (m, n) in zip(pads, self.margin, strict=True))
+            pads = Pads(*((p + m, q + n) for (p, q), (m, n) in zip(pads, self.margin, strict=True)))
         if self.features is None:
             return super().forward(input, pads)
         return super().forward(self.features(input, pads), NO_PADS)
 
 
 @torch.no_grad()
-def _set(parameter: nn.Parameter, values: Sequence[float]) -> None:
+def _set(parameter: Any, values: Sequence[float]) -> None:
     """Also where every process holds a shard: each takes its own."""
     whole = torch.tensor(values, dtype=parameter.dtype, device=parameter.device)
     if hasattr(parameter, "placements"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -45,6 +45,24 @@ class Operator:
     thorough: bool = False
 
 
+class KindLayer(Protocol):
+    """What a kind asks of the class that computes it, besides that it is a module; as the methods of `Kind` say."""
+
+    kind: ClassVar[str]
+    options: ClassVar[type[KindOptions]]
+
+    @staticmethod
+    def why_not(conv: nn.Module) -> str: ...
+
+    @staticmethod
+    def unwanted(node: Any, explicit: bool) -> str: ...
+
+    @classmethod
+    def replacing(cls, conv: nn.Conv2d, padding: Any, options: Mapping[str, Any]) -> nn.Module: ...
+
+    def rule_parameters(self) -> list[nn.Parameter]: ...
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of convolution.
@@ -72,13 +90,18 @@ class Kind:
     operator: Operator | None = None
 
     @property
+    def _asked(self) -> type[KindLayer] | None:
+        """The class, as what it answers; that a class is a module as well no type can say."""
+        return cast("type[KindLayer] | None", self.layer)
+
+    @property
     def lossless(self) -> bool:
         """Whether it can start as the convolution it replaces."""
         return self.promise is Promise.FUNCTION
 
     def why_not(self, conv: nn.Module) -> str:
         """What keeps a layer of this kind from taking the place of ``conv``, whatever is asked; empty for nothing."""
-        return self.layer.why_not(conv) if self.layer else ""
+        return self._asked.why_not(conv) if self._asked else ""
 
     def unwanted(self, node: Any, explicit: bool) -> str:
         """Why the default policy leaves a convolution alone; empty where it does not.
@@ -87,7 +110,7 @@ class Kind:
             node: a `metric_zoo.ConvNode`.
             explicit: whether the user's ``where`` has chosen it; then only what would be useless stays unwanted.
         """
-        return self.layer.unwanted(node, explicit) if self.layer else ""
+        return self._asked.unwanted(node, explicit) if self._asked else ""
 
     def build(self, conv: nn.Conv2d, padding: Any, options: Mapping[str, Any]) -> nn.Module:
         """A fresh layer in the place of ``conv``: its size, device and dtype, its own parameter objects wherever it has
@@ -100,13 +123,13 @@ class Kind:
         Raises:
             MetricZooError: where the options do not fit this convolution.
         """
-        if self.layer is None:
+        if self._asked is None:
             raise MetricZooError(f"kind {self.name!r} has no layer: the convolution stays as it is")
-        return self.layer.replacing(conv, padding, options)
+        return self._asked.replacing(conv, padding, options)
 
     def rule_parameters(self, layer: nn.Module) -> list[nn.Parameter]:
         """The parameters that decide where ``layer`` samples: they learn slowly."""
-        return layer.rule_parameters()
+        return cast("KindLayer", layer).rule_parameters()
 
 
 KINDS: dict[str, Kind] = {}
@@ -156,7 +179,8 @@ def kind(
     def decorate(layer: Layer) -> Layer:
         accepted = conversion or options
         declare(Kind(name, layer, options, promise, accepted, label or name, colour, marker, featured, operator))
-        layer.kind, layer.options = name, options
+        named = cast("type[KindLayer]", layer)
+        named.kind, named.options = name, options
         return layer
 
     return decorate

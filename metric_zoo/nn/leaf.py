@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
-from torch.fx import Proxy
+from torch.fx import Proxy, Tracer
 
 
 class Leaf(nn.Module):
@@ -29,5 +29,6 @@ class Leaf(nn.Module):
 
     def recorded(self, proxy: Proxy, *args, **kwargs) -> Any:
         """A node that calls this module; for a ``forward`` that is itself the root, or called by name."""
-        target = proxy.tracer.path_of_module(self) or "itself"
-        return proxy.tracer.create_proxy("call_module", target, args, kwargs)
+        tracer = cast("Tracer", proxy.tracer)  # others meet no modules
+        target = tracer.path_of_module(self) or "itself"
+        return tracer.create_proxy("call_module", target, args, kwargs)

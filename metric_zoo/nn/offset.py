@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import KindOptions, check_count, check_head
+from metric_zoo.nn.head import PredictionHead
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class OffsetConv2d(SampledConv2d):
 
     options = DeformConfig
     config: DeformConfig
+    sampler: PredictionHead
 
     def _sample_groups(self) -> int:
         return self.config.offset_groups

@@ -8,7 +8,7 @@ runs once, with the kernel that a merge would give it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners import adalora, loha, lokr, lora
@@ -19,6 +19,12 @@ from torch.func import functional_call
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.head import WindowConv2d
+from metric_zoo.ops.padding import sizes_of
+
+if TYPE_CHECKING:
+    from typing import Any as _Adapter  # one of PEFT's, which the classes below are mixed into
+else:
+    _Adapter = object
 
 
 class KernelFactor(nn.Conv2d):
@@ -29,7 +35,7 @@ class KernelFactor(nn.Conv2d):
         raise ConversionError("a LoRA factor of a sampled layer is part of its kernel and cannot be called by itself")
 
 
-class _AdaptsKernel:
+class _AdaptsKernel(_Adapter):
     """Mixed into an adapter class of PEFT: its forward is the base layer's, with the adapted kernel."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -75,7 +81,7 @@ class KernelLora(_LikeLora, lora.Conv2d):
         Raises:
             ConversionError: for a grouped layer, and for options whose merge is another function.
         """
-        if self.get_base_layer().groups > 1:
+        if cast("nn.Conv2d", self.get_base_layer()).groups > 1:
             raise ConversionError(
                 "PEFT cannot merge LoRA into a grouped convolution: use LoHa or LoKr, or leave it out"
             )
@@ -83,12 +89,13 @@ class KernelLora(_LikeLora, lora.Conv2d):
         if adapter_name in self.lora_variant or self.lora_bias[adapter_name]:
             raise ConversionError("a sampled layer takes plain LoRA (use_rslora, too): not use_dora, not lora_bias")
         for factors in (self.lora_A, self.lora_B):
-            factors[adapter_name] = _factor(factors.pop(adapter_name))
+            factors[adapter_name] = _factor(cast("nn.Conv2d", factors.pop(adapter_name)))
 
 
 def _factor(built: nn.Conv2d) -> KernelFactor:
     """The same weight, without the sampling rule that ``type(base_layer)`` came with."""
-    factor = KernelFactor(built.in_channels, built.out_channels, built.kernel_size, bias=False, device="meta")
+    kernel_size, _, _ = sizes_of(built)
+    factor = KernelFactor(built.in_channels, built.out_channels, kernel_size, bias=False, device="meta")
     factor.weight = built.weight
     return factor
 

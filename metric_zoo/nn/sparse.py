@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from metric_zoo.nn.config import KindOptions, check_count, is_number
 from metric_zoo.nn.kind import Promise, kind
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
-from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding
+from metric_zoo.ops.padding import NO_PADS, Padding, is_open, pair, resolve_padding, sizes_of
 from metric_zoo.sparse.complex import SparseKernelComplex, reach_of, read_layers
 from metric_zoo.sparse.fit import STEPS
 from metric_zoo.sparse.initialize import radial
@@ -167,10 +167,11 @@ class SparseKernelComplex2d(Leaf):
         why = cls.why_not(conv) or unknown or ("its weight has no values" if conv.weight.is_meta else "")
         if why:
             raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
-        layer = cls(conv.in_channels, conv.kernel_size, samples, layers, conv.stride, conv.padding,
+        (kernel_size, stride, _), padding = sizes_of(conv), cast("Padding", conv.padding)
+        layer = cls(conv.in_channels, kernel_size, samples, layers, stride, padding,
                     conv.bias is not None, device=conv.weight.device, dtype=conv.weight.dtype)  # fmt: skip
         layer.fit(conv.weight, steps, seed=seed)
-        if conv.bias is not None:
+        if conv.bias is not None and layer.bias is not None:  # both, or none
             with torch.no_grad():
                 layer.bias.copy_(conv.bias)
         return layer.train(conv.training)
@@ -204,9 +205,8 @@ class SparseKernelComplex2d(Leaf):
         if why:
             raise MetricZooError(f"a sparse kernel complex cannot take its place: {why}")
         like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-        layer = cls(
-            conv.in_channels, conv.kernel_size, stride=conv.stride, padding=padding, bias=False, **options, **like
-        )
+        kernel_size, stride, _ = sizes_of(conv)
+        layer = cls(conv.in_channels, kernel_size, stride=stride, padding=padding, bias=False, **options, **like)
         layer.requires_grad_(conv.weight.requires_grad)
         layer.bias = conv.bias
         return layer

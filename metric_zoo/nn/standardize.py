@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,4 +41,4 @@ def standardization_of(conv: nn.Module) -> WeightStandardization | None:
     cls = type(conv)
     if not cls.__module__.startswith("timm.layers.") or cls.__name__ not in _TIMM:
         return None
-    return WeightStandardization(conv.eps, getattr(conv, "scale", 1.0))
+    return WeightStandardization(cast("float", conv.eps), getattr(conv, "scale", 1.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -22,9 +24,9 @@ def _meet(parent: nn.Module, name: str, child: nn.Module | None) -> None:
         _meet_replacement(parent, name, former, child)
 
 
-def _meet_adapter(adapter: nn.Module, base: nn.Module) -> None:
+def _meet_adapter(adapter: nn.Module, base: nn.Module | None) -> None:
     """Let an adapter of PEFT adapt the kernel alone, or refuse it, before it makes any parameter."""
-    layer = base
+    layer = cast("Any", base)  # an adapter, which has what is asked of it, or what it adapts
     while hasattr(layer, "base_layer"):
         layer = layer.base_layer
     if isinstance(layer, (SampledConv2d, WindowConv2d)):

@@ -11,6 +11,8 @@ gradient of every freshly converted network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,8 +55,8 @@ def grid_sample(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def bilinear_gradients(
     image: Tensor, x: Tensor, y: Tensor, grad: Tensor, needs: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What flows back through `bilinear_sample`: to image, x and y, in at least float32.
+) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+    """What flows back through `bilinear_sample`: to image, and to x and y, in at least float32.
 
     Args:
         image, x, y: as for `bilinear_sample`.
@@ -64,8 +66,9 @@ def bilinear_gradients(
     image = at_least_float32(image)
     grad_image, grad_position = _fused_gradients(image, _positions(image, x, y), grad.flatten(2), needs)
     if grad_position is None:
-        return grad_image, None, None
-    return grad_image, *(g.view(x.shape) for g in grad_position.unbind(-1))
+        return grad_image, None
+    along_x, along_y = grad_position.unbind(-1)
+    return grad_image, (along_x.view(x.shape), along_y.view(x.shape))
 
 
 def _positions(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -107,7 +110,9 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def forward(samples: Tensor, position: Tensor, size: torch.Size) -> Tensor:
         image = samples.new_zeros(*samples.shape[:2], *size)
-        return _fused_gradients(image, position, samples, (True, False))[0]
+        grad_image, _ = _fused_gradients(image, position, samples, (True, False))
+        assert grad_image is not None
+        return grad_image
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -135,7 +140,9 @@ def _position_gradient(image: Tensor, position: Tensor, grad: Tensor) -> Tensor:
     return torch.stack(slopes, dim=-1)
 
 
-def _fused_gradients(image: Tensor, position: Tensor, grad: Tensor, needs: tuple[bool, ...]):
+def _fused_gradients(
+    image: Tensor, position: Tensor, grad: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
     """Both gradients of a gather from the framework's kernel, which at integers yields the right-hand slope.
 
     Mirroring the image and negating the positions reads the same values and yields the left-hand slope.
@@ -143,7 +150,7 @@ def _fused_gradients(image: Tensor, position: Tensor, grad: Tensor, needs: tuple
     padded = _pad_to_power_of_two(image)
     grid = _normalise(position, padded)
     grad_image, right = _kernel_backward(grad, padded, grid, needs[0])
-    if needs[0]:
+    if needs[0] and grad_image is not None:
         grad_image = grad_image[..., : image.shape[-2], : image.shape[-1]]
     if not needs[1]:
         return grad_image, None

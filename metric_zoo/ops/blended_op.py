@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +46,8 @@ def _backward_operator(
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
     backend, _ = here or Settled(backend_of_operator(input, lambda backend: backend.differentiates_blended))
     found = _gradients(backend, grad, (input, coordinates, offsets, weights), needs)
-    return tuple(input.new_empty(0) if g is None else g for g in found)
+    pixels, places, moved, counted = (input.new_empty(0) if g is None else g for g in found)
+    return pixels, places, moved, counted
 
 
 class _Operands(NamedTuple):
@@ -61,13 +62,13 @@ class _Operands(NamedTuple):
 
     @classmethod
     def of(cls, input: Tensor, coordinates: Tensor, offsets: Tensor, weights: Tensor) -> _Operands:
-        samples, grid = weights.shape[-1], tuple(weights.shape[:-1])
+        *down, across, samples = weights.shape
         padding, shift = row_window(samples)
         ones = input.new_ones(input.shape[1], 1, 1, samples)
         window = check_window(input, ones, None, 1, padding, 1, input.shape[1])
         x, y = offsets.flatten(0, -3).unbind(-1)
         tables = torch.stack((y, x - shift, weights.flatten(0, -2)), dim=-1)
-        return cls(input, ones, coordinates[:, None, None], tables, grid if len(grid) == 2 else (1, *grid), window)
+        return cls(input, ones, coordinates[:, None, None], tables, (down[0] if down else 1, across), window)
 
 
 def _gradients(
@@ -152,10 +153,11 @@ def _flops_backward(grad, input, coordinates, offsets, weights, needs, *, out_sh
     return any(needs) * _flops(input, coordinates, offsets, weights)
 
 
-for _packet, _formula in (
-    (torch.ops.metric_zoo.blended_conv2d, _flops),
-    (torch.ops.metric_zoo.blended_conv2d_backward, _flops_backward),
-):
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    torch.ops.metric_zoo.blended_conv2d: _flops,
+    torch.ops.metric_zoo.blended_conv2d_backward: _flops_backward,
+}
+for _packet, _formula in _FORMULAS.items():
     if _packet not in flop_registry:  # a module that is reloaded registers once
         register_flop_formula(_packet)(_formula)
 

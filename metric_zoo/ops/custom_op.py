@@ -5,7 +5,8 @@ The backends fill its results with numbers; everything here they share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,8 +70,11 @@ def sampled_conv2d_backward(
         raise MetricZooError(f"grad has shape {tuple(grad.shape)} and dtype {grad.dtype}: not those of the output")
     if not backend.differentiates(sampling):  # which it leaves to the framework; here the device's does
         backend = backend_of_operator(input, lambda other: other.differentiates(sampling))
-    gradients = backend.backward(grad, input, weight, field, mask, sampling, window, tuple(needs))
-    return tuple(input.new_empty(0) if g is None else g for g in gradients)
+    need_input, need_weight, need_field, need_mask = needs
+    wanted = (need_input, need_weight, need_field, need_mask and mask is not None)
+    gradients = backend.backward(grad, input, weight, field, mask, sampling, window, wanted)
+    pixels, kernel, moved, masked = (input.new_empty(0) if g is None else g for g in gradients)
+    return pixels, kernel, moved, masked
 
 
 @sampled_conv2d.register_fake
@@ -119,8 +123,8 @@ def _window(
     """Whoever finds the operator in an exported graph may call it with anything: no kernel starts on less."""
     if not len(stride) == len(dilation) == 2 or len(padding) != 4:
         raise MetricZooError(f"stride={stride}, padding={padding}, dilation={dilation}: expected 2, 4 and 2 numbers")
-    pads = (tuple(padding[:2]), tuple(padding[2:]))
-    return check_window(input, weight, bias, tuple(stride), pads, tuple(dilation), groups)
+    pads = ((padding[0], padding[1]), (padding[2], padding[3]))
+    return check_window(input, weight, bias, (stride[0], stride[1]), pads, (dilation[0], dilation[1]), groups)
 
 
 def _check_sampled(
@@ -188,7 +192,7 @@ def _double_backward(ctx, *upstream: Tensor | None):
 sampled_conv2d_backward.register_autograd(_double_backward, setup_context=_keep_backward)
 
 
-def _flops(input, weight, bias, field, mask, *options, out_shape=None, **_) -> int:
+def _flops(input, weight, bias, field, mask, *options, out_shape: Any = None, **_) -> int:
     """Of the product, as a dense convolution counts: two operations for each multiply-add; reads are not counted."""
     outputs, per_group, height, width = weight
     return 2 * input[0] * outputs * per_group * height * width * out_shape[2] * out_shape[3]
@@ -201,9 +205,10 @@ def _flops_backward(grad, input, weight, field, mask, *options, out_shape=None, 
     return products * _flops(input, weight, None, field, mask, out_shape=grad)
 
 
-for _packet, _formula in (
-    (torch.ops.metric_zoo.sampled_conv2d, _flops),
-    (torch.ops.metric_zoo.sampled_conv2d_backward, _flops_backward),
-):
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    torch.ops.metric_zoo.sampled_conv2d: _flops,
+    torch.ops.metric_zoo.sampled_conv2d_backward: _flops_backward,
+}
+for _packet, _formula in _FORMULAS.items():
     if _packet not in flop_registry:  # a module that is reloaded registers once
         register_flop_formula(_packet)(_formula)

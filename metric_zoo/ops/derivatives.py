@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast, overload
 
 import torch
 from torch import Tensor
 
 
-def leaves_of(saved: Sequence[Tensor | None]) -> list[Tensor | None]:
+@overload
+def leaves_of(saved: Sequence[Tensor]) -> list[Tensor]: ...
+@overload
+def leaves_of(saved: Sequence[Tensor | None]) -> list[Tensor | None]: ...
+def leaves_of(saved: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     """Aliases of what has a graph, so that differentiation stops here and a further derivative finds the way on."""
     return [t if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in saved]
 
@@ -39,14 +44,11 @@ def second_derivatives(
     with torch.enable_grad():
         leaves = leaves_of(saved)
         grad, *arguments = leaves
-        first = torch.autograd.grad(function(*arguments), [arguments[i] for i in used], grad, create_graph=True)
-        found = torch.autograd.grad(
-            first,
-            [leaves[i] for i in asked],
-            [upstream[i] for i in used],
-            create_graph=create_graph,
-            allow_unused=True,
-        )
+        through = cast("list[Tensor]", [arguments[i] for i in used])
+        arrived = cast("list[Tensor]", [upstream[i] for i in used])
+        first = torch.autograd.grad(function(*arguments), through, grad, create_graph=True)
+        wrt = cast("list[Tensor]", [leaves[i] for i in asked])  # of None no gradient is asked
+        found = torch.autograd.grad(first, wrt, arrived, create_graph=create_graph, allow_unused=True)
     for i, gradient in zip(asked, found, strict=True):
         result[i] = gradient
     return result

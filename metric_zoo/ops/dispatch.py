@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -56,10 +58,14 @@ def sampled(
     tensors = (_in(compute, input), _in(compute, weight), _in(compute, bias), _in(precise, field), _in(precise, mask))
     # By its name, where a compiler finds it in one step.
     operator = torch.ops.metric_zoo.sampled_conv2d.default
-    output = run(operator, (*tensors, sampling, *window.as_lists()), backend, window)
+    output: Tensor = run(operator, (*tensors, sampling, *window.as_lists()), backend, window)
     return _in(out_dtype, output)
 
 
+@overload
+def _in(dtype: torch.dtype, tensor: Tensor) -> Tensor: ...
+@overload
+def _in(dtype: torch.dtype, tensor: Tensor | None) -> Tensor | None: ...
 def _in(dtype: torch.dtype, tensor: Tensor | None) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 

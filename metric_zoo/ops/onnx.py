@@ -63,12 +63,12 @@ def _deform_conv(
     groups: int,
 ) -> Any:
     """``metric_zoo::sampled_conv2d`` in ONNX operators; tensors are the exporter's symbolic values."""
-    from onnxscript import opset19 as op
+    op = _operators()
 
     _check_opset()
-    kernel_size = tuple(int(n) for n in weight.shape[2:])
+    kernel_size = (int(weight.shape[2]), int(weight.shape[3]))
     cells, fields = kernel_size[0] * kernel_size[1], int(field.shape[1])
-    offset = _offsets(field, sampling, kernel_size, tuple(dilation))
+    offset = _offsets(field, sampling, kernel_size, (dilation[0], dilation[1]))
     # One value may serve all images, cells or pixels; DeformConv wants each its own.
     size = [_output_side(input, axis, kernel_size, stride, padding, dilation) for axis in (0, 1)]
     offset = op.Expand(offset, _shape([_side(input, 0), fields, cells, 2, *size]))
@@ -88,11 +88,19 @@ def _deform_conv(
     )
 
 
+def _operators() -> Any:
+    """Of ONNX, by name. What their annotations ask for are onnxscript's tensors; the exporter's values are others."""
+    from onnxscript import opset19
+
+    return opset19
+
+
 def _check_opset() -> None:
     """The exporter would write DeformConv into files of any opset, where runtimes do not know it."""
     from onnxscript import evaluator
 
-    version = evaluator.default().opset.version
+    recorder: Any = evaluator.default()  # the exporter's, which has an opset
+    version = recorder.opset.version
     if version < _DEFORM_CONV:
         raise MetricZooError(
             f"opset_version={version} has no DeformConv: ask for {_DEFORM_CONV} or more, or export without "
@@ -102,7 +110,7 @@ def _check_opset() -> None:
 
 def _offsets(field: Any, sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Any:
     """Offsets (dy, dx) from the ordinary grid, ``(B, G, K, 2, Ho, Wo)`` or 1 where shared."""
-    from onnxscript import opset19 as op
+    op = _operators()
 
     if sampling == "offset":
         return field
@@ -115,7 +123,7 @@ def _offsets(field: Any, sampling: str, kernel_size: tuple[int, int], dilation: 
 
 def _ball_positions(field: Any, samples: Any, dtype: np.dtype) -> Any:
     """`BallSamples.positions`, (y, x), in the same order of operations: a Euclidean metric stays exact."""
-    from onnxscript import opset19 as op
+    op = _operators()
 
     x, y = (_per_cell(column[:, None]) for column in samples.direction.numpy().astype(dtype).T)
     square = x * x + y * y
@@ -138,7 +146,7 @@ def _ball_positions(field: Any, samples: Any, dtype: np.dtype) -> Any:
 
 def _blended_conv(input: Any, coordinates: Any, offsets: Any, weights: Any) -> Any:
     """``metric_zoo::blended_conv2d``: the weights of the interpolation times the tables, and one DeformConv."""
-    from onnxscript import opset19 as op
+    op = _operators()
 
     _check_opset()
     *grid, samples = (int(n) for n in weights.shape)
@@ -170,7 +178,7 @@ def _blended_conv(input: Any, coordinates: Any, offsets: Any, weights: Any) -> A
 
 def _multilinear(coordinates: Any, grid: Sequence[int], dtype: np.dtype) -> Any:
     """`metric_zoo.ops.blending.multilinear`, but for slopes: a table counts for what is less than a step away."""
-    from onnxscript import opset19 as op
+    op = _operators()
 
     alpha = None
     for axis, size in enumerate(grid):
@@ -197,7 +205,7 @@ def _per_cell(table: np.ndarray) -> np.ndarray:
 
 def _side(value: Any, axis: int) -> Any:
     """A size: a number where the exporter knows it, else a one-element tensor."""
-    from onnxscript import opset19 as op
+    op = _operators()
 
     size = value.shape[axis]
     return size if isinstance(size, int) else op.Shape(value, start=axis, end=axis + 1)
@@ -211,7 +219,7 @@ def _output_side(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Any:
-    from onnxscript import opset19 as op
+    op = _operators()
 
     side = _side(input, 2 + axis)
     grown = padding[2 * axis] + padding[2 * axis + 1] - dilation[axis] * (kernel_size[axis] - 1) - 1
@@ -222,7 +230,7 @@ def _output_side(
 
 
 def _shape(sizes: Sequence[Any]) -> Any:
-    from onnxscript import opset19 as op
+    op = _operators()
 
     if all(isinstance(size, int) for size in sizes):
         return _constant(sizes, np.int64)
@@ -231,6 +239,7 @@ def _shape(sizes: Sequence[Any]) -> Any:
 
 def _constant(values: Any, dtype: Any) -> Any:
     import onnx_ir
-    from onnxscript import opset19 as op
+
+    op = _operators()
 
     return op.Constant(value=onnx_ir.tensor(np.array(values, dtype=dtype)))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 
 from metric_zoo.errors import MetricZooError
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Pair: TypeAlias = "tuple[int, int]"
 Padding: TypeAlias = "int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]"
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class Pads(NamedTuple):
@@ -23,7 +27,7 @@ class Pads(NamedTuple):
         return repr(tuple(self))
 
 
-WHOLE = (int, torch.SymInt)
+WHOLE = cast("tuple[type[int], ...]", (int, torch.SymInt))
 """Types of a whole number; sizes that a compiler leaves open, and padding that follows from them, are of the second."""
 
 NO_PADS = Pads((0, 0), (0, 0))
@@ -35,12 +39,19 @@ def pair(value: int | tuple[int, int], name: str, minimum: int) -> Pair:
     Raises:
         MetricZooError: if it is not one or two whole numbers of at least ``minimum``.
     """
-    given = isinstance(value, (tuple, list)) and len(value) == 2
-    first, second = value if given else (value, value)
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        first, second = value
+    else:
+        first = second = value
     # Written out: a compiler follows every step of it.
     if not isinstance(first, WHOLE) or not isinstance(second, WHOLE) or first < minimum or second < minimum:
         raise MetricZooError(f"{name} is {value!r}, expected one or two whole numbers >= {minimum}")
     return first, second
+
+
+def sizes_of(conv: nn.Conv2d) -> tuple[Pair, Pair, Pair]:
+    """Kernel size, stride and dilation, which the framework declares as tuples of any length."""
+    return cast("tuple[Pair, Pair, Pair]", (conv.kernel_size, conv.stride, conv.dilation))
 
 
 def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
@@ -61,7 +72,7 @@ def resolve_padding(padding: Padding, size: Pair, kernel_size: Pair, stride: Pai
         return _by_name(padding, size, kernel_size, stride, dilation)
     if isinstance(padding, (tuple, list)) and len(padding) == 2 and isinstance(padding[0], (tuple, list)):
         return Pads(pair(padding[0], "padding", 0), pair(padding[1], "padding", 0))
-    ph, pw = pair(padding, "padding", 0)
+    ph, pw = pair(padding, "padding", 0)  # pyright: ignore[reportArgumentType]  (of four numbers it was said above)
     return Pads((ph, ph), (pw, pw))
 
 
@@ -81,7 +92,8 @@ def _same(size: int, kernel: int, stride: int, dilation: int) -> Pair:
     return total // 2, total - total // 2
 
 
-def _positive(number: int) -> int:
+def _positive(number: Any) -> Any:
+    """0 at least, of a number or of a tracer's tensor."""
     return number.clamp_min(0) if isinstance(number, torch.Tensor) else max(number, 0)
 
 

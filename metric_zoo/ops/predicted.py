@@ -49,7 +49,7 @@ def _computed(
     scale: tuple[float, float],
     eps: float,
 ) -> Tensor:
-    options = MatrixOptions(eps_L, tuple(scale), eps)
+    options = MatrixOptions(eps_L, (scale[0], scale[1]), eps)
     return metric_from_raw(raw, parametrization, drift, eps_omega, options).packed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ class Window(NamedTuple):
     pads: Pads
     dilation: Pair
     groups: int
-    size: Pair | None
-    """Of the output; None in a program that is compiled, where the operator finds it."""
+    size: Pair = cast("Pair", None)
+    """Of the output. In a program that is compiled it is None and nobody reads it: there the operator finds it."""
 
     @property
     def cells(self) -> int:
@@ -75,7 +75,7 @@ def window_for(
         if bias is not None:
             _check_alike("bias", bias, input)
         if isinstance(padding, Pads) and isinstance(stride, tuple) and isinstance(dilation, tuple):  # a layer's
-            return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups, None)
+            return Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
         return _resolved(input, weight, stride, padding, dilation, groups)
     return check_window(input, weight, bias, stride, padding, dilation, groups)
 
@@ -91,7 +91,7 @@ def _resolved(
     stride, dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
     kernel_size = (weight.shape[2], weight.shape[3])
     pads = resolve_padding(padding, (input.shape[-2], input.shape[-1]), kernel_size, stride, dilation)
-    return Window(kernel_size, stride, pads, dilation, groups, None)
+    return Window(kernel_size, stride, pads, dilation, groups)
 
 
 def is_linear(sampling: str) -> bool:

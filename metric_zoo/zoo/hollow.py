@@ -31,7 +31,8 @@ def _emptied_parameters() -> Iterator[None]:
             return None
         return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
-    handle = register_module_parameter_registration_hook(empty)
+    # torch declares hooks that return nothing, and takes the parameter that one returns, as its documentation says.
+    handle = register_module_parameter_registration_hook(empty)  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:

@@ -66,7 +66,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
             quantized, with adapters, or with a parametrization on a converted layer). Nothing is written then.
     """
     bare = unwrap(model)
-    layers = {name: layer for name, layer in bare.modules.items() if kind_of(layer) is not None}
+    layers: dict[str, Any] = {name: layer for name, layer in bare.modules.items() if kind_of(layer) is not None}
     described = {name: {"kind": layer.kind, "options": layer.config.to_dict()} for name, layer in layers.items()}
     preprocessing = _writable(preprocessing_of(bare.root))
     origin = find_origin(bare.root)
@@ -161,7 +161,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module | None = None) -> nn.M
 def _tell_preprocessing(model: nn.Module, preprocessing: dict[str, Any]) -> None:
     """Give a timm model, whatever tag it was built with, the preprocessing of the one that was saved."""
     cfg = getattr(model, "pretrained_cfg", None)
-    for name, value in preprocessing.items() if isinstance(cfg, dict) else ():
+    if not isinstance(cfg, dict):
+        return
+    for name, value in preprocessing.items():
         if value is not None:
             cfg[name] = value
         elif name in cfg:

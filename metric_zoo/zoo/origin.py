@@ -93,4 +93,4 @@ def preprocessing_of(model: nn.Module) -> dict[str, Any]:
 
 def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
     cfg = getattr(model, "pretrained_cfg", None) or {}
-    return asdict(cfg) if is_dataclass(cfg) else cfg if isinstance(cfg, dict) else {}
+    return asdict(cfg) if is_dataclass(cfg) and not isinstance(cfg, type) else cfg if isinstance(cfg, dict) else {}

@@ -79,7 +79,8 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
     function = torchvision.models.get_model_builder(name)
 
     def build(pretrained: bool | str, **options: Any) -> nn.Module:
-        weights = {True: "DEFAULT", False: None}.get(pretrained, pretrained)
+        named: dict[bool | str, str | None] = {True: "DEFAULT", False: None}
+        weights = named.get(pretrained, pretrained)
         known = ["DEFAULT", *torchvision.models.get_model_weights(function).__members__]
         if isinstance(weights, str) and weights.rpartition(".")[2] not in known:
             raise ConversionError(f"torchvision's {name} has no weights {weights!r}; expected one of {known}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedTensorMixin  # pyright: ignore[reportAttributeAccessIssue]  (not in its stub)
 from torch.nn.utils import parametrize
 
 from metric_zoo.errors import ConversionError
 from metric_zoo.nn.kind import kind_of
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 # By name: importing what defines them, to ask, would cost more than the file.
 _INNER = {
@@ -193,6 +196,6 @@ def _why_unwritable(value: Any) -> str:
     return ""
 
 
-def is_sharded(value: Any) -> bool:
+def is_sharded(value: Any) -> TypeGuard[DTensor]:
     """Whether each process has a part of a tensor."""
     return isinstance(value, Tensor) and type(value).__name__ == "DTensor"

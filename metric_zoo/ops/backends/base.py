@@ -46,8 +46,8 @@ class Backend:
         """The instruction set in use, where it has several."""
         return None
 
+    @staticmethod
     def forward(
-        self,
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -63,8 +63,8 @@ class Backend:
         """
         raise NotImplementedError
 
+    @staticmethod
     def backward(
-        self,
         grad: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -85,8 +85,9 @@ class Backend:
         """
         raise NotImplementedError
 
+    @staticmethod
     def forward_blended(
-        self, input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
+        input: Tensor, weight: Tensor, field: Tensor, tables: Tensor, grid: tuple[int, int], window: Window
     ) -> Tensor:
         """The operator of `metric_zoo.ops.blended`.
 
@@ -103,8 +104,8 @@ class Backend:
         """
         raise NotImplementedError
 
+    @staticmethod
     def backward_blended(
-        self,
         grad: Tensor,
         input: Tensor,
         weight: Tensor,

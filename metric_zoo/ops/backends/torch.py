@@ -14,7 +14,7 @@ from torch import Tensor
 from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import ball_samples, grid_offsets
-from metric_zoo.ops.backends.base import Backend
+from metric_zoo.ops.backends.base import Backend, Gradients
 from metric_zoo.ops.bilinear import bilinear_gradients, bilinear_sample
 from metric_zoo.ops.blending import blend, multilinear
 from metric_zoo.ops.layout import memory_format
@@ -65,13 +65,15 @@ def backward(
     sampling: str,
     window: Window,
     needs: tuple[bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+) -> Gradients:
     """`Backend.backward`, of offsets and positions only: within an operator nothing is differentiated, and their rules
     are linear."""
     need_input, need_weight, need_field, need_mask = needs
     if weight.numel() == 0:  # which the framework's convolution refuses
         tensors = (input, weight, field, mask)
-        return tuple(torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
+        return tuple(
+            torch.zeros_like(t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)
+        )
     with torch.autocast(input.device.type, enabled=False):
         image, x, y = _located(input, field, sampling, window)
         samples = bilinear_sample(image, x, y)
@@ -84,14 +86,16 @@ def backward(
             *(None, (1, 1), (0, 0), (1, 1), False, (0, 0), window.groups, (True, need_weight, False)),
         )
         flow = flow.reshape(samples.shape).to(samples.dtype)
-        grad_mask = (flow * samples).sum(1).view(mask.shape).to(mask.dtype) if need_mask else None
+        grad_mask = None
+        if need_mask and mask is not None:
+            grad_mask = (flow * samples).sum(1).view(mask.shape).to(mask.dtype)
         flow = flow if factor is None else flow * factor
-        grad_image, *along = bilinear_gradients(image, x, y, flow, (need_input, need_field))
-    if need_input:
+        grad_image, along = bilinear_gradients(image, x, y, flow, (need_input, need_field))
+    if need_input and grad_image is not None:
         grad_image = grad_image.reshape(input.shape).to(input.dtype).contiguous(memory_format=memory_format(input))
     if need_weight:
         grad_weight = grad_weight.reshape(weight.shape).contiguous(memory_format=memory_format(weight))
-    return grad_image, grad_weight, _to_field(along, field, window) if need_field else None, grad_mask
+    return grad_image, grad_weight, None if along is None else _to_field(along, field, window), grad_mask
 
 
 def forward_blended(
@@ -139,7 +143,7 @@ def _by_channel(samples: Tensor, input: Tensor, window: Window) -> Tensor:
     return samples.reshape(input.shape[0], input.shape[1] * window.cells, *window.size)
 
 
-def _to_field(along: list[Tensor], field: Tensor, window: Window) -> Tensor:
+def _to_field(along: tuple[Tensor, Tensor], field: Tensor, window: Window) -> Tensor:
     """The gradients along x and y, ``(B*G, K, Ho, Wo)`` each, summed to the field of offsets or positions."""
     both = torch.stack(along[::-1], dim=2)
     both = both.unflatten(0, (both.shape[0] // field.shape[1], field.shape[1]))

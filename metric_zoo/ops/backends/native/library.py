@@ -106,6 +106,7 @@ def limit_isa(name: str | None = None) -> str:
     """
     if name is not None and name not in ISAS:
         raise MetricZooError(f"unknown instruction set {name!r}; known: {ISAS}")
+    assert _LIBRARY is not None, _WHY
     return ISAS[_LIBRARY.metric_zoo_limit_isa(-1 if name is None else ISAS.index(name))]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.backends.base import Gradients
 from metric_zoo.ops.backends.native import library
 from metric_zoo.ops.backends.native.shifts import Shifts, shifts_of
 from metric_zoo.ops.backends.native.structs import Problem, Stencil, Tensors
@@ -64,7 +65,7 @@ def backward(
     sampling: str,
     window: Window,
     needs: tuple[bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+) -> Gradients:
     """`Backend.backward` on CPU.
 
     Raises:
@@ -76,7 +77,9 @@ def backward(
     pixels = torch.zeros_like(input, memory_format=torch.channels_last) if need_input else None
     grad_weight = torch.empty_like(dense(weight)) if need_weight else None
     grad_field = torch.zeros_like(field, memory_format=torch.contiguous_format) if need_field else None
-    grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format) if need_mask else None
+    grad_mask = None
+    if need_mask and mask is not None:
+        grad_mask = torch.empty_like(mask, memory_format=torch.contiguous_format)
     gradients = (pixels, grad_weight, grad_field, grad_mask)
     if grad.numel() == 0 or weight.numel() == 0:
         return tuple(None if g is None else g.zero_() for g in gradients)
@@ -105,7 +108,7 @@ class Call:
             self._input.data_ptr(),
             self._weight.data_ptr(),
             _pointer(bias),
-            field.data_ptr(),
+            _pointer(field),
             _pointer(mask),
             _pointer(table),
             eps,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import ball_samples
+from metric_zoo.ops.backends.base import Gradients
 from metric_zoo.ops.backends.triton import DTYPES, INTERPRETED, configs
 from metric_zoo.ops.backends.triton import backward as backward_kernels
 from metric_zoo.ops.backends.triton import forward as forward_kernels
@@ -85,7 +86,7 @@ def backward(
     sampling: str,
     window: Window,
     needs: tuple[bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+) -> Gradients:
     """`Backend.backward`.
 
     Under `torch.use_deterministic_algorithms` every one is repeatable bit by bit; else the input's is summed in no
@@ -96,7 +97,9 @@ def backward(
     """
     if grad.numel() == 0 or weight.numel() == 0:
         tensors = (input, weight, field, mask)
-        return tuple(torch.zeros_like(t) if need else None for t, need in zip(tensors, needs, strict=True))
+        return tuple(
+            torch.zeros_like(t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)
+        )
     grad = dense(grad)
     call = _Call(input, weight, field, mask, sampling, window, grad)
     need_input, need_weight, need_field, need_mask = needs
@@ -122,7 +125,8 @@ class _Call:
         table, eps = _table(sampling, window.kernel_size, window.dilation, input.device)
         mask = None if mask is None else mask.contiguous()
         self.samples = Samples(field.contiguous(), mask, table if tables is None else tables, eps)
-        allows_tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"
+        cudnn: Any = torch.backends.cudnn  # when it is imported, an object takes this module's place
+        allows_tf32 = cudnn.conv.fp32_precision == "tf32"
         precision = "tf32" if allows_tf32 and input.dtype == torch.float32 else "ieee"
         self._options = {
             "RULE": _RULES.get(sampling, BALL.value),
