@@ -208,20 +208,32 @@ def _ordered(data: Any, like: Any) -> Any:
 
 
 def _store(folder: Path, files: Files) -> None:
-    """Make a folder's files of lines these and no others: all, or it stays as it was."""
-    before = {path: path.read_bytes() for path in collected_files(folder)}
+    """Make a folder's files of records these and no others: all, or it stays as it was. What holds no record stays."""
     after = {path: "".join(f"{_line(entry)}\n" for entry in found).encode() for path, found in files.items()}
-    changed = {path: after.get(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    ours = [path for path in collected_files(folder) if path in after or _holds_records(path)]
+    before = {path: path.read_bytes() for path in ours}
+    changed = {path: content for path, content in after.items() if before.get(path) != content}
+    gone = [path for path in ours if path not in after]
     try:
-        for path in changed.keys() & before.keys():
-            _keep_damaged(path)
+        for path in [*changed, *gone]:
+            if path in before:
+                _keep_damaged(path)
         for path, content in changed.items():
             _put(path, content)
-    except OSError as error:
-        for path in changed:
+        # Last: whatever ends this process before, no record is in fewer files than it was.
+        for path in gone:
+            _put(path, None)
+    except BaseException as error:
+        for path in [*changed, *gone]:
             with suppress(OSError):
                 _put(path, before.get(path))
-        raise MetricZooError(f"{path} cannot be written: {told(error)}") from None
+        if isinstance(error, OSError):
+            raise MetricZooError(f"{path} cannot be written: {told(error)}") from None
+        raise
+
+
+def _holds_records(path: Path) -> bool:
+    return any(isinstance(entry.content, Record) for entry in entries(path))
 
 
 def _put(path: Path, content: bytes | None) -> None:

@@ -12,13 +12,11 @@ _MARKERS = "osD^vP*X"
 
 @cache
 def look(kind: str) -> dict[str, str]:
-    """Colour and marker. A kind of a package that is not installed here has them by its name."""
+    """Colour and marker. By its name where the kind does not say, or is not installed here."""
     # Late: the registry imports torch, and only pictures ask.
     from metric_zoo.nn.registry import KINDS, list_kinds
 
-    if kind == PEER.kind:
-        return {"color": PEER.colour, "marker": PEER.marker}
-    if kind in list_kinds():
-        return {"color": KINDS[kind].colour, "marker": KINDS[kind].marker}
     number = sum(kind.encode()) % len(_COLOURS)
-    return {"color": _COLOURS[number], "marker": _MARKERS[number]}
+    known = PEER if kind == PEER.kind else KINDS[kind] if kind in list_kinds() else None
+    colour, marker = (known.colour, known.marker) if known else ("", "")
+    return {"color": colour or _COLOURS[number], "marker": marker or _MARKERS[number]}

@@ -25,21 +25,26 @@ TaskName = Annotated[Word, AfterValidator(lambda name: get_task(name).name)]
 
 _PACKAGE = __name__.rpartition(".")[0]
 _TASKS: dict[str, Task] = {}
+_DECLARED = ("name", "label", "scores", "epoch", "main", "error")
 
 
 def register(task: type[Task]) -> type[Task]:
     """Make a task known by its name; a decorator.
 
     Raises:
-        ValueError: for a name that no page could have or that another task has, or scores that do not count images.
+        MetricZooError: for a declaration that lacks something, a name that no page could have or that another task
+            has, or scores that do not count images.
     """
-    if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", task.name):
-        raise ValueError(f"a task's name is {task.name!r}, expected small letters, digits and hyphens")
+    missing = [name for name in _DECLARED if not hasattr(task, name)]
+    if missing:
+        raise MetricZooError(f"task {getattr(task, 'name', task.__name__)!r} does not declare {', '.join(missing)}")
+    if not isinstance(task.name, str) or not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", task.name):
+        raise MetricZooError(f"a task's name is {task.name!r}, expected small letters, digits and hyphens")
     former = type(_TASKS[task.name]) if task.name in _TASKS else task
     if (former.__module__, former.__qualname__) != (task.__module__, task.__qualname__):  # a cell may be run again
-        raise ValueError(f"there is another task {task.name!r}: {former.__module__} declares it")
+        raise MetricZooError(f"there is another task {task.name!r}: {former.__module__} declares it")
     if "images" not in task.scores.model_fields:
-        raise ValueError(f"the scores of task {task.name!r} have no field 'images'")
+        raise MetricZooError(f"the scores of task {task.name!r} have no field 'images'")
     _TASKS[task.name] = task()
     return task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import Signature, signature
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch.fx import Proxy
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import grid_offsets
-from metric_zoo.nn.config import HeadOptions, KindOptions
+from metric_zoo.nn.config import KindOptions, check_head
 from metric_zoo.nn.field import Field, convolve
 from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
@@ -260,13 +260,12 @@ class SampledConv2d(Leaf, nn.Conv2d):
         channels = self._head_channels()
         if not channels:
             return None
-        options = cast("HeadOptions", self.config)  # as those of every kind that has a head
-        size = options.head_kernel_size
+        form, size = getattr(self.config, "head", "full"), getattr(self.config, "head_kernel_size", None)
+        check_head(form, size)
         own = self.kernel_size if size is None else (size, size)
         grid = (self.kernel_size, self.stride, self.dilation)
         budget = self.weight.numel()
         width = bottleneck_width(self.in_channels, channels, budget)
-        form = options.head
         if form == "auto":
             # Dense convolutions and windows that were asked for keep the published head.
             adapt = self.groups > 1 and size is None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from inspect import Parameter
-from typing import Any, Protocol
+from typing import Any
 
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.nn.head import HEADS
@@ -50,6 +51,23 @@ def check_head(form: Any, size: Any) -> None:
         raise MetricZooError(f"head_kernel_size={size!r}: a {form!r} head has no window, leave it out")
 
 
+_MOVED = {
+    "ActiveConfig": "active",
+    "DeformConfig": "offset",
+    "DilatedConfig": "dilated",
+    "MetricConfig": "metric",
+    "SparseConfig": "sparse",
+    "StandardConfig": "standard",
+}
+"""Where options stand that were in this file: layers that were pickled whole name them here."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        return getattr(importlib.import_module(f"metric_zoo.nn.{_MOVED[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class UnknownOption(MetricZooError, TypeError):
     """An option that a kind does not have, given to `metric_zoo.convert` or to a layer's constructor."""
 
@@ -82,13 +100,3 @@ class KindOptions:
         """As keywords of a function."""
         only = Parameter.KEYWORD_ONLY
         return [Parameter(f.name, only, default=f.default, annotation=f.type) for f in fields(cls)]
-
-
-class HeadOptions(Protocol):
-    """What the options of a kind with a head say of it: see `metric_zoo.nn.head.PredictionHead`."""
-
-    @property
-    def head_kernel_size(self) -> int | None: ...
-
-    @property
-    def head(self) -> str: ...

@@ -73,7 +73,8 @@ class Kind:
         config: the options that a layer has and that are saved with it.
         promise: what a conversion keeps.
         conversion: the options that `convert` takes; those of ``config`` and perhaps more.
-        label, colour, marker: on boards and plots; a colour as ``#rrggbb``, a marker of matplotlib.
+        label, colour, marker: on boards and plots; a colour as ``#rrggbb``, a marker of matplotlib. Empty ones follow
+            from the name.
         featured: whether demonstrations and sweeps show it without being asked for it.
         operator: the functional operator that it is the layer of; None where there is none of its own.
     """
@@ -156,8 +157,8 @@ def kind(
     name: str,
     *,
     options: type[KindOptions],
-    colour: str,
-    marker: str,
+    colour: str = "",
+    marker: str = "",
     label: str | None = None,
     promise: Promise = Promise.FUNCTION,
     conversion: type[KindOptions] | None = None,

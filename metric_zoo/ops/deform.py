@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
 from metric_zoo.ops.window import check_fields, check_mask, window_for
@@ -50,9 +48,3 @@ def groups_of(input: Tensor, weight: Tensor) -> int:
     if input.dim() != 4 or weight.dim() != 4:
         return 1  # check_window says what is wrong
     return max(input.shape[1] // max(weight.shape[1], 1), 1)
-
-
-def deformed_grid(offset: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
-    """The kernel's grid moved by ``offset``: (dy, dx) ``(B, 2*G*K, Ho, Wo)`` -> (x, y) ``(B, G*K, 2, Ho, Wo)``."""
-    moved = at_least_float32(offset).unflatten(1, (-1, kernel_size[0] * kernel_size[1], 2)).flip(3)
-    return (moved + grid_offsets(kernel_size, dilation).to(moved)[..., None, None]).flatten(1, 2)

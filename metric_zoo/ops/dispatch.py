@@ -48,7 +48,7 @@ def sampled(
     refuse_forward_mode(input, weight, bias, field, mask)
     backend = backend_for(input)
     if backend.is_composed and not is_recorded(input):
-        return composed.sampled_conv2d(input, weight, bias, field, mask, sampling, window)
+        return backend.compose(input, weight, bias, field, mask, sampling, window)
     if not backend.differentiates(sampling):
         field, sampling = composed.linear_field(field, sampling, window)
     out_dtype = cast_dtype(weight)

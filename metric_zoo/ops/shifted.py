@@ -37,9 +37,3 @@ def shifted_conv2d(
     window = window_for(input, weight, bias, stride, padding, dilation, groups_of(input, weight))
     shift_groups = check_fields("shift", shift, input, 2, window)
     return sampled(input, weight, bias, shift.unflatten(1, (shift_groups, 1, 2)), None, "offset", window)
-
-
-def shift_to_offset(shift: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Repeat one (dy, dx) for every kernel cell: ``(B, 2*G, Ho, Wo) -> (B, 2*G*K, Ho, Wo)``."""
-    cells = kernel_size[0] * kernel_size[1]
-    return shift.unflatten(1, (-1, 1, 2)).expand(-1, -1, cells, -1, -1, -1).flatten(1, 3)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metric_zoo import MetricZooError, RecordError
+from metric_zoo.benchmarks import collect as collect_module
 from metric_zoo.benchmarks.cli import app
 from metric_zoo.benchmarks.collect import add_records, collect_records, entry_of, file_of, remove_record, replace_record
 from metric_zoo.benchmarks.curves import draw_curves
@@ -203,6 +204,37 @@ def test_a_full_disk_leaves_everything(folder, records, monkeypatch):
     with pytest.raises(MetricZooError, match="No space left on device"):
         collect_records(folder)
     assert done and {path: path.read_bytes() for path in folder.glob("*.json*")} == before
+
+
+@pytest.mark.parametrize("stops", [KeyboardInterrupt, MemoryError])
+def test_what_ends_a_collection_loses_no_record(folder, records, monkeypatch, stops):
+    """A file of another name gives its lines away: the one that takes them is written before, whatever their order."""
+    collect_records(folder)
+    os.rename(folder / "tiny.jsonl", folder / "renamed.jsonl")
+    whole = (folder / "renamed.jsonl").read_bytes()
+    put, calls, held = collect_module._put, [], []
+
+    def once(path, content):
+        put(path, content)
+        if not calls:
+            calls.append(path)
+            # As a killed process would leave it.
+            held.extend(entry.content for file in folder.glob("*.jsonl") for entry in entries(file))
+            raise stops
+
+    monkeypatch.setattr(collect_module, "_put", once)
+    with pytest.raises(stops):
+        collect_records(folder)
+    assert calls == [folder / "tiny.jsonl"] and {r.id for r in held} == {r.id for r in records}
+    assert files(folder) == {"renamed.jsonl"} and (folder / "renamed.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["", '{"image": 1, "label": "cat"}\n{"image": 2, "label": "dog"}\n'])
+def test_files_of_others_stay(folder, content):
+    (folder / "annotations.jsonl").write_text(content)
+    collect_records(folder)
+    assert files(folder) == {"annotations.jsonl", "tiny.jsonl"}
+    assert (folder / "annotations.jsonl").read_text() == content
 
 
 def test_a_folder_without_records(tmp_path):

@@ -18,7 +18,7 @@ from metric_zoo.benchmarks.recipe import load_recipe
 from metric_zoo.benchmarks.record import Record, config_id
 from metric_zoo.benchmarks.record_files import read_record, write_record
 from metric_zoo.benchmarks.show import show_record
-from metric_zoo.benchmarks.tasks import get_task, list_tasks, register, registry
+from metric_zoo.benchmarks.tasks import Task, get_task, list_tasks, register, registry
 from metric_zoo.benchmarks.weights import trained_model
 from metric_zoo.leaderboards.build import build
 from metric_zoo.leaderboards.columns import columns_of
@@ -114,6 +114,13 @@ def test_names_that_two_tasks_would_have():
     Other.name = "../brightness"
     with pytest.raises(ValueError, match="expected small letters"):
         register(Other)
+
+
+@pytest.mark.parametrize("lacking", ["label", "main", "error"])
+def test_a_declaration_that_lacks_something(lacking):
+    declared = {name: value for name, value in vars(Brightness).items() if name != lacking and name[:2] != "__"}
+    with pytest.raises(MetricZooError, match=f"task 'other' does not declare {lacking}$"):
+        register(type("Other", (Task,), {**declared, "name": "other"}))
 
 
 def test_a_record_says_what_the_network_computes(records):

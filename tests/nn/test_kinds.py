@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import matplotlib.colors
 import matplotlib.markers
 import pytest
-from torch import nn
+import torch
 
 import metric_zoo as mz
+from metric_zoo import MetricZooError
 from metric_zoo.benchmarks.recipe import load_recipe
 from metric_zoo.benchmarks.runs import expand
+from metric_zoo.nn import config
+from metric_zoo.nn import kind as kind_module
+from metric_zoo.nn.field import Field
 from metric_zoo.nn.kind import KINDS, Promise, kind_of
 from metric_zoo.nn.registry import featured_kinds, get_kind
 from tests.kinds import EVERY, stand_in
@@ -32,7 +37,7 @@ def test_a_kind_knows_its_layers(kind):
     assert bool(rule) == (kind != "dilated") and not rule & {"weight", "weights", "bias"}
 
 
-@pytest.mark.parametrize("module", [nn.Conv2d(2, 2, 3), nn.ReLU()], ids=["convolution", "other"])
+@pytest.mark.parametrize("module", [torch.nn.Conv2d(2, 2, 3), torch.nn.ReLU()], ids=["convolution", "other"])
 def test_what_no_conversion_makes_has_no_kind(module):
     assert kind_of(module) is None
 
@@ -44,6 +49,45 @@ def test_every_kind_looks_different():
         assert len({look[index] for look in looks}) == len(looks)
     assert all(matplotlib.colors.is_color_like(colour) for colour, _ in looks)
     assert all(marker in matplotlib.markers.MarkerStyle.markers for _, marker in looks)
+
+
+@pytest.mark.parametrize("name", sorted(config._MOVED))
+def test_options_are_found_where_they_were(name):
+    """Whole layers that were pickled before name them there."""
+    found = getattr(config, name)
+    assert found.__name__ == name and issubclass(found, config.KindOptions)
+
+
+def test_a_kind_may_say_no_more_than_where_it_samples(monkeypatch):
+    """Without options and without looks; its head is the full one."""
+    monkeypatch.setattr(kind_module, "KINDS", {**KINDS})
+
+    @kind_module.kind("minimal", options=config.KindOptions)
+    class Minimal(mz.nn.SampledConv2d):
+        def _head_channels(self) -> int:
+            return 2
+
+        def _field(self, input, pads):
+            return Field(self.sampler(input, pads).unflatten(1, (1, 1, 2)), None, "offset")
+
+    layer, x = Minimal(2, 3, 3), torch.randn(1, 2, 6, 6)
+    assert layer.sampler.form == "full"
+    torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias))
+
+
+def test_a_kind_s_head_is_checked_whatever_its_options_check(monkeypatch):
+    @dataclass(frozen=True)
+    class Unchecked(config.KindOptions):
+        head: str = "full"
+
+    class Layer(mz.nn.DeformConv2d):
+        options = Unchecked
+
+        def _sample_groups(self) -> int:
+            return 1
+
+    with pytest.raises(MetricZooError, match="head='x': expected one of"):
+        Layer(2, 2, 3, head="x")
 
 
 def test_the_order_does_not_depend_on_what_is_imported_first():
@@ -58,9 +102,9 @@ def test_what_is_shown_without_being_asked_for():
 
 def test_the_ordinary_convolution_has_no_layer():
     kind = get_kind("standard")
-    assert kind.layer is None and kind.lossless and kind.why_not(nn.Conv2d(2, 2, 3)) == ""
+    assert kind.layer is None and kind.lossless and kind.why_not(torch.nn.Conv2d(2, 2, 3)) == ""
     with pytest.raises(mz.MetricZooError, match="'standard' has no layer"):
-        kind.build(nn.Conv2d(2, 2, 3), 0, {})
+        kind.build(torch.nn.Conv2d(2, 2, 3), 0, {})
 
 
 def test_recipes_take_what_a_conversion_takes(tmp_path):

@@ -15,6 +15,7 @@ from metric_zoo.ops import padding
 from metric_zoo.ops.backends import BACKENDS
 from metric_zoo.ops.backends.base import Backend
 from metric_zoo.ops.backends.native import library, structs
+from metric_zoo.ops.backends.torch import Torch
 
 native = pytest.mark.skipif(not library.is_available(), reason=library.why_unavailable())
 OPERATOR = torch.ops.metric_zoo.sampled_conv2d.default
@@ -106,6 +107,22 @@ def test_one_from_outside_says_what_it_can(sevens, monkeypatch):
 def test_a_compiled_program_calls_one_from_outside(sevens):
     compiled = torch.compile(call, backend="eager", fullgraph=True)
     assert bool((compiled() == 7).all())
+
+
+def test_one_that_is_composed_computes_what_is_asked(monkeypatch):
+    class Counting(Torch):
+        name, calls = "counting", 0
+
+        def compose(self, *arguments):
+            Counting.calls += 1
+            return super().compose(*arguments)
+
+    monkeypatch.setitem(BACKENDS, "counting", Counting())
+    layer, x = nn.DeformConv2d(2, 3, 3), torch.randn(1, 2, 5, 5)
+    with ops.use_backend("counting"):
+        found = layer(x)
+    assert Counting.calls == 1
+    torch.testing.assert_close(found, torch.nn.functional.conv2d(x, layer.weight, layer.bias))
 
 
 def test_the_operator_itself_takes_a_backend_that_its_device_has(sevens, monkeypatch):

@@ -19,7 +19,7 @@ class Backend:
         dtypes: in which it computes; None for any.
         by_default: whether it runs where nobody has chosen.
         is_composed: whether it is made of the framework's operations. Their derivatives are the framework's, too: it
-            then runs as it is, and as an operator only in a program that is recorded.
+            then runs by `compose`, and by `forward`, as an operator, only in a program that is recorded.
         differentiates_blended: whether it has `backward_blended`; else the gradients are those of the composed form.
     """
 
@@ -45,6 +45,19 @@ class Backend:
     def instructions(self) -> str | None:
         """The instruction set in use, where it has several."""
         return None
+
+    @staticmethod
+    def compose(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        field: Tensor,
+        mask: Tensor | None,
+        sampling: str,
+        window: Window,
+    ) -> Tensor:
+        """`forward` of a backend that is composed, with the framework's derivatives."""
+        raise NotImplementedError
 
     @staticmethod
     def forward(

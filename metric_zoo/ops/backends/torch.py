@@ -183,6 +183,7 @@ class Torch(Backend):
 
     name = "torch"
     is_composed = True
+    compose = staticmethod(sampled_conv2d)
     forward = staticmethod(forward)
     backward = staticmethod(backward)
     forward_blended = staticmethod(forward_blended)
