@@ -44,7 +44,8 @@ def fit_layers(model: nn.Module, replacements: Sequence[Replacement], inputs: In
 def fit_rule(new: SampledConv2d, old: SampledConv2d, input: Tensor) -> float:
     r"""Train a layer's head, by L-BFGS, until its samples lie where another layer's do, in the mean square.
 
-    Source: Metric Convolutions, ICCV 2025, the unifying theory: what a layer samples is the unit ball of some metric.
+    Source: Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, the unifying theory: what a layer samples
+    is the unit ball of some metric.
 
     Args:
         new: its head changes, and nothing else.

@@ -18,8 +18,8 @@ _ATTRIBUTE = "_metric_zoo_atrous"
 def atrous_layer4(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """If ``wanted``, run ``layer4`` at stride 1, with dilation 2 after its first block; undone if the block fails.
 
-    As in *Metric Convolutions* (ICCV 2025, section 5) and DeepLab: the last maps keep the resolution of ``layer3``, and
-    the later kernels see as far as before. A layer 4 without strides stays as it is.
+    As in *Metric Convolutions* (ICCV 2025, https://arxiv.org/abs/2406.05400, section 5) and DeepLab: the last maps keep
+    the resolution of ``layer3``, and the later kernels see as far as before. A layer 4 without strides stays as it is.
 
     Raises:
         ConversionError: for a model without ``layer2`` to ``layer4``, or whose ``layer4`` also pools or is converted.

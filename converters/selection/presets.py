@@ -52,8 +52,9 @@ PRESETS = {
 }
 """By name. 1x1 kernels never convert.
 
-``paper`` is the selection of *Metric Convolutions* (ICCV 2025, section 5): every 3x3 convolution of ResNet's layers 2
-to 4, in a network whose layer 4 runs at stride 1, with dilation 2 after its first block.
+``paper`` is the selection of *Metric Convolutions* (ICCV 2025, https://arxiv.org/abs/2406.05400, section 5): every 3x3
+convolution of ResNet's layers 2 to 4, in a network whose layer 4 runs at stride 1, with dilation 2 after its first
+block.
 """
 
 

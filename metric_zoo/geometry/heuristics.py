@@ -44,8 +44,8 @@ def metric_from_image(
     :math:`\iota / (1 + a g_n)` on ``axis`` and :math:`\iota (1 + a g_n)` across it. The drift points along ``drift``
     with :math:`|\omega|_{M^{-1}} = \tau = 1 - \epsilon_\omega`; it vanishes where the gradient does.
 
-    Source: Metric Convolutions, ICCV 2025, heuristic metrics; the paper uses ``anisotropy`` 100 and ``iota`` 1/10 for
-    tangent balls, 10 and 1 for geodesic balls.
+    Source: Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, heuristic metrics; the paper uses
+    ``anisotropy`` 100 and ``iota`` 1/10 for tangent balls, 10 and 1 for geodesic balls.
 
     Args:
         image: ``(B, C, H, W)`` floating point; the channels are averaged.

@@ -101,7 +101,8 @@ def constrain_drift(
     With :math:`n = \sqrt{\omega^T (M + \epsilon I)^{-1} \omega + 10^{-6}}`, the inverse by
     :math:`adj / (det + \epsilon)`, the factor is :math:`t / (n + 10^{-6})`. For ``sigmoid`` and ``sigmoid_detach``
     :math:`t = (2\sigma(n) - 1)(1 - \epsilon_\omega)`, for ``clip_detach`` :math:`t = \min(n, 1 - \epsilon_\omega)`;
-    the ``detach`` rules pass no gradient through the factor. Source: Metric Convolutions, ICCV 2025, section 4.
+    the ``detach`` rules pass no gradient through the factor. Source: Metric Convolutions, ICCV 2025,
+    https://arxiv.org/abs/2406.05400, section 4.
 
     Args:
         matrix: fields of any one shape.

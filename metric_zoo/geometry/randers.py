@@ -22,7 +22,8 @@ class RandersMetric:
     pixel and metric group. Vectors are (x, y): x along columns, y along rows, in pixels. ``F`` is positive, hence an
     asymmetric norm, iff ``|omega|_{M^-1} < 1``; ``omega = 0`` is a Riemannian metric.
 
-    Source: Dagès, Lindenbaum, Bruckstein, *Metric Convolutions*, ICCV 2025, section 3.
+    Source: Dagès, Lindenbaum, Bruckstein, *Metric Convolutions*, ICCV 2025, https://arxiv.org/abs/2406.05400,
+    section 3.
 
     Args:
         packed: ``(B, 5*G, H, W)`` floating-point tensor; the channels of group ``g`` are ``5*g + (m11, m12, m22,

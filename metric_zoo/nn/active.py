@@ -1,4 +1,4 @@
-"""Active convolution layer (Jeon, Kim, *Active Convolution*, CVPR 2017)."""
+"""Active convolution layer (Jeon, Kim, *Active Convolution*, CVPR 2017, https://arxiv.org/abs/1703.09076)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deformable convolution layer (Dai et al., *Deformable Convolutional Networks*, ICCV 2017)."""
+"""Deformable convolution layer (Dai et al., *Deformable Convolutional Networks*, ICCV 2017, https://arxiv.org/abs/1703.06211)."""
 
 from __future__ import annotations
 

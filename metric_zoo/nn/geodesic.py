@@ -1,4 +1,5 @@
-"""Geodesic convolution layer: the metric convolution over unit geodesic balls (Metric Convolutions, ICCV 2025)."""
+"""Geodesic convolution layer: the metric convolution over unit geodesic balls (Metric Convolutions, ICCV 2025,
+https://arxiv.org/abs/2406.05400)."""
 
 from __future__ import annotations
 

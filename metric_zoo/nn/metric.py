@@ -1,4 +1,5 @@
-"""Metric convolution layer (Dagès, Lindenbaum, Bruckstein, *Metric Convolutions*, ICCV 2025)."""
+"""Metric convolution layer (Dagès, Lindenbaum, Bruckstein, *Metric Convolutions*, ICCV 2025,
+https://arxiv.org/abs/2406.05400)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Modulated deformable convolution layer (Zhu et al., *Deformable ConvNets v2*, CVPR 2019)."""
+"""Modulated deformable convolution layer (Zhu et al., *Deformable ConvNets v2*, CVPR 2019,
+https://arxiv.org/abs/1811.11168)."""
 
 from __future__ import annotations
 

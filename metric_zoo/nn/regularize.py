@@ -11,9 +11,9 @@ from metric_zoo.nn.base import SampledConv2d
 def head_regularization(model: nn.Module) -> Tensor:
     r"""Mean over all heads and over {weight, bias} of the mean absolute value; a scalar to add to the loss.
 
-    The published classification runs add 5000 times this (Metric Convolutions, ICCV 2025). The identity of a metric
-    head has a bias of 1 in its direction, which counts like any other value. Of a head of two convolutions the last
-    counts.
+    The published classification runs add 5000 times this (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400).
+    The identity of a metric head has a bias of 1 in its direction, which counts like any other value. Of a head of two
+    convolutions the last counts.
 
     Returns:
         A scalar with gradients to the heads; 0 where the model has none.

@@ -87,8 +87,8 @@ class SparseOptions(SparseConfig):
 class SparseKernelComplex2d(Leaf):
     """Stands in for a depthwise convolution with large, fixed kernels: every channel has a complex of its own.
 
-    Source: DISK, ICLR 2026. The kernels have to be known: `from_conv` fits them. It pays where they are large: of 7 x 7
-    samples a dense convolution reads hardly more than a complex.
+    Source: DISK, ICLR 2026, https://arxiv.org/abs/2512.04556. The kernels have to be known: `from_conv` fits them. It
+    pays where they are large: of 7 x 7 samples a dense convolution reads hardly more than a complex.
 
     Args:
         channels: of input and output.

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 class WeightStandardization:
     """Zero mean and unit variance for every output channel's kernel, with an optional gain.
 
-    Source: Qiao et al., *Micro-Batch Training with Batch-Channel Normalization and Weight Standardization* (2019);
-    with gain: Brock et al., *Characterizing signal propagation ...* (ICLR 2021).
+    Source: Qiao et al., *Micro-Batch Training with Batch-Channel Normalization and Weight Standardization* (2019,
+    https://arxiv.org/abs/1903.10520); with gain: Brock et al., *Characterizing signal propagation ...* (ICLR 2021,
+    https://arxiv.org/abs/2101.08692).
 
     Attributes:
         eps: added to the variance.

@@ -14,7 +14,7 @@ def parameter_groups(model: nn.Module, lr: float, head_lr_scale: float = 0.1) ->
     """Split trainable parameters for an optimiser; heads and offset tables get ``head_lr_scale * lr``.
 
     Offsets that explode are the best known failure of deformable convolution; a slower head is its usual cure
-    (Deformable ConvNets, ICCV 2017, trains the added layers at 0.1 of the base rate).
+    (Deformable ConvNets, ICCV 2017, https://arxiv.org/abs/1703.06211, trains the added layers at 0.1 of the base rate).
 
     Args:
         model: converted or not.

@@ -30,7 +30,8 @@ def ball_filter(
     .. math:: out(p) = \frac1K \sum_i x(p + y_i(p))
 
     over the samples :math:`y_i` of the ball; those outside the image count nothing, and a pixel whose samples all lie
-    there stays as it is (Metric Convolutions, ICCV 2025, heuristic filtering).
+    there stays as it is (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400,
+    heuristic filtering).
 
     Args:
         image: ``(B, C, H, W)``; all channels are averaged over the same balls.

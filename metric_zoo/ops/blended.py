@@ -20,7 +20,8 @@ def blended_conv2d(input: Tensor, coordinates: Tensor, offsets: Tensor, weights:
     .. math:: out(p) = \sum_i \Big(\sum_k \alpha_k(p) w_{k,i}\Big)\; x\Big(p + \sum_k \alpha_k(p)\, o_{k,i}\Big)
 
     with the (multi)linear weights :math:`\alpha_k(p)` of the pixel's coordinates on the grid, and bilinear reads that
-    are zero outside the image (DISK, ICLR 2026, spatially varying filtering). All channels are filtered alike.
+    are zero outside the image (DISK, ICLR 2026, https://arxiv.org/abs/2512.04556, spatially varying filtering). All
+    channels are filtered alike.
 
     The native and the triton backend blend while they sample, and store nothing per sample; so does the native backend
     for gradients. Those on triton, and the torch backend, go through `sampled_conv2d` with the blended positions as a

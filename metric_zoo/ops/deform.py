@@ -1,4 +1,5 @@
-"""Deformable convolution (Deformable ConvNets, ICCV 2017; v2, CVPR 2019)."""
+"""Deformable convolution (Deformable ConvNets, ICCV 2017, https://arxiv.org/abs/1703.06211; v2, CVPR 2019,
+https://arxiv.org/abs/1811.11168)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metric convolution (Metric Convolutions, ICCV 2025, section 4)."""
+"""Metric convolution (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, section 4)."""
 
 from __future__ import annotations
 

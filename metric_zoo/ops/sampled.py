@@ -27,7 +27,7 @@ def sampled_conv2d(
     .. math:: out[b,o,p] = bias[o] + \sum_{c,i} weight[o,c,i]\, m_i(p)\, x[b,c](c(p) + y_i(p))
 
     with the window's centre :math:`c(p) = p \cdot stride - padding + dilation (k-1)/2` and bilinear reads that are
-    zero outside the image (Metric Convolutions, ICCV 2025, section 2).
+    zero outside the image (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400, section 2).
 
     Args:
         input: ``(B, C, H, W)``.

@@ -1,4 +1,5 @@
-"""Mean squared error, PSNR and SSIM (Metric Convolutions, ICCV 2025, denoising experiments)."""
+"""Mean squared error, PSNR and SSIM (Metric Convolutions, ICCV 2025, https://arxiv.org/abs/2406.05400,
+denoising experiments)."""
 
 from __future__ import annotations
 
