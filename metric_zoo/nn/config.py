@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from inspect import Parameter
@@ -51,20 +50,14 @@ def check_head(form: Any, size: Any) -> None:
         raise MetricZooError(f"head_kernel_size={size!r}: a {form!r} head has no window, leave it out")
 
 
-_MOVED = {
-    "ActiveConfig": "active",
-    "DeformConfig": "offset",
-    "DilatedConfig": "dilated",
-    "MetricConfig": "metric",
-    "SparseConfig": "sparse",
-    "StandardConfig": "standard",
-}
-"""Where options stand that were in this file: layers that were pickled whole name them here."""
-
-
 def __getattr__(name: str) -> Any:
-    if name in _MOVED:
-        return getattr(importlib.import_module(f"metric_zoo.nn.{_MOVED[name]}"), name)
+    """The options of kinds, which were in this file: layers that were pickled whole look for them here."""
+    if name.endswith("Config"):
+        from metric_zoo.nn.registry import KINDS
+
+        for kind in KINDS.values():
+            if kind.config.__name__ == name:
+                return kind.config
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -40,6 +40,7 @@ def installed():
         patch.syspath_prepend(OUTSIDE)
         patch.setenv("PYTHONPATH", str(OUTSIDE), prepend=":")
         registry._load_others.cache_clear()
+        mz.list_kinds()
         yield
     KINDS.pop("zoom", None)
     sys.modules.pop("zoom_kind", None)
