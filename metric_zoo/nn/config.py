@@ -50,17 +50,6 @@ def check_head(form: Any, size: Any) -> None:
         raise MetricZooError(f"head_kernel_size={size!r}: a {form!r} head has no window, leave it out")
 
 
-def __getattr__(name: str) -> Any:
-    """The options of kinds, which were in this file: layers that were pickled whole look for them here."""
-    if name.endswith("Config"):
-        from metric_zoo.nn.registry import KINDS
-
-        for kind in KINDS.values():
-            if kind.config.__name__ == name:
-                return kind.config
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 class UnknownOption(MetricZooError, TypeError):
     """An option that a kind does not have, given to `metric_zoo.convert` or to a layer's constructor."""
 
@@ -93,3 +82,11 @@ class KindOptions:
         """As keywords of a function."""
         only = Parameter.KEYWORD_ONLY
         return [Parameter(f.name, only, default=f.default, annotation=f.type) for f in fields(cls)]
+
+
+def __getattr__(name: str) -> Any:
+    """The options of kinds, which were in this file: layers that were pickled whole look for them here."""
+    for options in KindOptions.__subclasses__():
+        if options.__name__ == name:
+            return options
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
