@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,8 +12,14 @@ from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Pads, output_size
 from metric_zoo.ops.window import Window, check_sample_field, window_for
 
-if TYPE_CHECKING:
-    from metric_zoo.nn.base import SampledConv2d
+
+class Windows(Protocol):
+    """What a convolution says of its windows."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
 
 
 class Field(NamedTuple):
@@ -35,7 +41,7 @@ class Field(NamedTuple):
         """At (x, y) from each window's centre, ``(B or 1, G*K, 2, Ho, Wo)``; G groups."""
         return cls(positions.unflatten(1, (groups, -1)).flip(3), None, "position")
 
-    def positions(self, size: tuple[int, int], layer: SampledConv2d, pads: Pads) -> Tensor:
+    def positions(self, size: tuple[int, int], layer: Windows, pads: Pads) -> Tensor:
         """``(B or 1, G*K, 2, Ho, Wo)``, (x, y) in pixels relative to each window's centre.
 
         Args:
@@ -52,9 +58,7 @@ class Field(NamedTuple):
         return self.mask is None or bool((self.mask == 1).all())
 
 
-def convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None, field: Field, layer: SampledConv2d, pads: Pads
-) -> Tensor:
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, field: Field, layer: Windows, pads: Pads) -> Tensor:
     """The sampled convolution.
 
     Args:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,34 @@ def test_imports_run_downward(part):
             if name.startswith("metric_zoo."):
                 target = name.split(".")[1]
                 assert target in {part, *SHARED} | BELOW[part], f"{path.name} imports {name}"
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its name, as it is installed."""
+    folders = [ROOT / "metric_zoo", *(ROOT / name for name in ("converters", "benchmarks", "leaderboards"))]
+    found = {}
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        found[name if name.startswith("metric_zoo") else f"metric_zoo.{name}"] = path
+    return found
+
+
+def imported_when_loaded(path: Path, known: set[str]) -> set[str]:
+    """Modules that a file imports outside its functions and but for types, packages' own files aside."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            parts = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= parts or {node.module} & known
+    return found
+
+
+def test_no_modules_import_each_other():
+    files = {name: path for name, path in modules().items() if path.name != "__init__.py"}
+    graph = {name: imported_when_loaded(path, set(files)) for name, path in files.items()}
+    assert sum(map(len, graph.values())) > 500
+    TopologicalSorter(graph).prepare()  # raises a CycleError that names them
 
 
 def run(code: str) -> str:
