@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metric_zoo.sparse import SparseKernelComplex
-from metric_zoo.sparse.initialize import initial_offsets
+from metric_zoo.sparse.initialize import SPARSE, initial_offsets
 from metric_zoo.sparse.loss import EPSILON, natural_power
 from metric_zoo.sparse.render import layer_kernels, resize
 
@@ -65,7 +65,7 @@ def temper(
 
 
 def _sparse_start(wanted: Tensor, samples: int, layers: int, seed: int) -> tuple[Tensor, Tensor]:
-    offsets = torch.stack([initial_offsets("sparse", kernel, samples, layers, seed) for kernel in wanted])
+    offsets = torch.stack([initial_offsets(SPARSE, kernel, samples, layers, seed) for kernel in wanted])
     return offsets, wanted.new_full((len(wanted), layers, samples), 1 / samples)
 
 

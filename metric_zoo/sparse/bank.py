@@ -16,6 +16,7 @@ from metric_zoo.ops.blended import blended_conv2d
 from metric_zoo.ops.blending import multilinear, within
 from metric_zoo.sparse.complex import SparseKernelComplex, cropped, load_tensors, padded_for, save_tensors
 from metric_zoo.sparse.fit import STEPS
+from metric_zoo.sparse.initialize import SPARSE
 
 OUTSIDE = ("refuse", "clamp")
 
@@ -57,7 +58,7 @@ class FilterBank:
         grid: Sequence[Sequence[float]],
         samples: int = 24,
         layers: int = 4,
-        init: str = "sparse",
+        init: str = SPARSE,
         steps: int = STEPS,
         *,
         warm_steps: int = 300,

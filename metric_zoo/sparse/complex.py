@@ -19,7 +19,7 @@ from metric_zoo.ops.blending import row_window
 from metric_zoo.ops.layout import is_channels_last
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.sparse.fit import STEPS, check_target, optimize
-from metric_zoo.sparse.initialize import initial_offsets
+from metric_zoo.sparse.initialize import SPARSE, initial_offsets
 from metric_zoo.sparse.loss import loss_for
 from metric_zoo.sparse.render import compose, layer_kernels, resize
 
@@ -73,7 +73,7 @@ class SparseKernelComplex:
         target: Tensor,
         samples: int = 24,
         layers: int = 4,
-        init: str | SparseKernelComplex = "sparse",
+        init: str | SparseKernelComplex = SPARSE,
         steps: int = STEPS,
         *,
         loss: str | None = None,

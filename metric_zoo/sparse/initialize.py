@@ -10,6 +10,8 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError, suggest
 
 INITS = ("sparse", "radial", "random")
+SPARSE = INITS[0]
+"""That of the paper: the first layer lies where the kernel does."""
 
 
 def initial_offsets(init: str, target: Tensor, samples: int, layers: int, seed: int) -> Tensor:
