@@ -49,7 +49,7 @@ _MAX_TREE = 2**16
 
 
 def _bounded(tree: Any) -> Any:
-    """What has no schema must end, too: in 64 kB and ten levels."""
+    """What has no schema must end, too: in 64 kB and ten levels, its whole numbers in 64 bits."""
     if is_deeper(tree, 10):
         raise ValueError("has more than ten levels")
     try:
@@ -59,7 +59,14 @@ def _bounded(tree: Any) -> Any:
         raise ValueError(f"holds what JSON cannot: {error}") from None
     if len(text) > _MAX_TREE:
         raise ValueError(f"has more than {_MAX_TREE} characters")
+    json.loads(text, parse_int=_in_64_bits)
     return tree
+
+
+def _in_64_bits(digits: str) -> None:
+    """Larger ones are no floats, where they are shown as such."""
+    if not -(2**63) <= int(digits) < 2**64:
+        raise ValueError("holds a whole number of more than 64 bits")
 
 
 Tree = Annotated[dict[str, Any], AfterValidator(_bounded)]

@@ -19,12 +19,12 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from metric_zoo import RecordError
 from metric_zoo.benchmarks.record import Record, config_id
 from metric_zoo.benchmarks.record_files import read_record
-from metric_zoo.benchmarks.schema import MAX_BYTES
+from metric_zoo.benchmarks.schema import MAX_BYTES, Tree
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.leaderboards import build as build_module
 from metric_zoo.leaderboards.build import build
@@ -209,6 +209,16 @@ HOSTILE = [
     "\x00", [], {}, [[]] * 3, {"a": 1}, [1e999], "%s{}$\\",
 ]  # fmt: skip
 CHANGES = [(name, path) for name, base in BASES.items() for path in places(base)]
+
+
+@pytest.mark.parametrize("number", [10**400, -(2**63) - 1, 2**64])
+def test_whole_numbers_without_a_schema_are_bounded(number):
+    """Where they are shown, they are floats."""
+    changed = with_value(BASES["denoising"], ("config", "data", "noise"), number)
+    with pytest.raises(ValidationError, match="a whole number of more than 64 bits"):
+        Record.model_validate(changed)
+    for allowed in (2**64 - 1, -(2**63)):
+        assert TypeAdapter(Tree).validate_python({"deep": [{"number": allowed}]})
 
 
 def hostile(count: int) -> st.SearchStrategy:
