@@ -21,9 +21,7 @@ pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.why_u
 
 @pytest.fixture(autouse=True, params=[None])
 def backend():
-    """No block around a test, and nothing that others have compiled; afterwards no choice is left, in the process or
-    here."""
-    torch._dynamo.reset()
+    """No block around a test; afterwards no choice is left, in the process or here."""
     ops.use_backend(None)
     yield
     assert choice._stack.get() == () and not hasattr(choice._thread, "block")
