@@ -1,4 +1,4 @@
-"""Where a unit tangent ball is sampled: the tables ``polar``, ``onion`` and ``grid``."""
+"""Where a unit tangent ball is sampled: along rays (``polar``, ``onion``, ``grid``) or by a map (``zermelo``)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.geometry.parametrize import EPS
 from metric_zoo.geometry.randers import RandersMetric
+from metric_zoo.geometry.zermelo import ellipse
 
-SAMPLINGS = ("grid", "polar", "onion")
-
+RAY_SAMPLINGS = ("grid", "polar", "onion")
+SAMPLINGS = (*RAY_SAMPLINGS, "zermelo")
+LOSSLESS_SAMPLINGS = ("grid", "zermelo")
+"""Those that are the ordinary grid for the Euclidean metric."""
 
 MIN_NORM = 1e-6
 """A radius of a million pixels is beyond every image; bounding it keeps gradients finite."""
@@ -45,6 +48,23 @@ class BallSamples:
         return (self.displacement.to(**like).view(-1, 2, 1, 1) * radius.unsqueeze(3)).flatten(1, 2)
 
 
+@dataclass(frozen=True)
+class EllipseSamples(BallSamples):
+    r"""K samples of a unit ball: :math:`y_i = W + h^{-1/2} g_i`, the ball as a translated ellipse, see `ellipse`.
+
+    Attributes:
+        displacement, direction: the ordinary grid.
+        eps: 0.
+    """
+
+    def positions(self, metric: RandersMetric) -> Tensor:
+        """As of `BallSamples.positions`."""
+        xx, xy, yy, wind_x, wind_y = ellipse(metric.packed).unflatten(1, (-1, 1, 5)).unbind(3)
+        g_x, g_y = self.displacement.to(xx)[..., None, None].unbind(1)
+        x, y = g_x + (xx * g_x + xy * g_y + wind_x), g_y + (xy * g_x + yy * g_y + wind_y)
+        return torch.stack((x, y), 3).flatten(1, 2)
+
+
 def grid_offsets(kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> Tensor:
     """The ordinary kernel's grid relative to its centre: ``(K, 2)`` float64 (x, y), row-major, in pixels."""
     (kh, kw), (dh, dw) = kernel_size, dilation
@@ -60,8 +80,9 @@ def ball_samples(sampling: str, kernel_size: tuple[int, int], dilation: tuple[in
     It is made anew by every call: a table kept from a call under `torch.export` would be a fake one.
 
     Args:
-        sampling: ``grid`` (row-major, dilation included), ``polar`` (k angles x k radii, radius-major; the centre is
-            not sampled) or ``onion`` (rings of 8q points around the centre). The last two ignore ``dilation``.
+        sampling: ``grid`` (row-major, dilation included), ``zermelo`` (the same, moved by the map of the ball's
+            ellipse), ``polar`` (k angles x k radii, radius-major; the centre is not sampled) or ``onion`` (rings of 8q
+            points around the centre). The last two ignore ``dilation``.
         kernel_size: (height, width).
         dilation: (height, width).
 
@@ -71,6 +92,9 @@ def ball_samples(sampling: str, kernel_size: tuple[int, int], dilation: tuple[in
     check_sampling(sampling, kernel_size)
     if sampling == "grid":
         return _grid(kernel_size, dilation)
+    if sampling == "zermelo":
+        grid = grid_offsets(kernel_size, dilation)
+        return EllipseSamples(grid, grid, eps=0.0)
     return _polar(kernel_size[0]) if sampling == "polar" else _onion(kernel_size[0])
 
 
@@ -82,7 +106,7 @@ def check_sampling(sampling: str, kernel_size: tuple[int, int]) -> None:
     """
     if sampling not in SAMPLINGS:
         raise MetricZooError(f"unknown sampling {sampling!r}{suggest(sampling, SAMPLINGS)}; known: {SAMPLINGS}")
-    if sampling != "grid" and kernel_size[0] != kernel_size[1]:
+    if sampling not in LOSSLESS_SAMPLINGS and kernel_size[0] != kernel_size[1]:
         raise MetricZooError(f"sampling {sampling!r} needs a square kernel, got {kernel_size}; use sampling='grid'")
     if sampling == "onion" and kernel_size[0] % 2 == 0:
         raise MetricZooError(

@@ -16,7 +16,7 @@ from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.nn.config import KindOptions, check_head
 from metric_zoo.nn.field import Field, convolve
-from metric_zoo.nn.head import PredictionHead, affordable_head, bottleneck_width
+from metric_zoo.nn.head import PooledHead, PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.policy import unwanted
 from metric_zoo.nn.script import refuse_script
@@ -69,7 +69,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
     padding: Padding
     dilation: tuple[int, int]
     config: KindOptions
-    sampler: PredictionHead | None
+    sampler: PredictionHead | PooledHead | None
     standardization: WeightStandardization | None = None
     fits_metrics: ClassVar[bool] = False
     """Whether it samples a metric's balls, so that the metric can be fitted to another layer's samples."""
@@ -110,7 +110,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
             self.reset_rule()
 
     @property
-    def head(self) -> PredictionHead | None:
+    def head(self) -> PredictionHead | PooledHead | None:
         """The former name of ``sampler``; in no state dict."""
         return self.sampler
 
@@ -256,7 +256,7 @@ class SampledConv2d(Leaf, nn.Conv2d):
         (top, bottom), (left, right) = pads
         return F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode), NO_PADS
 
-    def _build_head(self, device, dtype) -> PredictionHead | None:
+    def _build_head(self, device, dtype) -> PredictionHead | PooledHead | None:
         channels = self._head_channels()
         if not channels:
             return None

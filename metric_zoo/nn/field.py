@@ -29,7 +29,7 @@ class Field(NamedTuple):
         values: ``(B, G, K, n, Ho, Wo)``; any size but G and n may be 1, where all share one.
         mask: ``(B, G, K, Ho, Wo)``, a factor on every sample; None where all count fully.
         rule: what values are: ``"offset"``, (dy, dx) in pixels from the ordinary grid; ``"position"``, (dy, dx) from
-            the window's centre; ``"grid"``, ``"polar"`` or ``"onion"``: the unit ball of a packed metric.
+            the window's centre; or a formula's name, of `metric_zoo.ops.rules.RULES`, which documents its numbers.
     """
 
     values: Tensor

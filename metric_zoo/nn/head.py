@@ -120,6 +120,28 @@ class PredictionHead(WindowConv2d):
         return super().forward(self.features(input, pads), NO_PADS)
 
 
+class PooledHead(nn.Conv2d):
+    """A 1x1 convolution of the means of an image's channels: one prediction an image.
+
+    Args:
+        in_channels, out_channels: as in `torch.nn.Conv2d`.
+    """
+
+    bias: nn.Parameter
+
+    def __init__(self, in_channels: int, out_channels: int, device=None, dtype=None) -> None:
+        super().__init__(in_channels, out_channels, 1, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Predict zeros, and be able to learn."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor, pads: Pads) -> Tensor:
+        """``input (B, C, H, W)`` -> ``(B, out_channels, 1, 1)``; the padding does not matter."""
+        return super().forward(input.mean((2, 3), keepdim=True))
+
+
 @torch.no_grad()
 def _set(parameter: Any, values: Sequence[float]) -> None:
     """Also where every process holds a shard: each takes its own."""

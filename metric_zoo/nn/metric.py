@@ -21,13 +21,13 @@ from metric_zoo.geometry.parametrize import (
     metric_from_raw,
 )
 from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
-from metric_zoo.geometry.sampling import SAMPLINGS, ball_samples, check_sampling
+from metric_zoo.geometry.sampling import LOSSLESS_SAMPLINGS, SAMPLINGS, ball_samples, check_sampling
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import KindOptions, check_count, check_head, check_name, is_number
 from metric_zoo.nn.field import Field
 from metric_zoo.nn.head import PredictionHead
 from metric_zoo.nn.kind import Operator, kind
-from metric_zoo.ops.metric import metric_conv2d
+from metric_zoo.ops.metric import ball_field, metric_conv2d
 from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.predicted import predicted_metric
 
@@ -38,7 +38,8 @@ class MetricConfig(KindOptions):
 
     Attributes:
         parametrization: how the head's channels become the matrix M.
-        sampling: where the unit ball is sampled; only 'grid' starts as the original convolution.
+        sampling: where the unit ball is sampled; only 'grid' and 'zermelo' start as the original
+            convolution.
         drift: how the drift omega is kept feasible.
         eps_omega: the drift stays below 1 - eps_omega; 1 is Riemannian, omega = 0.
         eps_L: lower bound of the Cholesky, LDL^T and eigenvalue diagonals.
@@ -101,7 +102,9 @@ class MetricConv2d(SampledConv2d):
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
             `torch.nn.Conv2d`; ``padding`` may also be ``((top, bottom), (left, right))``.
         parametrization: ``cholesky``, ``ldlt``, ``eigen``, ``eigen_scaled`` or ``eigen_scaled_ratio``.
-        sampling: ``grid`` (starts as the ordinary convolution), or the paper's ``polar`` and ``onion``.
+        sampling: ``grid`` (starts as the ordinary convolution), ``zermelo`` (the same ball as a translated ellipse,
+            sampled by the linear map onto it; starts as the ordinary convolution, too), or the paper's ``polar`` and
+            ``onion``.
         drift: ``sigmoid``, ``sigmoid_detach`` or ``clip_detach``.
         eps_omega: in [0, 1]; 1 is Riemannian, near 0 allows strong asymmetry.
         eps_L: lower bound of the diagonals of M's factors.
@@ -168,7 +171,7 @@ class MetricConv2d(SampledConv2d):
     def _matrix_numbers(self) -> tuple[float, tuple[float, float], float]:
         _, sampling, _, _, eps_L, scale, *_ = constants(self.config)
         # The grid is exact: the paper's guards would move every sample off the pixels by a millionth.
-        return eps_L, scale, 0.0 if sampling == "grid" else EPS
+        return eps_L, scale, 0.0 if sampling in LOSSLESS_SAMPLINGS else EPS
 
     def _samples(self):
         return ball_samples(self.config.sampling, self.kernel_size, self.dilation)
@@ -182,8 +185,8 @@ class MetricConv2d(SampledConv2d):
         return RandersMetric(self._packed(input, pads))
 
     def _field(self, input: Tensor, pads: Pads) -> Field:
-        packed = self._packed(input, pads)
-        return Field(packed.unflatten(1, (-1, 1, PACKED_CHANNELS)), None, self.config.sampling)
+        numbers, rule = ball_field(self._packed(input, pads), self.config.sampling)
+        return Field(numbers.unflatten(1, (-1, 1, PACKED_CHANNELS)), None, rule)
 
     def _check_fit(self) -> None:
         super()._check_fit()

@@ -13,7 +13,8 @@ from metric_zoo.nn.offset import DeformConfig, OffsetConv2d
 from metric_zoo.ops.padding import Pads
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def draw_modulated(random, batch, groups, cells, size) -> dict[str, Tensor]:
+    """As `metric_zoo.nn.kind.Operator` asks for it."""
     return {**draw_offset(random, batch, groups, cells, size), "mask": random(batch, groups * cells, *size)}
 
 
@@ -22,7 +23,7 @@ def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
     options=DeformConfig,
     colour="#d6456b",
     marker="v",
-    operator=Operator(_draw, run, thorough=True),
+    operator=Operator(draw_modulated, run, thorough=True),
 )
 class ModulatedDeformConv2d(OffsetConv2d):
     """Deformable convolution with a predicted factor on every sample.
@@ -53,5 +54,9 @@ class ModulatedDeformConv2d(OffsetConv2d):
     def _field(self, input: Tensor, pads: Pads) -> Field:
         fields = self._cells() * self._sample_groups()
         offset, logits = self.sampler(input, pads).split((2 * fields, fields), dim=1)
-        mask = 2 * torch.sigmoid(logits)
-        return Field(offset.unflatten(1, (-1, self._cells(), 2)), mask.unflatten(1, (-1, self._cells())), "offset")
+        mask = self._mask(logits.unflatten(1, (-1, self._cells())))
+        return Field(offset.unflatten(1, (-1, self._cells(), 2)), mask, "offset")
+
+    def _mask(self, logits: Tensor) -> Tensor:
+        """The factors that logits ``(B, G, K, Ho, Wo)`` stand for; 1 for zeros."""
+        return 2 * torch.sigmoid(logits)

@@ -9,14 +9,21 @@ from importlib.metadata import entry_points
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.nn.kind import KINDS, Kind
 
-# Kinds are listed in this order: what is not learned, one shift, offsets, balls, and fitted kernels.
+# Kinds are listed in this order: what is not learned, one shift, one map, steps, offsets, balls, and fitted kernels.
 # isort: off
 from metric_zoo.nn import standard  # noqa: F401
 from metric_zoo.nn import dilated  # noqa: F401
 from metric_zoo.nn import shifted  # noqa: F401
+from metric_zoo.nn import similar  # noqa: F401
+from metric_zoo.nn import affine  # noqa: F401
+from metric_zoo.nn import stn  # noqa: F401
+from metric_zoo.nn import snake  # noqa: F401
 from metric_zoo.nn import active  # noqa: F401
 from metric_zoo.nn import deform  # noqa: F401
 from metric_zoo.nn import modulated  # noqa: F401
+from metric_zoo.nn import dcnv3  # noqa: F401
+from metric_zoo.nn import dcnv4  # noqa: F401
+from metric_zoo.nn import star  # noqa: F401
 from metric_zoo.nn import metric  # noqa: F401
 from metric_zoo.nn import geodesic  # noqa: F401
 from metric_zoo.nn import sparse  # noqa: F401

@@ -1,6 +1,7 @@
 """Functional operators. Kinds differ only in where they sample; `sampled_conv2d` is what they share."""
 
 from metric_zoo.ops import decompositions  # noqa: F401  (it registers them)
+from metric_zoo.ops.affine import affine_conv2d
 from metric_zoo.ops.backend import backend, use_backend
 from metric_zoo.ops.ball_filter import ball_filter
 from metric_zoo.ops.bilinear import bilinear_sample
@@ -10,8 +11,11 @@ from metric_zoo.ops.metric import metric_conv2d
 from metric_zoo.ops.onnx import onnx_translations
 from metric_zoo.ops.sampled import sampled_conv2d
 from metric_zoo.ops.shifted import shifted_conv2d
+from metric_zoo.ops.snake import snake_conv2d
+from metric_zoo.ops.star import star_conv2d
 
 __all__ = [
+    "affine_conv2d",
     "backend",
     "ball_filter",
     "bilinear_sample",
@@ -21,5 +25,7 @@ __all__ = [
     "onnx_translations",
     "sampled_conv2d",
     "shifted_conv2d",
+    "snake_conv2d",
+    "star_conv2d",
     "use_backend",
 ]

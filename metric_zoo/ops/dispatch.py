@@ -33,10 +33,10 @@ def sampled(
         bias: ``(O,)``.
         field: what the samples' positions follow from, ``(B, G, K, n, Ho, Wo)``; any size but G and n may be 1, where
             all share one. For ``sampling="offset"`` n = 2, (dy, dx) in pixels from the ordinary grid; for
-            ``"position"`` n = 2, (dy, dx) from the window's centre; for a sampling of a ball n = 5, a packed metric,
-            with K = 1.
+            ``"position"`` n = 2, (dy, dx) from the window's centre; for all others K = 1, and the n numbers are those
+            of the rule: a packed metric, a map, steps, harmonics.
         mask: ``(B, G, K, Ho, Wo)``, a factor on every sample.
-        sampling: ``"offset"``, ``"position"``, or one of `metric_zoo.geometry.SAMPLINGS`.
+        sampling: of `metric_zoo.ops.rules.RULES`.
         window: of this input and weight.
 
     Returns:
@@ -50,7 +50,7 @@ def sampled(
     if backend.is_composed and not is_recorded(input):
         return backend.compose(input, weight, bias, field, mask, sampling, window)
     if not backend.differentiates(sampling):
-        field, sampling = composed.linear_field(field, sampling, window)
+        field, sampling = composed.given_field(field, sampling, window)
     out_dtype = cast_dtype(weight)
     computes = backend.dtypes is None or out_dtype in backend.dtypes
     compute = out_dtype if computes else at_least_float32(input).dtype

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.geometry.randers import PACKED_CHANNELS, RandersMetric
 from metric_zoo.geometry.sampling import check_sampling
+from metric_zoo.geometry.zermelo import ellipse
 from metric_zoo.ops.dispatch import sampled
 from metric_zoo.ops.padding import Padding
 from metric_zoo.ops.window import check_fields, window_for
@@ -32,11 +34,11 @@ def metric_conv2d(
             with G dividing C. It is taken as feasible (`RandersMetric.is_feasible`); it is not checked.
         bias: ``(O,)``.
         stride, padding, dilation, groups: as in `sampled_conv2d`.
-        sampling: ``"grid"``, ``"polar"`` or ``"onion"`` (see `metric_zoo.geometry.ball_samples`).
+        sampling: ``"grid"``, ``"zermelo"``, ``"polar"`` or ``"onion"`` (see `metric_zoo.geometry.ball_samples`).
 
     Returns:
-        ``(B, O, Ho, Wo)``. For ``sampling="grid"`` and the Euclidean metric this is `torch.nn.functional.conv2d`, up
-        to the order of summation.
+        ``(B, O, Ho, Wo)``. For ``sampling="grid"`` or ``"zermelo"`` and the Euclidean metric this is
+        `torch.nn.functional.conv2d`, up to the order of summation.
 
     Raises:
         MetricZooError: when shapes, dtypes or devices do not fit together, or for an unknown sampling.
@@ -54,5 +56,11 @@ def metric_conv2d(
     metric_groups = check_fields("metric", packed, input, PACKED_CHANNELS, window)
     if not torch.compiler.is_compiling():
         check_sampling(sampling, window.kernel_size)
-    field = packed.unflatten(1, (metric_groups, 1, PACKED_CHANNELS))
-    return sampled(input, weight, bias, field, None, sampling, window)
+    numbers, rule = ball_field(packed, sampling)
+    field = numbers.unflatten(1, (metric_groups, 1, PACKED_CHANNELS))
+    return sampled(input, weight, bias, field, None, rule, window)
+
+
+def ball_field(packed: Tensor, sampling: str) -> tuple[Tensor, str]:
+    """What a sampling of a ball is for the operators: five numbers per metric, ``(B, 5*G, H, W)``, and their rule."""
+    return (ellipse(at_least_float32(packed)), "symmetric") if sampling == "zermelo" else (packed, sampling)

@@ -25,8 +25,10 @@ import torch
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import MIN_NORM, ball_samples, grid_offsets
+from metric_zoo.geometry.star import LARGEST
 from metric_zoo.ops import blended_op, custom_op  # noqa: F401  (they register the operators)
 from metric_zoo.ops.blending import row_window
+from metric_zoo.ops.rules import Form, Rule, rule_of
 
 _DEFORM_CONV = 19
 """The opset that brought DeformConv."""
@@ -112,13 +114,33 @@ def _offsets(field: Any, sampling: str, kernel_size: tuple[int, int], dilation: 
     """Offsets (dy, dx) from the ordinary grid, ``(B, G, K, 2, Ho, Wo)`` or 1 where shared."""
     op = _operators()
 
-    if sampling == "offset":
+    rule = rule_of(sampling)
+    if rule.form is Form.OFFSET:
         return field
     dtype = field.dtype.numpy()
-    grid = _constant(_per_cell(grid_offsets(kernel_size, dilation).numpy()[:, ::-1]), dtype)
-    if sampling == "position":
-        return op.Sub(field, grid)
-    return op.Sub(_ball_positions(field, ball_samples(sampling, kernel_size, dilation), dtype), grid)
+    grid = _per_cell(grid_offsets(kernel_size, dilation).numpy()[:, ::-1])
+    if rule.form is Form.POSITION:
+        return op.Sub(field, _constant(grid, dtype))
+    if rule.form is Form.BALL:
+        positions = _ball_positions(field, ball_samples(sampling, kernel_size, dilation), dtype)
+        return op.Sub(positions, _constant(grid, dtype))
+    table = rule.table(kernel_size, dilation, int(field.shape[3]))
+    assert table is not None
+    return _formula_offsets(field, rule, table.numpy(), grid, dtype)
+
+
+def _formula_offsets(field: Any, rule: Rule, table: np.ndarray, grid: np.ndarray, dtype: np.dtype) -> Any:
+    """Of the linear and radial forms; `Rule.table` documents the table."""
+    op = _operators()
+
+    def times(columns: np.ndarray) -> Any:
+        return op.Einsum(field, _constant(columns, dtype), equation="bgznhw,knc->bgkchw")
+
+    moved = times(table[:, :, 1:])
+    if rule.form is not Form.RADIAL:
+        return moved
+    radius = op.Exp(op.Min(times(table[:, :, :1]), _constant(LARGEST, dtype)))
+    return op.Add(op.Mul(op.Sub(radius, _constant(1, dtype)), _constant(grid, dtype)), moved)
 
 
 def _ball_positions(field: Any, samples: Any, dtype: np.dtype) -> Any:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.geometry.randers import PACKED_CHANNELS
-from metric_zoo.geometry.sampling import check_sampling
 from metric_zoo.ops.padding import Padding, Pads, Pair, output_size, pair, resolve_padding
+from metric_zoo.ops.rules import rule_of
 
 
 class Window(NamedTuple):
@@ -92,11 +91,6 @@ def _resolved(
     kernel_size = (weight.shape[2], weight.shape[3])
     pads = resolve_padding(padding, (input.shape[-2], input.shape[-1]), kernel_size, stride, dilation)
     return Window(kernel_size, stride, pads, dilation, groups)
-
-
-def is_linear(sampling: str) -> bool:
-    """Whether positions are a field plus constants; else they follow from the norm that it holds."""
-    return sampling in ("offset", "position")
 
 
 def autocasts(tensor: Tensor) -> bool:
@@ -196,11 +190,11 @@ def check_sample_field(field: Tensor, mask: Tensor | None, sampling: str, input:
     Raises:
         MetricZooError: naming the shape, device, dtype or sampling expected.
     """
-    ball = not is_linear(sampling)
-    if ball:
-        check_sampling(sampling, window.kernel_size)
+    rule = rule_of(sampling)
+    rule.check(window.kernel_size)
     batch, channels = input.shape[:2]
-    components, cells = (PACKED_CHANNELS, 1) if ball else (2, window.cells)
+    components = rule.numbers(window.kernel_size, field.shape[3] if field.dim() == 6 else 0)
+    cells = window.cells if rule.per_cell else 1
     groups = field.shape[1] if field.dim() == 6 else 0
     wanted = (batch, groups, cells, components, *window.size)
     alike = field.dim() == 6 and all(

@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metric_zoo.geometry.precision import at_least_float32
-from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.geometry.sampling import ball_samples, grid_offsets
 from metric_zoo.ops.backends.base import Backend, Gradients
 from metric_zoo.ops.bilinear import bilinear_gradients, bilinear_sample
 from metric_zoo.ops.blending import blend, multilinear
 from metric_zoo.ops.layout import memory_format
-from metric_zoo.ops.window import Window, autocasts, is_linear
+from metric_zoo.ops.rules import rule_of
+from metric_zoo.ops.window import Window, autocasts
 
 
 def sampled_conv2d(
@@ -108,33 +107,27 @@ def forward_blended(
     return forward(input, weight, None, torch.stack((y, x), 2)[:, None], mask, "position", window)
 
 
-def linear_field(field: Tensor, sampling: str, window: Window) -> tuple[Tensor, str]:
-    """The field and its sampling; of a ball the positions of its samples, found by the framework's own operations."""
-    if is_linear(sampling):
+def given_field(field: Tensor, sampling: str, window: Window) -> tuple[Tensor, str]:
+    """The field and its sampling; of a rule that computes places these places, by the framework's own operations."""
+    rule = rule_of(sampling)
+    if rule.is_given:
         return field, sampling
-    packed = at_least_float32(field).flatten(1, 3)
-    positions = ball_samples(sampling, window.kernel_size, window.dilation).positions(RandersMetric(packed))
-    return positions.unflatten(1, (field.shape[1], window.cells)).flip(3), "position"
+    places = rule.places(at_least_float32(field), window.kernel_size, window.dilation)
+    return torch.stack(places, 3), "position"
 
 
 def sample_positions(field: Tensor, sampling: str, window: Window) -> Tensor:
     """``(B or 1, G*K, 2, Ho, Wo)``, (x, y) in pixels relative to each window's centre."""
-    field = at_least_float32(field)
-    field = field.expand(*field.shape[:4], *window.size)
-    if not is_linear(sampling):
-        packed = field.flatten(1, 3)
-        return ball_samples(sampling, window.kernel_size, window.dilation).positions(RandersMetric(packed))
-    moved = field.expand(-1, -1, window.cells, -1, -1, -1).flip(3)
-    if sampling == "offset":
-        moved = grid_offsets(window.kernel_size, window.dilation).to(moved)[..., None, None] + moved
-    return moved.flatten(1, 2)
+    y, x = rule_of(sampling).places(at_least_float32(field), window.kernel_size, window.dilation)
+    return torch.stack((x, y), 3).expand(-1, -1, -1, -1, *window.size).flatten(1, 2)
 
 
 def _located(input: Tensor, field: Tensor, sampling: str, window: Window) -> tuple[Tensor, Tensor, Tensor]:
     """The images ``(B*G, C/G, H, W)``, and x and y of what is read of each, ``(B*G, K, Ho, Wo)`` in pixels."""
-    x, y = _absolute(sample_positions(field, sampling, window), window)
+    y, x = rule_of(sampling).places(at_least_float32(field), window.kernel_size, window.dilation)
+    rows, columns = _centres(y, window)
     groups = field.shape[1]
-    x, y = (_by_group(c.expand(input.shape[0], -1, -1, -1), groups) for c in (x, y))
+    x, y = ((c.expand(input.shape[0], -1, -1, *window.size)).flatten(0, 1) for c in (x + columns, y + rows[:, None]))
     return _by_group(input, groups), x, y
 
 
@@ -166,16 +159,15 @@ def _product(samples: Tensor, weight: Tensor, bias: Tensor | None, groups: int) 
     return total if bias is None else total + bias[:, None, None].to(total.dtype)
 
 
-def _absolute(positions: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-    """Add the windows' centres: ``(B, G*K, 2, Ho, Wo)`` -> x and y, each ``(B, G*K, Ho, Wo)``, in image pixels."""
-    like = {"device": positions.device, "dtype": positions.dtype}
-    rows, columns = (
-        torch.arange(size, **like) * stride + (dilation * (kernel - 1) / 2 - before)
+def _centres(like: Tensor, window: Window) -> list[Tensor]:
+    """Rows ``(Ho,)`` and columns ``(Wo,)`` of the image in the windows' centres."""
+    options = {"device": like.device, "dtype": like.dtype}
+    return [
+        torch.arange(size, **options) * stride + (dilation * (kernel - 1) / 2 - before)
         for size, stride, dilation, kernel, (before, _) in zip(
             window.size, window.stride, window.dilation, window.kernel_size, window.pads, strict=True
         )
-    )
-    return positions[:, :, 0] + columns, positions[:, :, 1] + rows[:, None]
+    ]
 
 
 class Torch(Backend):
@@ -189,4 +181,4 @@ class Torch(Backend):
     forward_blended = staticmethod(forward_blended)
 
     def differentiates(self, sampling: str) -> bool:
-        return is_linear(sampling)
+        return rule_of(sampling).is_given

@@ -15,7 +15,7 @@ from metric_zoo.ops.backends.native import structs
 ISAS = ("baseline", "avx2", "avx512")
 TYPES = {torch.float32: "float32", torch.float64: "float64"}
 _NAME = "libmetric_zoo"
-_INTERFACE = 4
+_INTERFACE = 5
 _OVERRIDE = "METRIC_ZOO_LIBRARY"
 _OUT_OF_MEMORY = 1
 

@@ -8,16 +8,13 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.ops.backends.base import Gradients
 from metric_zoo.ops.backends.native import library
 from metric_zoo.ops.backends.native.shifts import Shifts, shifts_of
 from metric_zoo.ops.backends.native.structs import Problem, Stencil, Tensors
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
+from metric_zoo.ops.rules import Form, rule_of
 from metric_zoo.ops.window import Window
-
-_RULES = {"offset": 0, "position": 1, "blend": 3}
-_BALL = 2
 
 
 def forward(
@@ -99,10 +96,13 @@ class Call:
         self._input = _by_pixel(input)
         self._weight = dense(weight)
         self._others = [None if t is None else t.contiguous() for t in (bias, field, mask)]
-        table, eps = _table(sampling, window.kernel_size, window.dilation, input.dtype)
-        table = table if tables is None else tables
-        self._table = table
-        self.problem = _problem(self._input, self._weight, field, sampling, window, is_channels_last(like_output), grid)
+        if tables is None:
+            form = rule_of(sampling).form
+            tables, eps = _table(sampling, window.kernel_size, window.dilation, field.shape[3], input.dtype)
+        else:
+            form, eps = Form.BLEND, 0.0
+        self._table = table = tables
+        self.problem = _problem(self._input, self._weight, field, form, window, is_channels_last(like_output), grid)
         bias, field, mask = self._others
         self.tensors = Tensors(
             self._input.data_ptr(),
@@ -177,7 +177,7 @@ def _problem(
     input: Tensor,
     weight: Tensor,
     field: Tensor,
-    sampling: str,
+    form: Form,
     window: Window,
     channels_last: bool,
     grid: tuple[int, int],
@@ -188,7 +188,7 @@ def _problem(
     (top, _), (left, _) = window.pads
     return Problem(
         *(batch, height, width, channels, outputs, *window.size, *kernel, *window.stride, top, left, *window.dilation),
-        *(window.groups, field.shape[1], _RULES.get(sampling, _BALL)),
+        *(window.groups, field.shape[1], form, field.shape[3]),
         *shared_strides(field),
         *((1, outputs) if channels_last else (pixels, 1)),
         *((cells * per_group, 1, per_group) if is_channels_last(weight) else (cells * per_group, cells, 1)),
@@ -199,9 +199,8 @@ def _problem(
 
 @lru_cache(maxsize=256)
 def _table(
-    sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int], dtype: torch.dtype
+    sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int], numbers: int, dtype: torch.dtype
 ) -> tuple[Tensor | None, float]:
-    if sampling in _RULES:
-        return None, 0.0
-    samples = ball_samples(sampling, kernel_size, dilation)
-    return torch.cat((samples.displacement, samples.direction), dim=1).to(dtype).contiguous(), samples.eps
+    rule = rule_of(sampling)
+    table = rule.table(kernel_size, dilation, numbers)
+    return None if table is None else table.to(dtype).contiguous(), rule.eps(kernel_size)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.ops.layout import is_channels_last
-from metric_zoo.ops.window import Window, is_linear
+from metric_zoo.ops.rules import rule_of
+from metric_zoo.ops.window import Window
 
 _MANY = 8
 """Channels."""
@@ -44,7 +45,7 @@ def shifts_of(
     """
     channels = input.shape[1]
     depthwise = window.groups == channels == weight.shape[0]
-    alike = is_linear(sampling) and field.shape[0] == 1 and tuple(field.shape[-2:]) == (1, 1)
+    alike = rule_of(sampling).is_given and field.shape[0] == 1 and tuple(field.shape[-2:]) == (1, 1)
     by_row = channels == 1 or not is_channels_last(input)
     if not (depthwise and alike and by_row and mask is None and window.stride == (1, 1)):
         return None

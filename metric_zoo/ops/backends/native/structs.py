@@ -14,7 +14,7 @@ class Problem(Structure):
         for name in (
             *("batch", "height", "width", "channels", "out_channels", "out_height", "out_width"),
             *("kernel_height", "kernel_width", "stride_height", "stride_width", "top", "left"),
-            *("dilation_height", "dilation_width", "groups", "fields", "rule"),
+            *("dilation_height", "dilation_width", "groups", "fields", "rule", "numbers"),
             *("field_batch", "field_group", "field_cell", "field_component", "field_row", "field_column"),
             *("out_channel", "out_pixel", "weight_out", "weight_channel", "weight_cell"),
             *("tables_down", "tables_across", "threads"),

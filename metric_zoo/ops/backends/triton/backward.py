@@ -11,17 +11,22 @@ from metric_zoo.ops.backends.triton.taps import (
     BALL,
     LEAST_NORM,
     LEAST_SQUARE,
+    RADIAL,
     at_least,
     block_of_pixels,
     field_offset,
+    grid_place,
     image_offset,
     is_inside,
     load_corner,
     load_metric,
+    load_numbers,
     load_ray,
+    load_terms,
     mask_offset,
     output_offset,
     position,
+    radius_of,
     sample,
     split,
     unit_norm,
@@ -127,6 +132,19 @@ def metric_gradient(p, s, at, exists, cell, by_row, by_column):
 
 
 @triton.jit
+def formula_gradient(p, s, at, exists, cell, by_row, by_column, RULE: tl.constexpr, NUMBERS: tl.constexpr):
+    """The chain from positions to the numbers of a formula, (pixels, NUMBERS), for one cell."""
+    result = by_row[:, None] * load_terms(p, s, cell, 1, NUMBERS)[None, :]
+    result += by_column[:, None] * load_terms(p, s, cell, 2, NUMBERS)[None, :]
+    if RULE == RADIAL:
+        _, slope = radius_of(p, s, load_numbers(p, s, at, exists, NUMBERS), cell, NUMBERS)
+        grid_y, grid_x = grid_place(p, cell)
+        by_exponent = slope * (by_row * grid_y + by_column * grid_x)
+        result += by_exponent[:, None] * load_terms(p, s, cell, 0, NUMBERS)[None, :]
+    return result
+
+
+@triton.jit
 def scatter_corner(p, grad_input, image, row, column, exists, channel, valid, values):
     at = image_offset(p, image, row, column)[:, None] + channel[None, :]
     hit = (exists & is_inside(p, row, column))[:, None] & valid[None, :]
@@ -207,7 +225,7 @@ def store_sums(pointer, step, sums, exists, RULE: tl.constexpr):
 @triton.jit
 def backward_samples(
     p, tuning, parts, s, grad, input, weight, into,
-    RULE: tl.constexpr, DEPTHWISE: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
+    RULE: tl.constexpr, NUMBERS: tl.constexpr, DEPTHWISE: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """A block of pixels, one field, and every ``parts``-th block of the channels that share it; `SampleGradients`.
@@ -221,12 +239,13 @@ def backward_samples(
     image, row, column, exists = block_of_pixels(p, block, BLOCK_M, COLUMNS)
     at_field, at_mask = field_offset(p, image, row, column, group), mask_offset(p, image, row, column, group)
     at_grad = output_offset(p, image, row, column)
-    numbers: tl.constexpr = 5 if RULE == BALL else 2
     own = ((part * p.batch + image.to(tl.int64)) * fields + group) * area
     own_mask = own * p.cells + row * p.out_width + column
-    own_field = own * numbers * (1 if SHARED else p.cells) + row * p.out_width + column
+    own_field = own * p.numbers * (1 if SHARED else p.cells) + row * p.out_width + column
     zero = tl.zeros((BLOCK_M,), dtype=tl.float32)
     d0, d1, d2, d3, d4 = zero, zero, zero, zero, zero
+    if NUMBERS > 0:
+        totals = tl.zeros((BLOCK_M, NUMBERS), dtype=tl.float32)
     if TILE > 0:
         first_y, first_x = tile_around(p, row, column, BLOCK_M, COLUMNS, TILE)
     per_run = tl.cdiv(p.run, BLOCK_K)
@@ -238,7 +257,7 @@ def backward_samples(
         if TILE > 0:
             tile = tl.zeros((TILE * TILE, BLOCK_K), dtype=tl.float32)
         for cell in range(p.cells):
-            y, x = position(p, s, at_field, row, column, exists, cell, RULE)
+            y, x = position(p, s, at_field, row, column, exists, cell, RULE, NUMBERS)
             gradient = column_gradient(
                 p, grad, weight, at_grad, exists, cell, first // p.per_group, channel, valid,
                 DEPTHWISE, PRECISION, BLOCK_M, BLOCK_K, BLOCK_O,
@@ -256,6 +275,8 @@ def backward_samples(
                 if RULE == BALL:
                     e0, e1, e2, e3, e4 = metric_gradient(p, s, at_field, exists, cell, by_row, by_column)
                     d0, d1, d2, d3, d4 = d0 + e0, d1 + e1, d2 + e2, d3 + e3, d4 + e4
+                elif NUMBERS > 0:
+                    totals += formula_gradient(p, s, at_field, exists, cell, by_row, by_column, RULE, NUMBERS)
                 elif SHARED:
                     d0, d1 = d0 + by_row, d1 + by_column
                 else:
@@ -269,14 +290,18 @@ def backward_samples(
                     scatter(p, into.input, image, y, x, beyond, channel, valid, gradient)
         if into.input is not None and TILE > 0:
             store_tile(p, into.input, image, first_y, first_x, channel, valid, tile, TILE)
-    if into.field is not None and (RULE == BALL or SHARED):
+    if into.field is not None and NUMBERS > 0:
+        n = tl.arange(0, NUMBERS)
+        wanted = exists[:, None] & (n < p.numbers)[None, :]
+        tl.store(into.field + own_field[:, None] + n[None, :] * area, totals, mask=wanted)
+    elif into.field is not None and (RULE == BALL or SHARED):
         store_sums(into.field + own_field, area, (d0, d1, d2, d3, d4), exists, RULE)
 
 
 @triton.jit
 def backward_input_owned(
     p, s, grad, weight, grad_input,
-    RULE: tl.constexpr, DEPTHWISE: tl.constexpr, PRECISION: tl.constexpr,
+    RULE: tl.constexpr, NUMBERS: tl.constexpr, DEPTHWISE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the input without atomic additions, hence repeatable: a program owns TILE x TILE pixels and a
@@ -300,7 +325,7 @@ def backward_input_owned(
         image, row, column, exists = block_of_pixels(p, tile_image * blocks + block, BLOCK_M, COLUMNS)
         at_field, at_mask = field_offset(p, image, row, column, group), mask_offset(p, image, row, column, group)
         for cell in range(p.cells):
-            y, x = position(p, s, at_field, row, column, exists, cell, RULE)
+            y, x = position(p, s, at_field, row, column, exists, cell, RULE, NUMBERS)
             hit = exists & (y > first_y - 1) & (y < first_y + TILE) & (x > first_x - 1) & (x < first_x + TILE)
             if tl.max(hit.to(tl.int32), 0) > 0:
                 gradient = column_gradient(
@@ -319,7 +344,7 @@ def backward_input_owned(
 @triton.jit
 def backward_weight_dense(
     p, tuning, splits, s, grad, input, grad_weight,
-    RULE: tl.constexpr, PRECISION: tl.constexpr,
+    RULE: tl.constexpr, NUMBERS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One cell, a block of input and one of output channels, over every ``splits``-th block of pixels, into
@@ -342,7 +367,7 @@ def backward_weight_dense(
     for block in range(split_number, tl.cdiv(p.batch * p.out_height * p.out_width, BLOCK_M), splits):
         image, row, column, exists = block_of_pixels(p, block, BLOCK_M, 0)
         field_group = first // p.per_field
-        values = sample(p, s, input, image, row, column, exists, field_group, cell, channel, valid, RULE)
+        values = sample(p, s, input, image, row, column, exists, field_group, cell, channel, valid, RULE, NUMBERS)
         at = output_offset(p, image, row, column)[:, None] + out[None, :] * p.out_channel
         upstream = tl.load(grad + at, mask=exists[:, None] & valid_out[None, :], other=0.0)
         sums = tl.dot(tl.trans(values.to(upstream.dtype)), upstream, sums, input_precision=PRECISION)
@@ -355,7 +380,7 @@ def backward_weight_dense(
 @triton.jit
 def backward_weight_depthwise(
     p, tuning, splits, s, grad, input, grad_weight,
-    RULE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    RULE: tl.constexpr, NUMBERS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One cell and a block of output channels, over every ``splits``-th block of pixels, into ``(splits, O, K)``."""
     per_field = p.per_field * p.outputs
@@ -369,7 +394,7 @@ def backward_weight_depthwise(
     sums = tl.zeros((BLOCK_N,), dtype=tl.float32)
     for block in range(split_number, tl.cdiv(p.batch * p.out_height * p.out_width, BLOCK_M), splits):
         image, row, column, exists = block_of_pixels(p, block, BLOCK_M, 0)
-        values = sample(p, s, input, image, row, column, exists, group, cell, out // p.outputs, valid, RULE)
+        values = sample(p, s, input, image, row, column, exists, group, cell, out // p.outputs, valid, RULE, NUMBERS)
         at = output_offset(p, image, row, column)[:, None] + out[None, :] * p.out_channel
         upstream = tl.load(grad + at, mask=exists[:, None] & valid[None, :], other=0.0)
         sums += tl.sum(values * upstream.to(tl.float32), 0)

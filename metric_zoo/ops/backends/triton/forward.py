@@ -19,7 +19,7 @@ def store_output(p, output, bias, sums, image, row, column, exists, channel, val
 @triton.jit
 def forward_dense(
     p, tuning, s, input, weight, bias, output,
-    RULE: tl.constexpr, PRECISION: tl.constexpr,
+    RULE: tl.constexpr, NUMBERS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """A block of pixels times one of output channels; neighbouring programs read the same pixels."""
@@ -43,7 +43,7 @@ def forward_dense(
         own += first
         channel = group * p.per_group + own
         field_group = (group * p.per_group + first) // p.per_field
-        values = sample(p, s, input, image, row, column, exists, field_group, cell, channel, valid, RULE)
+        values = sample(p, s, input, image, row, column, exists, field_group, cell, channel, valid, RULE, NUMBERS)
         at = out[None, :] * (p.cells * p.per_group) + (cell * p.per_group + own)[:, None]
         weights = tl.load(weight + at, mask=valid[:, None] & valid_out[None, :], other=0.0)
         sums = tl.dot(values.to(weights.dtype), weights, sums, input_precision=PRECISION)
@@ -53,7 +53,7 @@ def forward_dense(
 @triton.jit
 def forward_depthwise(
     p, tuning, s, input, weight, bias, output,
-    RULE: tl.constexpr, PRECISION: tl.constexpr,
+    RULE: tl.constexpr, NUMBERS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """A block of pixels and one of output channels, all of which share a field."""
@@ -67,7 +67,7 @@ def forward_depthwise(
     out += group * per_field
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for cell in range(p.cells):
-        values = sample(p, s, input, image, row, column, exists, group, cell, out // p.outputs, valid, RULE)
+        values = sample(p, s, input, image, row, column, exists, group, cell, out // p.outputs, valid, RULE, NUMBERS)
         weights = tl.load(weight + out * p.cells + cell, mask=valid, other=0.0).to(tl.float32)
         sums += values * weights[None, :]
     store_output(p, output, bias, sums, image, row, column, exists, out, valid)

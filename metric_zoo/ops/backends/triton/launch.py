@@ -13,18 +13,17 @@ import triton
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.geometry.sampling import ball_samples
 from metric_zoo.ops.backends.base import Gradients
 from metric_zoo.ops.backends.triton import DTYPES, INTERPRETED, configs
 from metric_zoo.ops.backends.triton import backward as backward_kernels
 from metric_zoo.ops.backends.triton import forward as forward_kernels
-from metric_zoo.ops.backends.triton.taps import BALL, BLEND, OFFSET, POSITION, Problem, Samples
+from metric_zoo.ops.backends.triton.taps import Problem, Samples
 from metric_zoo.ops.layout import dense, is_channels_last, memory_format, shared_strides
+from metric_zoo.ops.rules import Form, rule_of
 from metric_zoo.ops.window import Window
 
-_RULES = {"offset": OFFSET.value, "position": POSITION.value, "blend": BLEND.value}
 _MAX_INDEX = 2**31
-_KEYS = ("tuning", "RULE", "SHARED", "PRECISION")
+_KEYS = ("tuning", "RULE", "NUMBERS", "SHARED", "PRECISION")
 """Arguments that the best blocks depend on, beside the dtypes."""
 # Partial sums of the weight's gradient take at most so many numbers, or 1 per weight.
 _MAX_PARTIAL = 1 << 24
@@ -122,14 +121,19 @@ class _Call:
         self.depthwise = weight.shape[1] == 1
         self.problem = _problem(input, weight, field, window, is_channels_last(like_output), grid)
         self._pixels = like_output[:, 0].numel()
-        table, eps = _table(sampling, window.kernel_size, window.dilation, input.device)
+        if tables is None:
+            form, numbers = rule_of(sampling).form, field.shape[3]
+            tables, eps = _table(sampling, window.kernel_size, window.dilation, numbers, input.device)
+        else:
+            form, eps = Form.BLEND, 0.0
         mask = None if mask is None else mask.contiguous()
-        self.samples = Samples(field.contiguous(), mask, table if tables is None else tables, eps)
+        self.samples = Samples(field.contiguous(), mask, tables, eps)
         cudnn: Any = torch.backends.cudnn  # when it is imported, an object takes this module's place
         allows_tf32 = cudnn.conv.fp32_precision == "tf32"
         precision = "tf32" if allows_tf32 and input.dtype == torch.float32 else "ieee"
         self._options = {
-            "RULE": _RULES.get(sampling, BALL.value),
+            "RULE": form.value,
+            "NUMBERS": triton.next_power_of_2(field.shape[3]) if form in (Form.LINEAR, Form.RADIAL) else 0,
             "PRECISION": precision,
         }
 
@@ -306,6 +310,7 @@ def _problem(
         field_component=field_component,
         field_row=field_row,
         field_column=field_column,
+        numbers=field.shape[3],
         tables_down=grid[0],
         tables_across=grid[1],
         out_batch=out_channels * area,
@@ -316,12 +321,11 @@ def _problem(
 
 @lru_cache(maxsize=256)
 def _table(
-    sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int], device: torch.device
+    sampling: str, kernel_size: tuple[int, int], dilation: tuple[int, int], numbers: int, device: torch.device
 ) -> tuple[Tensor | None, float]:
-    if sampling in _RULES:
-        return None, 0.0
-    samples = ball_samples(sampling, kernel_size, dilation)
-    return torch.cat((samples.displacement, samples.direction), dim=1).float().to(device), samples.eps
+    rule = rule_of(sampling)
+    table = rule.table(kernel_size, dilation, numbers)
+    return None if table is None else table.float().contiguous().to(device), rule.eps(kernel_size)
 
 
 # Of the process, not of a context: backward passes on a GPU run in threads of the framework's.

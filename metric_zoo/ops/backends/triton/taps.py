@@ -11,10 +11,14 @@ import triton
 import triton.language as tl
 
 from metric_zoo.geometry.sampling import MIN_NORM
+from metric_zoo.geometry.star import LARGEST
+from metric_zoo.ops.rules import Form
 
-OFFSET, POSITION, BALL, BLEND = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+OFFSET, BALL = tl.constexpr(Form.OFFSET.value), tl.constexpr(Form.BALL.value)
+BLEND, RADIAL = tl.constexpr(Form.BLEND.value), tl.constexpr(Form.RADIAL.value)
 # The least value of u^T M u (rounding of an extreme M must not give a root of a negative number) and of F.
 LEAST_SQUARE, LEAST_NORM = tl.constexpr(1.17549435e-38), tl.constexpr(MIN_NORM)
+LARGEST_EXPONENT = tl.constexpr(LARGEST)
 
 
 class Problem(NamedTuple):
@@ -49,6 +53,8 @@ class Problem(NamedTuple):
     field_component: int
     field_row: int
     field_column: int
+    numbers: int
+    """Of the field, in one cell or, of rules that compute places, in one window."""
     tables_down: int
     """Of the grid that samples are blended from; 1 for a grid of one axis."""
     tables_across: int
@@ -64,7 +70,7 @@ class Samples(NamedTuple):
     """As of `metric_zoo.ops.dispatch.sampled`, or places on the grid of tables."""
     mask: Any
     table: Any
-    """Of a ball's rays (cells, 4), or those that are blended (tables, cells, 3)."""
+    """Of a ball's rays (cells, 4), those that are blended (tables, cells, 3), or a formula's (cells, numbers, 3)."""
     eps: float
     """Added to the norm of a ball."""
 
@@ -185,7 +191,45 @@ def blended(p, s, at, exists, cell, component):
 
 
 @triton.jit
-def position(p, s, at, row, column, exists, cell, RULE: tl.constexpr):
+def load_numbers(p, s, at, exists, NUMBERS: tl.constexpr):
+    """(pixels, NUMBERS): the numbers of a formula at every pixel of a block, and zeros up to a power of two."""
+    n = tl.arange(0, NUMBERS)
+    mask = exists[:, None] & (n < p.numbers)[None, :]
+    return tl.load(s.field + at[:, None] + n[None, :] * p.field_component, mask=mask, other=0.0)
+
+
+@triton.jit
+def load_terms(p, s, cell, component, NUMBERS: tl.constexpr):
+    """What a unit of each number adds to a cell's exponent (0), y (1) or x (2)."""
+    n = tl.arange(0, NUMBERS)
+    return tl.load(s.table + (cell * p.numbers + n) * 3 + component, mask=n < p.numbers, other=0.0)
+
+
+@triton.jit
+def moved_by(p, s, numbers, cell, component, NUMBERS: tl.constexpr):
+    """The sum of a formula's numbers times one of a cell's terms, one for every pixel of a block."""
+    return tl.sum(numbers * load_terms(p, s, cell, component, NUMBERS)[None, :], 1)
+
+
+@triton.jit
+def radius_of(p, s, numbers, cell, NUMBERS: tl.constexpr):
+    """By which a cell's place on the grid is multiplied; and its derivative by the exponent, 0 where a bound holds."""
+    exponent = moved_by(p, s, numbers, cell, 0, NUMBERS)
+    bounded = exponent > LARGEST_EXPONENT
+    radius = tl.exp(tl.where(bounded, LARGEST_EXPONENT, exponent))
+    return radius, tl.where(bounded, 0.0, radius)
+
+
+@triton.jit
+def grid_place(p, cell):
+    """y and x of a cell of the ordinary grid."""
+    y = (cell // p.kernel_width - (p.cells // p.kernel_width - 1) * 0.5) * p.dilation_height
+    x = (cell % p.kernel_width - (p.kernel_width - 1) * 0.5) * p.dilation_width
+    return y, x
+
+
+@triton.jit
+def position(p, s, at, row, column, exists, cell, RULE: tl.constexpr, NUMBERS: tl.constexpr):
     """Row and column in the image of one cell's samples, one for every pixel of a block."""
     if RULE == BALL:
         x, y, u_x, u_y = load_ray(s, cell)
@@ -195,15 +239,24 @@ def position(p, s, at, row, column, exists, cell, RULE: tl.constexpr):
     elif RULE == BLEND:
         y = blended(p, s, at, exists, cell, 0)
         x = blended(p, s, at, exists, cell, 1)
+    elif NUMBERS > 0:
+        numbers = load_numbers(p, s, at, exists, NUMBERS)
+        y = moved_by(p, s, numbers, cell, 1, NUMBERS)
+        x = moved_by(p, s, numbers, cell, 2, NUMBERS)
+        grid_y, grid_x = grid_place(p, cell)
+        if RULE == RADIAL:
+            radius, _ = radius_of(p, s, numbers, cell, NUMBERS)
+            y, x = y + radius * grid_y, x + radius * grid_x
+        else:
+            y, x = y + grid_y, x + grid_x
     else:
         own = at + cell * p.field_cell
         y = tl.load(s.field + own, mask=exists, other=0.0)
         x = tl.load(s.field + own + p.field_component, mask=exists, other=0.0)
     centre_y, centre_x = row * p.stride_height + p.middle_height, column * p.stride_width + p.middle_width
     if RULE == OFFSET:
-        kernel_height = p.cells // p.kernel_width
-        y += (cell // p.kernel_width - (kernel_height - 1) * 0.5) * p.dilation_height
-        x += (cell % p.kernel_width - (p.kernel_width - 1) * 0.5) * p.dilation_width
+        grid_y, grid_x = grid_place(p, cell)
+        y, x = y + grid_y, x + grid_x
     return y + centre_y, x + centre_x
 
 
@@ -252,10 +305,12 @@ def gather(p, input, image, y, x, exists, channel, valid):
 
 
 @triton.jit
-def sample(p, s, input, image, row, column, exists, group, cell, channel, valid, RULE: tl.constexpr):
+def sample(
+    p, s, input, image, row, column, exists, group, cell, channel, valid, RULE: tl.constexpr, NUMBERS: tl.constexpr
+):
     """Samples of one cell, (pixels, channels), times their mask."""
     at = field_offset(p, image, row, column, group)
-    y, x = position(p, s, at, row, column, exists, cell, RULE)
+    y, x = position(p, s, at, row, column, exists, cell, RULE, NUMBERS)
     value = gather(p, input, image, y, x, exists, channel, valid)
     if RULE == BLEND:
         value *= blended(p, s, at, exists, cell, 2)[:, None]

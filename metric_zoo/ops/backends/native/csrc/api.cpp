@@ -63,6 +63,6 @@ EXPORT void metric_zoo_transpose_float64(const double* from, double* to, int64_t
 }
 // Use at most this instruction set (-1: leave it); returns the one in use: 0 baseline, 1 AVX2, 2 AVX-512.
 EXPORT int metric_zoo_limit_isa(int most) { return metric_zoo::limit_isa(most); }
-EXPORT int metric_zoo_interface() { return 4; }
+EXPORT int metric_zoo_interface() { return 5; }
 // Lines as structs.py makes them of its own structures: "Problem 256", "Problem.height 8".
 EXPORT const char* metric_zoo_layout() { return metric_zoo::layout(); }

@@ -214,7 +214,7 @@ void through_block(const Call<T>& call, Block block, Run<T>& run, T* grad_weight
 
 int64_t field_size(const Problem& p) {
   const auto extent = [](int64_t stride, int64_t size) { return stride ? size : 1; };
-  return extent(p.field_batch, p.batch) * p.fields * extent(p.field_cell, p.cells()) * p.components() *
+  return extent(p.field_batch, p.batch) * p.fields * extent(p.field_cell, p.cells()) * p.numbers *
          extent(p.field_row, p.out_height) * extent(p.field_column, p.out_width);
 }
 

@@ -20,11 +20,12 @@ struct Slice {
 template <class T>
 struct Table {
   int64_t lanes;
-  T *y, *x;         // the grid (offset rule) or the displacement (ball rule)
+  T *y, *x;         // the displacement (ball rule), nothing (position rule), or the grid
   T *xx, *xy, *yy;  // of the direction: x^2, 2xy, y^2
   T *square, *unit_y, *unit_x;
   T eps;
   T* blended;  // the blend rule's tables: (tables, 3, lanes) of y, x, mask
+  T* terms;    // of the linear and radial rules: (numbers, 3, lanes) of exponent, y, x
   T* boxes;    // (tables, 4): least and largest y, then x, of what lies between a table and the next ones
 };
 
@@ -59,12 +60,13 @@ struct Lines {
   T* dump;  // what a corner outside receives
   T* y;     // positions of a tile's samples: arrays of (pixels, lanes)
   T* x;
+  T* exponent;  // `lanes` numbers, of one pixel
 };
 
-// Gradients of a tile's positions and masks, arrays of (pixels, lanes).
+// Gradients of a tile's positions and masks, arrays of (pixels, lanes); and a buffer of `lanes` numbers.
 template <class T>
 struct SampleGradients {
-  T *y, *x, *mask;
+  T *y, *x, *mask, *exponent;
 };
 
 // What a sample of a stencil reads, in elements from the pixel, and how much it counts.

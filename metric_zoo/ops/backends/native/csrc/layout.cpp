@@ -25,7 +25,7 @@ static const Line kLines[] = {
     PROBLEM(batch), PROBLEM(height), PROBLEM(width), PROBLEM(channels), PROBLEM(out_channels), PROBLEM(out_height),
     PROBLEM(out_width), PROBLEM(kernel_height), PROBLEM(kernel_width), PROBLEM(stride_height), PROBLEM(stride_width),
     PROBLEM(top), PROBLEM(left), PROBLEM(dilation_height), PROBLEM(dilation_width), PROBLEM(groups), PROBLEM(fields),
-    PROBLEM(rule), PROBLEM(field_batch), PROBLEM(field_group), PROBLEM(field_cell), PROBLEM(field_component),
+    PROBLEM(rule), PROBLEM(numbers), PROBLEM(field_batch), PROBLEM(field_group), PROBLEM(field_cell), PROBLEM(field_component),
     PROBLEM(field_row), PROBLEM(field_column), PROBLEM(out_channel), PROBLEM(out_pixel), PROBLEM(weight_out),
     PROBLEM(weight_channel), PROBLEM(weight_cell), PROBLEM(tables_down), PROBLEM(tables_across), PROBLEM(threads),
     {"Tensors", sizeof(Tensors<float>)},

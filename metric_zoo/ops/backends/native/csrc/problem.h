@@ -8,8 +8,10 @@ enum Rule : int64_t {
   kOffset = 0,    // y_i = grid_i + field_i
   kPosition = 1,  // y_i = field_i
   kBall = 2,      // y_i = a_i / F(u_i), F the norm that the field holds
-  kBlend = 3,  // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. The masks
-               // are the weights: `weight` holds ones.
+  kBlend = 3,   // y_i and mask_i between those of a grid of tables, at the place on it that the field holds. The masks
+                // are the weights: `weight` holds ones.
+  kLinear = 4,  // y_i = grid_i + sum_n field_n terms_in
+  kRadial = 5,  // y_i = exp(sum_n field_n exponents_in) grid_i + sum_n field_n terms_in
 };
 
 // out[b,o,p] = bias[o] + sum_{c,i} weight[o,c,i] mask_i(p) input[b,c](centre(p) + y_i(p)), bilinear, zero outside.
@@ -20,6 +22,7 @@ struct Problem {
   int64_t groups;  // of the convolution
   int64_t fields;  // groups of channels that have positions of their own
   int64_t rule;
+  int64_t numbers;  // of the field, in one cell or, of rules that compute places, in one window
   // Elements from one to the next; 0 where all share one. Of the field, and of its gradient.
   int64_t field_batch, field_group, field_cell, field_component, field_row, field_column;
   int64_t out_channel, out_pixel;                   // of the output and its gradient
@@ -33,8 +36,9 @@ struct Problem {
   int64_t group_outputs() const { return out_channels / groups; }
   // A single channel is a matter of many samples, not of many channels.
   bool depthwise() const { return channels > 1 && groups == channels && out_channels == channels; }
-  // Places on the blend rule's grid have one coordinate or two.
-  int64_t components() const { return rule == kBall ? 5 : rule == kBlend && tables_down == 1 ? 1 : 2; }
+  bool gives_every_cell() const { return rule == kOffset || rule == kPosition; }
+  bool starts_from_grid() const { return rule == kOffset || rule == kLinear || rule == kRadial; }
+  int64_t terms() const { return rule == kLinear || rule == kRadial ? numbers : 0; }
   int64_t tables() const { return rule == kBlend ? tables_down * tables_across : 0; }
   // Whether several pixels or images read one field value, so that its gradient is a sum over threads.
   bool shares_field() const {
@@ -62,7 +66,7 @@ struct Tensors {
   const T* field;
   const T* mask;  // (B, fields, cells, Ho, Wo), or null
   // Of the ball rule (cells, 4): displacement and direction, each (x, y). Of the blend rule (tables, cells, 3):
-  // position (y, x) and mask.
+  // position (y, x) and mask. Of the linear and radial rules (cells, numbers, 3): exponent, y and x.
   const T* table;
   double table_eps;
   T* output;

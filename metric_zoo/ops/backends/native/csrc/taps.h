@@ -1,29 +1,10 @@
 // From the field at a pixel to positions, from positions to the four pixels each sample reads, and back for gradients.
 #pragma once
+#include "formula.h"
 #include "kernels.h"
+#include "rounding.h"
 
 namespace metric_zoo::ISA {
-
-template <class T>
-inline T root(T v);
-template <>
-inline float root(float v) {
-  return __builtin_sqrtf(v);
-}
-template <>
-inline double root(double v) {
-  return __builtin_sqrt(v);
-}
-template <class T>
-inline T floor_of(T v);
-template <>
-inline float floor_of(float v) {
-  return __builtin_floorf(v);
-}
-template <>
-inline double floor_of(double v) {
-  return __builtin_floor(v);
-}
 
 // The least value of u^T M u (rounding of an extreme M must not give a root of a negative number) and of F.
 template <class T>
@@ -67,7 +48,7 @@ inline __attribute__((always_inline)) Norm<T> ball_norm(const Table<T>& t, int64
 
 // Whether every cell has an image of offsets to itself, in which a tile's pixels follow one another.
 inline bool has_images_of_offsets(const Problem& p) {
-  return p.rule != kBall && p.field_cell != 0 && p.field_column == 1 && p.field_row == p.out_width;
+  return p.gives_every_cell() && p.field_cell != 0 && p.field_column == 1 && p.field_row == p.out_width;
 }
 
 template <class T>
@@ -103,11 +84,21 @@ inline void dense_offset_positions(const Problem& p, const Table<T>& t, const T*
   }
 }
 
+template <class T>
+inline void positions_at(const Problem& p, const Table<T>& t, const T* f, T* y, T* x, T* exponent) {
+  switch (p.rule) {
+    case kBall: return ball_positions(p, t, f, y, x);
+    case kLinear: return formula_positions<T, false>(p, t, f, y, x, exponent);
+    case kRadial: return formula_positions<T, true>(p, t, f, y, x, exponent);
+    default: return offset_positions(p, t, f, y, x);
+  }
+}
+
 // Of a tile's samples, relative to the middles of their windows.
 template <class T>
 inline void find_positions(const Problem& p, const Table<T>& t, const T* field, int64_t group, Tile tile,
                            const Lines<T>& out) {
-  const bool ball = p.rule == kBall, dense = has_images_of_offsets(p);
+  const bool dense = has_images_of_offsets(p);
   if (dense) {
     const T* f = field + field_base<T>(p, tile.image, group, 0, 0) + tile.begin;
     dense_offset_positions(p, t, f, tile.count, out);
@@ -117,12 +108,9 @@ inline void find_positions(const Problem& p, const Table<T>& t, const T* field, 
     if (!dense) {
       const int64_t pixel = tile.begin + n, row = pixel / p.out_width;
       const T* f = field + field_base<T>(p, tile.image, group, row, pixel - row * p.out_width);
-      if (ball)
-        ball_positions(p, t, f, y, x);
-      else
-        offset_positions(p, t, f, y, x);
+      positions_at(p, t, f, y, x, out.exponent);
     }
-    if (!ball)
+    if (p.gives_every_cell())
       for (int64_t i = p.cells(); i < t.lanes; ++i) y[i] = x[i] = T(0);
   }
 }
@@ -357,6 +345,21 @@ void blend_gradient(const Problem& p, const Table<T>& t, const T* field, Tile ti
 }
 
 template <class T>
+inline void gradient_at(const Problem& p, const Table<T>& t, const T* f, const T* gy, const T* gx, T* exponent,
+                        T* out) {
+  switch (p.rule) {
+    case kBall: return ball_gradient(p, t, f, gy, gx, out);
+    case kLinear: return formula_gradient<T, false>(p, t, f, gy, gx, exponent, out);
+    case kRadial: return formula_gradient<T, true>(p, t, f, gy, gx, exponent, out);
+    default:
+      for (int64_t i = 0; i < p.cells(); ++i) {
+        out[i * p.field_cell] += gy[i];
+        out[i * p.field_cell + p.field_component] += gx[i];
+      }
+  }
+}
+
+template <class T>
 void field_gradient(const Problem& p, const Table<T>& t, const T* field, int64_t group, Tile tile,
                     const SampleGradients<T>& g, T* grad_field) {
   const int64_t cells = p.cells();
@@ -373,15 +376,7 @@ void field_gradient(const Problem& p, const Table<T>& t, const T* field, int64_t
     const int64_t pixel = tile.begin + n, row = pixel / p.out_width, column = pixel - row * p.out_width;
     const int64_t base = field_base<T>(p, tile.image, group, row, column);
     const T *gy = g.y + n * t.lanes, *gx = g.x + n * t.lanes;
-    if (p.rule == kBall) {
-      ball_gradient(p, t, field + base, gy, gx, grad_field + base);
-      continue;
-    }
-    T* out = grad_field + base;
-    for (int64_t i = 0; i < cells; ++i) {
-      out[i * p.field_cell] += gy[i];
-      out[i * p.field_cell + p.field_component] += gx[i];
-    }
+    gradient_at(p, t, field + base, gy, gx, g.exponent, grad_field + base);
   }
 }
 

@@ -25,25 +25,32 @@ static void find_box(const Problem& p, const T* tables, int64_t first, T* box) {
 template <class T>
 Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>& tensors) {
   const int64_t lanes = lanes_of(p, k);
-  const int64_t tables = p.tables();
-  memory = Buffer<T>((8 + 3 * tables) * lanes + 4 * tables);
+  const int64_t tables = p.tables(), terms = p.terms();
+  memory = Buffer<T>((8 + 3 * (tables + terms)) * lanes + 4 * tables);
   T* next = memory.get();
   const auto array = [&] {
     T* a = next;
     next += lanes;
     return a;
   };
-  table = {lanes,   array(),
-           array(), array(),
-           array(), array(),
-           array(), array(),
-           array(), T(tensors.table_eps),
-           next,    next + 3 * tables * lanes};
+  table = {lanes,
+           array(),
+           array(),
+           array(),
+           array(),
+           array(),
+           array(),
+           array(),
+           array(),
+           T(tensors.table_eps),
+           next,
+           next + 3 * tables * lanes,
+           next + 3 * (tables + terms) * lanes};
   for (int64_t i = 0; i < lanes; ++i) {
     // Beyond the last cell: a sample of any finite place, which nobody reads.
     T row[4] = {T(0), T(0), T(1), T(0)};
     if (i < p.cells() && p.rule == kBall) std::copy(tensors.table + 4 * i, tensors.table + 4 * i + 4, row);
-    if (i < p.cells() && p.rule == kOffset) {
+    if (i < p.cells() && p.starts_from_grid()) {
       row[0] = (T(i % p.kernel_width) - T(p.kernel_width - 1) / 2) * T(p.dilation_width);
       row[1] = (T(i / p.kernel_width) - T(p.kernel_height - 1) / 2) * T(p.dilation_height);
     }
@@ -58,6 +65,8 @@ Constants<T>::Constants(const Problem& p, const Kernels<T>& k, const Tensors<T>&
     table.unit_y[i] = y / length;
     for (int64_t k = 0; k < 3 * tables; ++k)
       table.blended[k * lanes + i] = i < p.cells() ? tensors.table[(k / 3 * p.cells() + i) * 3 + k % 3] : T(0);
+    for (int64_t k = 0; k < 3 * terms; ++k)
+      table.terms[k * lanes + i] = i < p.cells() ? tensors.table[i * 3 * terms + k] : T(0);
   }
   for (int64_t k = 0; k < tables; ++k) find_box(p, tensors.table, k, table.boxes + 4 * k);
 }
@@ -71,7 +80,7 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
   const int64_t columns_size = p.depthwise() ? channels : round_up(plan.block * longest, k.columns);
   const int64_t pixels_size = round_up(plan.block * p.out_channels, k.columns);
   const int64_t panel_size = std::max(plan.block, int64_t(1)) * k.columns;
-  numbers = Buffer<T>(12 * sites + 2 * channels + columns_size + pixels_size + panel_size);
+  numbers = Buffer<T>(12 * sites + lanes + 2 * channels + columns_size + pixels_size + panel_size);
   indices = Buffer<int32_t>(6 * sites);
   T* next = numbers.get();
   const auto take = [&](int64_t size) {
@@ -94,6 +103,7 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
   std::fill(lines.dump, lines.dump + channels, T(0));
   lines.y = take(sites);
   lines.x = take(sites);
+  lines.exponent = take(lanes);
   taps.w00 = take(sites);
   taps.w01 = take(sites);
   taps.w10 = take(sites);
@@ -108,7 +118,7 @@ Workspace<T>::Workspace(const Problem& p, const Kernels<T>& k, const Plan<T>& pl
   taps.y = take_index();
   taps.x = take_index();
   gradients = {};
-  if (pass == Pass::kBackward) gradients = {take(sites), take(sites), masked ? take(sites) : nullptr};
+  if (pass == Pass::kBackward) gradients = {take(sites), take(sites), masked ? take(sites) : nullptr, lines.exponent};
 }
 
 template <class T>
@@ -125,7 +135,7 @@ Taps<T> Workspace<T>::taps_from(int64_t site) const {
 
 template <class T>
 SampleGradients<T> Workspace<T>::gradients_from(int64_t site) const {
-  return {from(gradients.y, site), from(gradients.x, site), from(gradients.mask, site)};
+  return {from(gradients.y, site), from(gradients.x, site), from(gradients.mask, site), gradients.exponent};
 }
 
 template struct Constants<float>;

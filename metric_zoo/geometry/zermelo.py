@@ -1,0 +1,44 @@
+r"""Randers balls as translated ellipses, sampled by the linear map that takes the unit disc onto them.
+
+Randers metrics are Zermelo navigation: on a Riemannian metric h, in a wind W (Bao, Robles, Shen, *Zermelo navigation on
+Riemannian manifolds*, J. Differential Geom. 66, 2004, https://arxiv.org/abs/math/0311233). With
+:math:`\lambda = 1 - |\omega|^2_{M^{-1}}` the ball :math:`F \le 1` is :math:`W + \{u : u^T h u \le 1\}`,
+:math:`h = \lambda (M - \omega \omega^T)`, :math:`W = -M^{-1} \omega / \lambda`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metric_zoo.geometry.randers import PACKED_CHANNELS
+
+_LEAST = 1e-12
+"""Of the product of a ball's inverse half axes, and of lambda: a million pixels each way are beyond every image."""
+
+
+def ellipse(packed: Tensor) -> Tensor:
+    r"""The map :math:`u \mapsto W + h^{-1/2} u` of a metric's ball, less the identity.
+
+    The symmetric root has a closed form in the plane: with :math:`s = \sqrt{\det h}` and
+    :math:`t = \sqrt{\mathrm{tr}\, h + 2 s}` it is :math:`h^{-1/2} = (\mathrm{adj}\, h + s I) / (s t)`.
+
+    Args:
+        packed: ``(B, 5*G, H, W)`` as of `RandersMetric`, feasible.
+
+    Returns:
+        ``(B, 5*G, H, W)``: per group the entries xx, xy and yy of :math:`h^{-1/2} - I`, then W (x, y), in pixels for a
+        disc of one pixel's radius. Exactly zeros for the Euclidean metric.
+    """
+    metric = packed.unflatten(1, (-1, PACKED_CHANNELS))
+    m11, m12, m22, omega_x, omega_y = metric.unbind(2)
+    determinant = (m11 * m22 - m12 * m12).clamp_min(_LEAST)
+    towards_x, towards_y = m22 * omega_x - m12 * omega_y, m11 * omega_y - m12 * omega_x
+    rest = (1 - (omega_x * towards_x + omega_y * towards_y) / determinant).clamp_min(_LEAST)
+    h11, h12, h22 = rest * (m11 - omega_x**2), rest * (m12 - omega_x * omega_y), rest * (m22 - omega_y**2)
+    # det(M - omega omega^T) = lambda det M.
+    root = (rest**3 * determinant).clamp_min(_LEAST**2).sqrt()
+    scale = root * (h11 + h22 + 2 * root).sqrt()
+    wind = -1 / (rest * determinant)
+    numbers = ((h22 + root) / scale - 1, -h12 / scale, (h11 + root) / scale - 1, wind * towards_x, wind * towards_y)
+    return torch.stack(numbers, 2).flatten(1, 2)
