@@ -20,7 +20,8 @@ SAMPLED = {name: get_kind(name).layer for name in EVERY if issubclass(get_kind(n
 """The layers that are convolutions: they have a kernel, and take the arguments of `torch.nn.Conv2d`."""
 LEARNED = tuple(name for name in SAMPLED if SAMPLED[name](2, 2, 3).rule_parameters())
 """Of those the ones whose sampling is learned."""
-WITH_HEADS = tuple(name for name in SAMPLED if SAMPLED[name](2, 2, 3).sampler is not None)
+WITH_HEADS = tuple(name for name in SAMPLED if "head" in {field.name for field in fields(get_kind(name).config)})
+"""Of those the ones whose sampling a head of some form predicts per pixel."""
 
 
 def on_networks(kinds: Iterable[str]) -> list:

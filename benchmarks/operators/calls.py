@@ -81,14 +81,13 @@ class Call(Compared):
 
         pads = resolve_padding(self.padding, self.size, self.kernel, self.stride, self.dilation)
         out = output_size(self.size, self.kernel, self.stride, pads, self.dilation)
-        cells = self.kernel[0] * self.kernel[1]
         tensors = {
             "input": random(self.batch, self.channels, *self.size),
             "weight": random(self.out_channels, self.channels // self.groups, *self.kernel),
         }
         if self.bias:
             tensors["bias"] = random(self.out_channels)
-        tensors |= OPERATORS[self.kind].draw(random, self.batch, self.fields, cells, out)
+        tensors |= OPERATORS[self.kind].draw(random, self.batch, self.fields, self.kernel, out)
         tensors = {name: tensor.to(self.dtype) for name, tensor in tensors.items()}
         if self.channels_last:
             tensors["input"] = tensors["input"].contiguous(memory_format=torch.channels_last)

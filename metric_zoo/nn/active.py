@@ -31,8 +31,8 @@ class ActiveConfig(KindOptions):
         check_count("offset_groups", self.offset_groups)
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
-    return {"field": 2 * random(1, groups * cells, 2, 1, 1)}
+def _draw(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
+    return {"field": 2 * random(1, groups * kernel_size[0] * kernel_size[1], 2, 1, 1)}
 
 
 def _run(call, input, weight, field, bias=None) -> Tensor:

@@ -12,7 +12,17 @@ from metric_zoo.nn.modulated import draw_modulated
 from metric_zoo.nn.scaled import ScaledDeformConfig, ScaledDeformConv2d
 
 
-@kind("dcnv3", options=ScaledDeformConfig, colour="#7a3db8", marker=">", operator=Operator(draw_modulated, run))
+def _factors(logits: Tensor) -> Tensor:
+    """``(B, G, K, Ho, Wo)`` -> the same: K times the softmax over K."""
+    return logits.shape[2] * torch.softmax(logits, 2)
+
+
+def _run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+    factors = _factors(mask.unflatten(1, (call.fields, -1))).flatten(1, 2)
+    return run(call, input, weight, field, bias, factors)
+
+
+@kind("dcnv3", options=ScaledDeformConfig, colour="#7a3db8", marker=">", operator=Operator(draw_modulated, _run))
 class DCNv3Conv2d(ScaledDeformConv2d):
     """Deformable convolution, version 3, as the kind of a convolution.
 
@@ -37,4 +47,4 @@ class DCNv3Conv2d(ScaledDeformConv2d):
     """
 
     def _mask(self, logits: Tensor) -> Tensor:
-        return logits.shape[2] * torch.softmax(logits, 2)
+        return _factors(logits)

@@ -11,7 +11,11 @@ from metric_zoo.nn.modulated import draw_modulated
 from metric_zoo.nn.scaled import ScaledDeformConfig, ScaledDeformConv2d
 
 
-@kind("dcnv4", options=ScaledDeformConfig, colour="#3d5ab8", marker="<", operator=Operator(draw_modulated, run))
+def _run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+    return run(call, input, weight, field, bias, 1 + mask)
+
+
+@kind("dcnv4", options=ScaledDeformConfig, colour="#3d5ab8", marker="<", operator=Operator(draw_modulated, _run))
 class DCNv4Conv2d(ScaledDeformConv2d):
     """Deformable convolution, version 4, as the kind of a convolution.
 

@@ -11,9 +11,9 @@ from metric_zoo.ops.deform import deform_conv2d
 from metric_zoo.ops.padding import Pads
 
 
-def draw_offset(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def draw_offset(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
     """As `metric_zoo.nn.kind.Operator` asks for it."""
-    return {"field": 2 * random(batch, 2 * groups * cells, *size)}
+    return {"field": 2 * random(batch, 2 * groups * kernel_size[0] * kernel_size[1], *size)}
 
 
 def run(call, input, weight, field, bias=None, mask=None) -> Tensor:

@@ -128,6 +128,7 @@ class PooledHead(nn.Conv2d):
     """
 
     bias: nn.Parameter
+    form = "pooled"
 
     def __init__(self, in_channels: int, out_channels: int, device=None, dtype=None) -> None:
         super().__init__(in_channels, out_channels, 1, device=device, dtype=dtype)

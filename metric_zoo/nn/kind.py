@@ -33,10 +33,10 @@ class Operator:
     """A functional operator, for whoever checks operators by themselves, with random fields.
 
     Attributes:
-        draw: ``(random, batch, groups, cells, (Ho, Wo))`` -> ``field`` and perhaps ``mask``, by name;
+        draw: ``(random, batch, groups, (kh, kw), (Ho, Wo))`` -> ``field`` and perhaps ``mask``, by name;
             ``random(*shape)`` draws normal numbers in float64.
         run: ``(call, input, weight, field, bias, mask)`` -> the output; ``call`` has ``stride``, ``padding``,
-            ``dilation``, ``groups`` and ``sampling``.
+            ``dilation``, ``groups``, ``sampling`` and ``fields``, the number of groups in the field.
         thorough: whether it meets every shape of a check; the others differ from those that do in the field alone.
     """
 

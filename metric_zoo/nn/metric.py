@@ -75,7 +75,7 @@ class MetricConfig(KindOptions):
         check_head(self.head, self.head_kernel_size)
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def _draw(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
     return {"field": metric_from_raw(random(batch, 7 * groups, *size)).packed}
 
 

@@ -13,9 +13,10 @@ from metric_zoo.nn.offset import DeformConfig, OffsetConv2d
 from metric_zoo.ops.padding import Pads
 
 
-def draw_modulated(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def draw_modulated(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
     """As `metric_zoo.nn.kind.Operator` asks for it."""
-    return {**draw_offset(random, batch, groups, cells, size), "mask": random(batch, groups * cells, *size)}
+    mask = random(batch, groups * kernel_size[0] * kernel_size[1], *size)
+    return {**draw_offset(random, batch, groups, kernel_size, size), "mask": mask}
 
 
 @kind(

@@ -75,6 +75,13 @@ class _LikeLora(_AdaptsKernel):
 class KernelLora(_LikeLora, lora.Conv2d):
     """LoRA and rsLoRA."""
 
+    _plain: nn.Conv2d | None = None
+
+    def get_base_layer(self) -> nn.Module:
+        """The layer; while factors are built a plain convolution with its kernel: PEFT builds them with the layer's own
+        class, and not every kind can have a kernel of one cell."""
+        return super().get_base_layer() if self._plain is None else self._plain
+
     def update_layer(self, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Make an adapter's factors, as ordinary convolutions.
 
@@ -85,15 +92,28 @@ class KernelLora(_LikeLora, lora.Conv2d):
             raise ConversionError(
                 "PEFT cannot merge LoRA into a grouped convolution: use LoHa or LoKr, or leave it out"
             )
-        super().update_layer(adapter_name, *args, **kwargs)
+        object.__setattr__(self, "_plain", _plain_view(cast("nn.Conv2d", self.get_base_layer())))
+        try:
+            super().update_layer(adapter_name, *args, **kwargs)
+        finally:
+            del self._plain
         if adapter_name in self.lora_variant or self.lora_bias[adapter_name]:
             raise ConversionError("a sampled layer takes plain LoRA (use_rslora, too): not use_dora, not lora_bias")
         for factors in (self.lora_A, self.lora_B):
             factors[adapter_name] = _factor(cast("nn.Conv2d", factors.pop(adapter_name)))
 
 
+def _plain_view(layer: nn.Conv2d) -> nn.Conv2d:
+    """An ordinary convolution with the same parameters."""
+    kernel_size, stride, dilation = sizes_of(layer)
+    sizes = (layer.in_channels, layer.out_channels, kernel_size, stride, 0, dilation, layer.groups)
+    plain = nn.Conv2d(*sizes, bias=layer.bias is not None, device="meta")
+    plain.weight, plain.bias = layer.weight, layer.bias
+    return plain
+
+
 def _factor(built: nn.Conv2d) -> KernelFactor:
-    """The same weight, without the sampling rule that ``type(base_layer)`` came with."""
+    """The same weight."""
     kernel_size, _, _ = sizes_of(built)
     factor = KernelFactor(built.in_channels, built.out_channels, kernel_size, bias=False, device="meta")
     factor.weight = built.weight

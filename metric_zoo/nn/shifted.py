@@ -11,7 +11,7 @@ from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.shifted import shifted_conv2d
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def _draw(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
     return {"field": 2 * random(batch, 2 * groups, *size)}
 
 

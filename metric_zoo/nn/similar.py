@@ -9,7 +9,7 @@ from metric_zoo.nn.kind import Operator, kind
 from metric_zoo.ops.affine import affine_conv2d
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def _draw(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
     return {"field": 0.5 * random(batch, 4 * groups, *size)}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from metric_zoo.nn.config import check_name
 from metric_zoo.nn.formula import FormulaConfig, FormulaConv2d
 from metric_zoo.nn.kind import Operator, kind
+from metric_zoo.ops.rules import RULES
 from metric_zoo.ops.rules.snake import AXES
 from metric_zoo.ops.snake import snake_conv2d
 
@@ -30,16 +31,15 @@ class SnakeConfig(FormulaConfig):
         check_name("axis", self.axis, AXES)
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
-    side = round(cells**0.5)
-    return {"field": random(batch, side * (side - (2 - side % 2)) * groups, *size)}
+def _draw(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
+    return {"field": random(batch, RULES["snake_x"].numbers(kernel_size, 0) * groups, *size)}
 
 
 def _run(call, input, weight, field, bias=None) -> Tensor:
     return snake_conv2d(input, field, weight, bias, call.stride, call.padding, call.dilation, call.groups)
 
 
-@kind("snake", options=SnakeConfig, colour="#8c564b", marker="h", operator=Operator(_draw, _run))
+@kind("snake", options=SnakeConfig, colour="#8c564b", marker="8", operator=Operator(_draw, _run))
 class SnakeConv2d(FormulaConv2d):
     """Convolution whose rows (or columns) bend: every cell moves by the sum of the steps from the middle out to it.
 

@@ -39,7 +39,7 @@ class StarConfig(FormulaConfig):
                 raise MetricZooError(f"{name}={getattr(self, name)!r}: expected true or false")
 
 
-def _draw(random, batch, groups, cells, size) -> dict[str, Tensor]:
+def _draw(random, batch, groups, kernel_size, size) -> dict[str, Tensor]:
     return {"field": 0.3 * random(batch, 5 * groups, *size)}
 
 
@@ -47,7 +47,7 @@ def _run(call, input, weight, field, bias=None) -> Tensor:
     return star_conv2d(input, field, weight, bias, call.stride, call.padding, call.dilation, call.groups)
 
 
-@kind("star", options=StarConfig, colour="#c2185b", marker="p", operator=Operator(_draw, _run))
+@kind("star", options=StarConfig, colour="#c2185b", marker="H", operator=Operator(_draw, _run))
 class StarConv2d(FormulaConv2d):
     r"""Convolution over star-shaped balls: the samples lie at :math:`\rho(\theta_i)\, g_i`, g the ordinary grid.
 

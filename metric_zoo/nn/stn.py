@@ -31,7 +31,7 @@ class SpatialTransformerConfig(KindOptions):
         check_count("offset_groups", self.offset_groups)
 
 
-@kind("stn", options=SpatialTransformerConfig, colour="#5f6b6d", marker="H")
+@kind("stn", options=SpatialTransformerConfig, colour="#5f6b6d", marker=".")
 class SpatialTransformerConv2d(SampledConv2d):
     r"""Convolution that reads an image through one affine map of it.
 

@@ -79,7 +79,7 @@ def test_images_of_a_batch_do_not_mix(kind):
     torch.testing.assert_close(layer(x), alone, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", [kind for kind in EVERY if kind != "stn"])  # whose map turns about the image's centre
 def test_shift_equivariance_away_from_the_border(kind):
     layer = disturb(stand_in(kind, 3, 4, dtype=torch.float64, **SMALL.get(kind, {})), 0.02)
     x = torch.randn(1, 3, 24, 24, dtype=torch.float64)

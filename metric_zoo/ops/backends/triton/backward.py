@@ -223,6 +223,13 @@ def store_sums(pointer, step, sums, exists, RULE: tl.constexpr):
 
 
 @triton.jit
+def store_totals(p, pointer, step, totals, exists, NUMBERS: tl.constexpr):
+    """Of a formula's numbers, (pixels, NUMBERS), ``step`` apart."""
+    n = tl.arange(0, NUMBERS)
+    tl.store(pointer[:, None] + n[None, :] * step, totals, mask=exists[:, None] & (n < p.numbers)[None, :])
+
+
+@triton.jit
 def backward_samples(
     p, tuning, parts, s, grad, input, weight, into,
     RULE: tl.constexpr, NUMBERS: tl.constexpr, DEPTHWISE: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
@@ -244,8 +251,7 @@ def backward_samples(
     own_field = own * p.numbers * (1 if SHARED else p.cells) + row * p.out_width + column
     zero = tl.zeros((BLOCK_M,), dtype=tl.float32)
     d0, d1, d2, d3, d4 = zero, zero, zero, zero, zero
-    if NUMBERS > 0:
-        totals = tl.zeros((BLOCK_M, NUMBERS), dtype=tl.float32)
+    totals = tl.zeros((BLOCK_M, NUMBERS if NUMBERS > 0 else 1), dtype=tl.float32)
     if TILE > 0:
         first_y, first_x = tile_around(p, row, column, BLOCK_M, COLUMNS, TILE)
     per_run = tl.cdiv(p.run, BLOCK_K)
@@ -266,12 +272,12 @@ def backward_samples(
                 by_row, by_column, by_mask = sample_gradient(p, input, image, y, x, exists, channel, valid, gradient)
                 if into.mask is not None:
                     add_to(into.mask + own_mask + cell * area, by_mask, exists)
+            factor = 1.0
             if s.mask is not None:
                 factor = tl.load(s.mask + at_mask + cell * area, mask=exists, other=0.0)
                 gradient *= factor[:, None]
             if into.field is not None:
-                if s.mask is not None:
-                    by_row, by_column = by_row * factor, by_column * factor
+                by_row, by_column = by_row * factor, by_column * factor
                 if RULE == BALL:
                     e0, e1, e2, e3, e4 = metric_gradient(p, s, at_field, exists, cell, by_row, by_column)
                     d0, d1, d2, d3, d4 = d0 + e0, d1 + e1, d2 + e2, d3 + e3, d4 + e4
@@ -291,9 +297,7 @@ def backward_samples(
         if into.input is not None and TILE > 0:
             store_tile(p, into.input, image, first_y, first_x, channel, valid, tile, TILE)
     if into.field is not None and NUMBERS > 0:
-        n = tl.arange(0, NUMBERS)
-        wanted = exists[:, None] & (n < p.numbers)[None, :]
-        tl.store(into.field + own_field[:, None] + n[None, :] * area, totals, mask=wanted)
+        store_totals(p, into.field + own_field, area, totals, exists, NUMBERS)
     elif into.field is not None and (RULE == BALL or SHARED):
         store_sums(into.field + own_field, area, (d0, d1, d2, d3, d4), exists, RULE)
 
