@@ -148,8 +148,8 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         The model without sampled and adopted layers; with ``inplace=False`` the argument is untouched.
 
     Raises:
-        ConversionError: naming the layers whose rule has been trained, or for a sharded model, or an adopted layer whose
-            class has changed since. The model is then left as it was.
+        ConversionError: naming the layers whose rule has been trained, for a sharded model, or for an adopted layer
+            whose class has changed since. The model is then left as it was.
     """
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")

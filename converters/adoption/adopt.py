@@ -39,7 +39,8 @@ def adopt(model: nn.Module, *, example_input: Any = None, inplace: bool = False)
     A module that is adopted stays the same object with the same parameters, buffers, hooks, attributes and mode. Its
     class becomes one that is derived from its own (``AdoptedDeformConv2d``): state dicts keep their keys, and load
     strictly in both directions. It is a leaf for `torch.fx`, and can be copied and pickled. What is lost:
-    `torch.jit.script` is refused, and a module with calls pays a look at each of its operations when it is not compiled.
+    `torch.jit.script` is refused, and a module with calls pays a look at each of its operations where it is not
+    compiled.
 
     The function is the same to rounding. Where an offset is a whole number its gradient is the mean of both sides;
     torchvision's and mmcv's is that of one side. Under autocast the operator computes in autocast's dtype, as

@@ -1,7 +1,7 @@
 """Whether a module's own code calls `torchvision.ops.deform_conv2d`, from what that code names.
 
-Code is read, not run: what it finds too much costs nothing but a look at every operation, and what it misses (a function
-kept in a container, or made by `exec`) stays torchvision's. Modules that a module calls answer for themselves.
+Code is read, not run: what it finds too much costs nothing but a look at every operation, and what it misses (a
+function kept in a container, or made by `exec`) stays torchvision's. Modules that a module calls answer for themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PASSED_BY = ("torch", "metric_zoo", "numpy", "builtins")
 
 
 def calls_torchvision(module: nn.Module) -> bool:
-    """Whether the module's ``forward``, a method or a function that it uses, or an attribute is torchvision's operator."""
+    """Whether the module's ``forward``, a method or function that it uses, or an attribute comes to that operator."""
     pending = [*_functions([*vars(module).values()]), *_methods(type(module), "forward")]
     seen: set[FunctionType] = set()
     while pending:
@@ -93,7 +93,7 @@ def _is_operator(value: Any) -> bool:
 
 
 def _names_operator(code: CodeType, values: list[Any]) -> bool:
-    """``torchvision.ops.deform_conv2d``, under whatever name the library is, or ``torch.ops.torchvision.deform_conv2d``."""
+    """``torchvision.ops.deform_conv2d``, whatever name the library has, or ``torch.ops.torchvision.deform_conv2d``."""
     if _NAME not in code.co_names:
         return False
     libraries = [value.__name__ for value in values if isinstance(value, ModuleType)]
