@@ -12,7 +12,7 @@ from metric_zoo.converters.adoption.prove import Comparison
 from metric_zoo.converters.adoption.recognise import Candidate, survey
 from metric_zoo.converters.adoption.swap import taken
 from metric_zoo.converters.check_model import check_adoptable
-from metric_zoo.converters.example_inputs import candidate_inputs
+from metric_zoo.converters.example_inputs import Inputs, candidate_inputs
 from metric_zoo.converters.layer_report import LayerReport
 from metric_zoo.converters.model_state import full_copy, is_meta
 from metric_zoo.converters.prove import Proof
@@ -44,7 +44,7 @@ def adopt(model: nn.Module, *, example_input: Any = None, inplace: bool = False)
 
     The function is the same to rounding. Where an offset is a whole number its gradient is the mean of both sides;
     torchvision's and mmcv's is that of one side. Under autocast the operator computes in autocast's dtype, as
-    `torch.nn.functional.conv2d` does; torchvision's computes in float32.
+    `torch.nn.functional.conv2d` does; torchvision's computes in float32 on CUDA, and does not run on CPU.
 
     Args:
         model: any `nn.Module`.
@@ -78,8 +78,11 @@ def adopt(model: nn.Module, *, example_input: Any = None, inplace: bool = False)
     """
     check_adoptable(model)
     inputs = None if example_input is None else next(candidate_inputs(model, example_input))
-    if not inplace:
-        model = full_copy(model)
+    return _adopt(model if inplace else full_copy(model), inputs)
+
+
+def _adopt(model: nn.Module, inputs: Inputs | None) -> nn.Module:
+    """Adopt in this very object, or leave it as it was."""
     adopted, left = survey(model)
     if inputs is None or is_meta(model):
         why = "no example_input was given" if inputs is None else "a model on the meta device has no values"
@@ -117,11 +120,11 @@ def _report(
 
 
 def _described(each: Candidate, difference: Difference | None) -> LayerReport:
-    kernel = each.module.weight.shape[2:] if each.is_layer else ()
+    module: Any = each.module
     return LayerReport(
-        kind=f"adopted {type(each.module).published.__name__}",
+        kind=f"adopted {module.published.__name__}",
         options={},
-        kernel=tuple(kernel),
+        kernel=tuple(module.weight.shape[2:]) if each.is_layer else (),
         input_shape=None,
         output_shape=None,
         head="",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import nn
 from torch.fx import Proxy
@@ -14,6 +14,8 @@ from torch.fx import Proxy
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
 
+_NEW: Any = vars(copyreg)["__newobj__"]
+"""As the protocol of pickles makes an object."""
 Compute = Callable[..., Any]
 """``(module, *args, **kwargs)``, the arguments of the module's forward -> what that returned; a function of a module's
 top level, or no copy of the adopted module could be pickled."""
@@ -32,8 +34,8 @@ class Adopted(Leaf):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By the published class, which can be found by its name."""
-        make, arguments, *state = super().__reduce_ex__(max(protocol, 2))
-        if make is not copyreg.__newobj__:  # of a class with a way of its own
+        make, arguments, *state = cast(Any, super().__reduce_ex__(max(protocol, 2)))
+        if make is not _NEW:  # of a class with a way of its own
             return (make, arguments, *state)
         _, *others = arguments
         return (_blank, (self.published, self.compute, *others), *state)
@@ -61,7 +63,8 @@ def adopted_class(published: type[nn.Module], compute: Compute) -> type[Adopted]
         "compute": staticmethod(compute),
         "forward": forward,
     }
-    return type(published)(f"Adopted{published.__name__}", (Adopted, published), members)
+    make: Any = type(published)  # perhaps a metaclass of its own
+    return make(f"Adopted{published.__name__}", (Adopted, published), members)
 
 
 def _blank(published: type[nn.Module], compute: Compute, *arguments: Any) -> Any:

@@ -134,6 +134,10 @@ def test_a_moved_model_is_adopted_where_it_is():
     found = ours(image.bfloat16())
     assert found.dtype == torch.bfloat16
     assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+    with torch.autocast("cpu", torch.bfloat16):  # where torchvision refuses the offsets' dtype
+        found = mz.adopt(enliven(deformable.Aspp()))(image)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
     with torch.device("meta"):
         bare = mz.adopt(deformable.Aspp(), example_input=torch.rand(1, 6, 9, 9))
     assert adopted(bare) and "meta device has no values" in str(mz.conversion_report(bare))
@@ -332,6 +336,13 @@ class FromFeatures(deformable.ModulatedDeformConv2dPack):
         return deformable.ModulatedDeformConv2d.forward(self, x, *self.conv_offset(features).split((18, 9), 1))
 
 
+class Sealed(TorchvisionConv):
+    """From which no class can be derived without a word."""
+
+    def __init_subclass__(cls, *, word: str) -> None:
+        super().__init_subclass__()
+
+
 def odd_head() -> nn.Module:
     pack = deformable.DeformConv2dPack(2, 2, 3)
     pack.conv_offset = nn.Conv2d(2, 9, 3)
@@ -353,6 +364,7 @@ LEFT_ALONE = {
     "a parametrized weight": (parametrized, "a parameter is parametrized, by a class of its own: adopt first"),
     "a script": (script, "a TorchScript module: adopt the Python model, then trace it"),
     "a graph": (graph, "a torch.fx.GraphModule, whose class is its code: adopt the model, then trace it"),
+    "a class that takes a word": (lambda: Sealed(2, 2, 3), "no class can be derived from Sealed: "),
     "a layer that does more": (
         lambda: DeformConv(2, 2, 3),
         "the forward of this DeformConv uses 'activation', which mmcv's does not",
