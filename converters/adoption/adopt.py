@@ -109,7 +109,7 @@ def _report(
     """Attach what was done; what an earlier conversion left alone stays so."""
     earlier = earlier_report(model)
     report = ConversionReport(
-        type(model).__name__,
+        getattr(model, "published", type(model)).__name__,
         converted={each.name: _described(each, differences.get(each.name)) for each in adopted},
         skipped={**(earlier.skipped if earlier else {}), **left},
         output=proof.output,

@@ -7,9 +7,10 @@ function kept in a container, or made by `exec`) stays torchvision's. Modules th
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -17,12 +18,29 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 _NAME = "deform_conv2d"
 _SOURCE = "torchvision.ops.deform_conv"
+_MMCV_FUNCTION = re.compile(r"(Modulated)?DeformConv(2d)?Function")
 _PASSED_BY = ("torch", "metric_zoo", "numpy", "builtins")
 """Packages whose code is not followed."""
 
 
 def calls_torchvision(module: nn.Module) -> bool:
     """Whether the module's ``forward``, a method or function that it uses, or an attribute comes to that operator."""
+    return any(
+        function.__module__ == _SOURCE or any(map(_is_operator, values)) or _names_operator(code, values)
+        for function, code, values in _reached(module)
+    )
+
+
+def calls_of_mmcv(module: nn.Module) -> str:
+    """The function of mmcv's compiled part that the module calls by itself, as a name; empty for none."""
+    values = (value for _, _, found in _reached(module) for value in found)
+    methods = (value for value in values if isinstance(value, (MethodType, BuiltinMethodType)))
+    names = (getattr(method.__self__, "__name__", "") for method in methods if method.__name__ == "apply")
+    return next((name for name in names if _MMCV_FUNCTION.fullmatch(name)), "")
+
+
+def _reached(module: nn.Module) -> Iterator[tuple[FunctionType, CodeType, list[Any]]]:
+    """Every function that the module's forward may come to, with its code and what the names there stand for."""
     pending = [*_functions([*vars(module).values()]), *_methods(type(module), "forward")]
     seen: set[FunctionType] = set()
     while pending:
@@ -30,15 +48,11 @@ def calls_torchvision(module: nn.Module) -> bool:
         if function in seen or _package(function) in _PASSED_BY:
             continue
         seen.add(function)
-        if function.__module__ == _SOURCE:
-            return True
         for code in _codes(function.__code__):
             values = _values(function, code)
-            if any(map(_is_operator, values)) or _names_operator(code, values):
-                return True
+            yield function, code, values
             pending += _functions(values)
             pending += [method for name in code.co_names for method in _methods(type(module), name)]
-    return False
 
 
 def _package(function: FunctionType) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from metric_zoo.converters.adoption.calls import calls_torchvision
+from metric_zoo.converters.adoption.calls import calls_of_mmcv, calls_torchvision
 from metric_zoo.converters.adoption.mmcv import as_mmcv, why_not_mmcv
 from metric_zoo.nn.adopted import Adopted, Compute, adopted_class
 from metric_zoo.nn.kind import kind_of
@@ -60,7 +60,14 @@ def _recognised(module: nn.Module) -> Compute | str | None:
     if isinstance(module, Adopted) or kind_of(module) is not None:
         return None
     found = _compute(module)
-    return why_not_mmcv(module) or None if found is None else _obstacle(module, found) or found
+    return _why_not(module) if found is None else _obstacle(module, found) or found
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """What keeps a deformable module from being understood; None for any other module."""
+    called = calls_of_mmcv(module)
+    calls = f"its forward calls mmcv's {called}, which nothing can take over: use mmcv's layer" if called else None
+    return why_not_mmcv(module) or calls
 
 
 def _compute(module: nn.Module) -> Compute | None:

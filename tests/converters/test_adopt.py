@@ -343,6 +343,18 @@ class Sealed(TorchvisionConv):
         super().__init_subclass__()
 
 
+class DeformConvFunction(torch.autograd.Function):
+    """Of mmcv's compiled part."""
+
+
+deform_conv = DeformConvFunction.apply
+
+
+class CallsMmcv(nn.Module):
+    def forward(self, x, offset, weight):
+        return deform_conv(x, offset, weight)
+
+
 def odd_head() -> nn.Module:
     pack = deformable.DeformConv2dPack(2, 2, 3)
     pack.conv_offset = nn.Conv2d(2, 9, 3)
@@ -364,6 +376,10 @@ LEFT_ALONE = {
     "a parametrized weight": (parametrized, "a parameter is parametrized, by a class of its own: adopt first"),
     "a script": (script, "a TorchScript module: adopt the Python model, then trace it"),
     "a graph": (graph, "a torch.fx.GraphModule, whose class is its code: adopt the model, then trace it"),
+    "a call of mmcv's function": (
+        CallsMmcv,
+        "its forward calls mmcv's DeformConvFunction, which nothing can take over",
+    ),
     "a class that takes a word": (lambda: Sealed(2, 2, 3), "no class can be derived from Sealed: "),
     "a layer that does more": (
         lambda: DeformConv(2, 2, 3),
