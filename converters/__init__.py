@@ -1,5 +1,6 @@
 """The converter: trace to understand, swap on the original, prove it."""
 
+from metric_zoo.converters.adoption.adopt import adopt
 from metric_zoo.converters.analyse import Analysis, analyse
 from metric_zoo.converters.convert import convert, revert
 from metric_zoo.converters.layer_report import LayerReport
@@ -11,6 +12,7 @@ __all__ = [
     "ConvNode",
     "ConversionReport",
     "LayerReport",
+    "adopt",
     "analyse",
     "conversion_report",
     "convert",

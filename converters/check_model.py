@@ -37,6 +37,24 @@ def check_model(model: Any) -> None:
             raise ConversionError(f"{name or 'the model'} is {reason}")
 
 
+def check_adoptable(model: Any) -> None:
+    """Raise unless ``model`` is a module whose layers can change their classes. Inside it, what is scripted may stay.
+
+    Raises:
+        ConversionError: for something that is no module, or is wrapped, compiled or scripted.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
+    if "ScriptModule" in _torchs_classes(model):
+        raise ConversionError("the model is a TorchScript module: adopt the Python model, then trace it")
+    for name, module in model.named_modules():
+        wrapper = next(iter(_torchs_classes(module) & {*_WRAPPERS, "OptimizedModule"}), None)
+        if wrapper:
+            raise ConversionError(
+                f"{name or 'the model'} is wrapped in {wrapper}: adopt the model inside, then wrap it"
+            )
+
+
 def check_not_scripted(scriptable: bool | None = None) -> None:
     """Raise where a model is to be built for TorchScript, which cannot compile converted layers.
 
@@ -65,8 +83,7 @@ def check_not_sharded(model: nn.Module) -> None:
 
 
 def _reason(module: nn.Module) -> str:
-    # By name: importing torch._dynamo or torch.distributed.fsdp to ask would cost more than the conversion.
-    names = {cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.")}
+    names = _torchs_classes(module)
     wrapper = next(iter(names & _WRAPPERS), None)
     if wrapper:
         return f"wrapped in {wrapper}, which would not see the heads: convert the model, then wrap it"
@@ -79,6 +96,11 @@ def _reason(module: nn.Module) -> str:
     if isinstance(module, LazyModuleMixin) and cast(Any, module).has_uninitialized_params():
         return "lazy, its weights do not exist yet: run the model once, then convert it"
     return ""
+
+
+def _torchs_classes(module: nn.Module) -> set[str]:
+    # By name: importing torch._dynamo or torch.distributed.fsdp to ask would cost more than the conversion.
+    return {cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.")}
 
 
 def _is_adapter(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from metric_zoo.converters.adoption.swap import adopted_modules, give_back
 from metric_zoo.converters.analyse import analyse
 from metric_zoo.converters.build import swap, swapped
 from metric_zoo.converters.check_model import check_model, check_not_sharded
@@ -132,22 +133,23 @@ def _convert(model: nn.Module, selection: Selection, strategy: Strategy, example
 
 
 def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
-    """Put the ordinary convolutions back, with their classes and current weights.
+    """Put the ordinary convolutions back, with their classes and current weights, and give adopted layers theirs.
 
     That is exact only while no sampling rule has moved: heads still zero, offsets still zero. What approximates a
     kernel gives place to the kernel itself as long as it has not been trained. A ResNet that the
-    paper's preset has dilated stays dilated.
+    paper's preset has dilated stays dilated. What `adopt` has taken over computes the same before and after, trained
+    or not, but for the operator that it runs on.
 
     Args:
-        model: a model from `convert`.
+        model: a model from `convert` or `adopt`.
         inplace: revert this object instead of a copy.
 
     Returns:
-        The model without sampled layers; with ``inplace=False`` the argument is untouched.
+        The model without sampled and adopted layers; with ``inplace=False`` the argument is untouched.
 
     Raises:
-        ConversionError: naming the layers whose rule has been trained, or for a sharded model. The model is then left
-            as it was.
+        ConversionError: naming the layers whose rule has been trained, for a sharded model, or for an adopted layer
+            whose class has changed since. The model is then left as it was.
     """
     if not isinstance(model, nn.Module):
         raise ConversionError(f"model is a {type(model).__name__}, expected an nn.Module")
@@ -164,8 +166,11 @@ def revert(model: nn.Module, *, inplace: bool = False) -> nn.Module:
             f"{len(moved)} of {len(layers)} layers no longer equal a convolution, {moved[0]!r} the first ({why}): "
             "that cannot be reverted exactly"
         )
+    adopted_modules(model)
     if not inplace:
         model = full_copy(model)
+    for adopted in adopted_modules(model).values():
+        give_back(adopted)
     swap(model, {m: restore(m) for m in model.modules() if kind_of(m) is not None})
     detach(model)
     return model

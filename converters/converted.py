@@ -6,7 +6,9 @@ from typing import Literal, Protocol, cast
 
 from torch import Tensor, nn
 
+from metric_zoo.nn.adopted import Adopted
 from metric_zoo.nn.config import KindOptions
+from metric_zoo.nn.kind import kind_of
 
 
 class ConvertedLayer(Protocol):
@@ -31,3 +33,8 @@ class ConvertedLayer(Protocol):
 def as_converted(module: nn.Module) -> ConvertedLayer:
     """A module that is of a kind."""
     return cast(ConvertedLayer, module)
+
+
+def is_converted(module: nn.Module) -> bool:
+    """Whether it is a layer of a kind, or adopted from another library."""
+    return isinstance(module, Adopted) or kind_of(module) is not None

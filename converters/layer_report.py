@@ -47,7 +47,8 @@ def milliseconds(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One converted layer: its kind and options, shapes at the declared size, its head's form (one of
+    """One converted layer: its kind and options (of an adopted one, none; and no kernel where its code calls the
+    operator), shapes at the declared size, its head's form (one of
     `metric_zoo.nn.head.HEADS`, empty without a head) and parameters, and its difference on the example input.
 
     ``difference`` is that of the layer's own output; None where the example input did not reach it or the conversion
@@ -57,7 +58,7 @@ class LayerReport:
 
     kind: str
     options: dict[str, Any]
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
     head: str

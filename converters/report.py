@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from metric_zoo.converters.converted import is_converted
 from metric_zoo.converters.layer_report import Approximation, LayerReport, describe
 from metric_zoo.converters.model_state import drop, keep
 from metric_zoo.converters.original import NAME, plain_view
@@ -17,7 +18,6 @@ from metric_zoo.converters.replacement import Replacement
 from metric_zoo.converters.report_text import text_of
 from metric_zoo.converters.verify import Difference
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.kind import kind_of
 from metric_zoo.nn.registry import KINDS
 from metric_zoo.text import size
 
@@ -44,7 +44,7 @@ COLUMNS = (
 
 @dataclass
 class ConversionReport:
-    """What `convert` did to a model.
+    """What `convert`, or `adopt`, did to a model.
 
     Attributes:
         model: the model's class.
@@ -140,9 +140,14 @@ def _described(each: Replacement) -> LayerReport:
     return describe(each.built, plain_view(each.conv), *shapes, each.difference, each.explained, each.approximation)
 
 
+def earlier_report(model: nn.Module) -> ConversionReport | None:
+    """Of what has been done to a model before, as it was written then."""
+    return getattr(model, _ATTRIBUTE, None)
+
+
 def attach(model: nn.Module, report: ConversionReport) -> None:
     """Keep the report on the model; a second conversion adds to the first."""
-    previous = getattr(model, _ATTRIBUTE, None)
+    previous = earlier_report(model)
     if previous is not None:
         if not report.converted:  # nothing was done: what was proved before still holds
             report = replace(previous, skipped=report.skipped)
@@ -154,7 +159,7 @@ def attach(model: nn.Module, report: ConversionReport) -> None:
     keep(model, _ATTRIBUTE, report)
     # Each knows its name: wrappers (PEFT's, FSDP's) put their own before it, and what is merged takes it along.
     for name, module in model.named_modules(remove_duplicate=False):
-        if name in report.converted and kind_of(module) is not None:
+        if name in report.converted and is_converted(module):
             setattr(module, NAME, name)
 
 
@@ -164,14 +169,16 @@ def detach(model: nn.Module) -> None:
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:
-    """The report of a model that `convert` returned: of the layers that are still there.
+    """The report of a model that `convert` or `adopt` returned: of the layers that are still there.
 
     Raises:
-        ConversionError: if the model was not converted.
+        ConversionError: if the model was neither converted nor adopted.
     """
-    report = getattr(model, _ATTRIBUTE, None)
+    report = earlier_report(model)
     if report is None:
-        raise ConversionError(f"{type(model).__name__} has no conversion report: it did not come from mz.convert")
-    present = {getattr(module, NAME, None) for module in model.modules() if kind_of(module) is not None}
+        raise ConversionError(
+            f"{type(model).__name__} has no conversion report: it did not come from mz.convert or mz.adopt"
+        )
+    present = {getattr(module, NAME, None) for module in model.modules() if is_converted(module)}
     there = {name: layer for name, layer in report.converted.items() if name in present}
     return replace(report, converted=there, gone=tuple(name for name in report.converted if name not in there))

@@ -14,7 +14,7 @@ from metric_zoo.operators import register_with_torch
 # ruff: noqa: F401
 if TYPE_CHECKING:
     from metric_zoo import explain, geometry, nn, ops, sparse
-    from metric_zoo.converters import ConversionReport, ConvNode, conversion_report, convert, revert
+    from metric_zoo.converters import ConversionReport, ConvNode, adopt, conversion_report, convert, revert
     from metric_zoo.errors import ConversionError, DataError, MetricZooError, RecipeError, RecordError
     from metric_zoo.nn.registry import list_kinds
     from metric_zoo.nn.training import parameter_groups
@@ -29,6 +29,7 @@ _MODULES = ("explain", "geometry", "nn", "ops", "sparse")
 _NAMES = {
     "ConversionReport": "converters",
     "ConvNode": "converters",
+    "adopt": "converters",
     "conversion_report": "converters",
     "convert": "converters",
     "parameter_groups": "nn.training",

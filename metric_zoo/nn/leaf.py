@@ -22,7 +22,7 @@ class Leaf(nn.Module):
         return self
 
     def _call_impl(self, *args, **kwargs):
-        input = args[0] if args else kwargs.get("input")
+        input = args[0] if args else next(iter(kwargs.values()), None)
         if isinstance(input, Proxy):
             return self.recorded(input, *args, **kwargs)
         return super()._call_impl(*args, **kwargs)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 PUBLIC = {
     "mz": "ConvNode ConversionError ConversionReport DataError MetricZooError RecipeError RecordError __version__ "
-    "conversion_report convert create_model explain geometry list_kinds list_models load nn ops parameter_groups "
+    "adopt conversion_report convert create_model explain geometry list_kinds list_models load nn ops parameter_groups "
     "register revert save sparse",
     "mz.explain": "Look Probe compare_filters draw_balls draw_cams draw_fields explain_models grad_cam prepare probe "
     "sampled_layers",
