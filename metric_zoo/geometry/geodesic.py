@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.constants import constants
 from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.geometry.sampling import BallSamples, ball_samples
+from metric_zoo.geometry.sampling import BallSamples, EllipseSamples, ball_samples
+from metric_zoo.geometry.zermelo import ellipse, onto_ellipse
 
 STEPS = 8
 _TILE = 1 << 18
@@ -84,6 +85,7 @@ class Rays:
         share: for every sample, which part of its ray it lies at, in [0, 1].
         eps: of the samples.
         radius: of the ball.
+        moved: whether the ball's ellipse takes the directions elsewhere, at every pixel: then each sample is a ray.
     """
 
     direction: tuple[tuple[float, float], ...]
@@ -92,12 +94,16 @@ class Rays:
     share: tuple[float, ...]
     eps: float
     radius: float
+    moved: bool = False
 
     @classmethod
     def of(cls, samples: BallSamples, radius: float = 1.0) -> Rays:
         """The rays of a table of samples of a ball."""
         units = [_unit(x, y) for x, y in samples.direction.tolist()]
         lengths = [math.hypot(x, y) for x, y in samples.displacement.tolist()]
+        if isinstance(samples, EllipseSamples):
+            alone = (tuple(range(len(units))), (1.0,) * len(units))
+            return cls(tuple(units), tuple(lengths), *alone, samples.eps, radius, moved=True)
         keys = [(round(x, 9) + 0.0, round(y, 9) + 0.0) for x, y in units]
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         index = tuple(numbers[key] for key in keys)
@@ -233,11 +239,26 @@ def _launch(start: Tensor, rays: Rays) -> tuple[Tensor, Tensor]:
     """
     m11, m12, m22, omega_x, omega_y = start[:, None]
     ux, uy = start.new_tensor(rays.direction).T[..., None]
+    length = start.new_tensor(rays.reach)[:, None]
+    if rays.moved:
+        ux, uy, length = _moved(start, length * ux, length * uy)
     root = torch.sqrt(m11 * ux * ux + 2 * m12 * ux * uy + m22 * uy * uy)
     norm = root + omega_x * ux + omega_y * uy
-    speed = start.new_tensor(rays.reach)[:, None] * rays.radius * norm / (norm + rays.eps)
+    # Unmoved directions are divided by their norm; a moved one is the velocity itself.
+    speed = length * rays.radius * (norm if rays.moved else norm / (norm + rays.eps))
     covector = torch.stack(((m11 * ux + m12 * uy) / root + omega_x, (m12 * ux + m22 * uy) / root + omega_y))
     return covector, speed
+
+
+def _moved(start: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where vectors ``(R, 1)`` are taken by the ellipses of N metrics: unit vectors and lengths, ``(R, N)``."""
+    numbers = ellipse(start.T[..., None, None])[..., 0, 0].T
+    x, y = onto_ellipse(list(numbers), x, y)
+    square = x * x + y * y
+    # In the centre of a ball without a drift: any direction, and no way to go.
+    still = square == 0
+    length = torch.where(still, torch.ones_like(square), square).sqrt()
+    return torch.where(still, torch.ones_like(x), x) / length, y / length, torch.where(still, square, length)
 
 
 def _hamilton(

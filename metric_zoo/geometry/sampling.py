@@ -11,7 +11,7 @@ from torch import Tensor
 from metric_zoo.errors import MetricZooError, suggest
 from metric_zoo.geometry.parametrize import EPS
 from metric_zoo.geometry.randers import RandersMetric
-from metric_zoo.geometry.zermelo import ellipse
+from metric_zoo.geometry.zermelo import ellipse, onto_ellipse
 
 RAY_SAMPLINGS = ("grid", "polar", "onion")
 SAMPLINGS = (*RAY_SAMPLINGS, "zermelo")
@@ -53,16 +53,14 @@ class EllipseSamples(BallSamples):
     r"""K samples of a unit ball: :math:`y_i = W + h^{-1/2} g_i`, the ball as a translated ellipse, see `ellipse`.
 
     Attributes:
-        displacement, direction: the ordinary grid.
-        eps: 0.
+        displacement, direction, eps: as of the ordinary grid.
     """
 
     def positions(self, metric: RandersMetric) -> Tensor:
         """As of `BallSamples.positions`."""
-        xx, xy, yy, wind_x, wind_y = ellipse(metric.packed).unflatten(1, (-1, 1, 5)).unbind(3)
-        g_x, g_y = self.displacement.to(xx)[..., None, None].unbind(1)
-        x, y = g_x + (xx * g_x + xy * g_y + wind_x), g_y + (xy * g_x + yy * g_y + wind_y)
-        return torch.stack((x, y), 3).flatten(1, 2)
+        numbers = ellipse(metric.packed).unflatten(1, (-1, 1, 5)).unbind(3)
+        g_x, g_y = self.displacement.to(numbers[0])[..., None, None].unbind(1)
+        return torch.stack(onto_ellipse(numbers, g_x, g_y), 3).flatten(1, 2)
 
 
 def grid_offsets(kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> Tensor:
@@ -93,8 +91,8 @@ def ball_samples(sampling: str, kernel_size: tuple[int, int], dilation: tuple[in
     if sampling == "grid":
         return _grid(kernel_size, dilation)
     if sampling == "zermelo":
-        grid = grid_offsets(kernel_size, dilation)
-        return EllipseSamples(grid, grid, eps=0.0)
+        grid = _grid(kernel_size, dilation)
+        return EllipseSamples(grid.displacement, grid.direction, grid.eps)
     return _polar(kernel_size[0]) if sampling == "polar" else _onion(kernel_size[0])
 
 

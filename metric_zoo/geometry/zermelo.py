@@ -8,6 +8,8 @@ Riemannian manifolds*, J. Differential Geom. 66, 2004, https://arxiv.org/abs/mat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -42,3 +44,9 @@ def ellipse(packed: Tensor) -> Tensor:
     wind = -1 / (rest * determinant)
     numbers = ((h22 + root) / scale - 1, -h12 / scale, (h11 + root) / scale - 1, wind * towards_x, wind * towards_y)
     return torch.stack(numbers, 2).flatten(1, 2)
+
+
+def onto_ellipse(numbers: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Where `ellipse`'s five numbers, one by one, take a vector of the disc: (x, y)."""
+    xx, xy, yy, wind_x, wind_y = numbers
+    return x + (xx * x + xy * y + wind_x), y + (xy * x + yy * y + wind_y)

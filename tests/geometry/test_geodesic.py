@@ -54,6 +54,18 @@ def test_the_hyperbolic_plane(drift):
     assert np.abs(off - expected).max() > 0.02, "the straight ball would not pass"
 
 
+def test_the_hyperbolic_plane_from_the_ellipse():
+    """Each geodesic is as long as the velocity with which it leaves is by the norm in the centre."""
+    radius, y, drift = 10.0, 30.0 + ROWS - CENTRE, np.array((0.12, -0.08))
+    metric = field((radius / y) ** 2, 0, (radius / y) ** 2, *drift)
+    velocity = ball_samples("zermelo", (3, 3)).positions(metric)[0, :, :, CENTRE, CENTRE].numpy()
+    found = geodesic_ball(metric, "zermelo", 3, steps=16)[0, :, :, CENTRE, CENTRE].numpy()
+    hyperbolic = radius * np.arccosh(1 + (found**2).sum(1) / (60.0 * (30.0 + found[:, 1])))
+    expected = radius / 30.0 * np.hypot(*velocity.T) + velocity @ drift
+    np.testing.assert_allclose(hyperbolic + found @ drift, expected, rtol=2e-3)
+    assert np.abs(found - velocity).max() > 0.02, "the straight ball would not pass"
+
+
 def graph_distances(metric: RandersMetric, half: int, sub: int = 6, reach: int = 5) -> tuple[np.ndarray, int]:
     """Shortest paths from the centre over a graph of ``sub`` points a pixel, every one joined to all within ``reach``.
 
