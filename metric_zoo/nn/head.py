@@ -106,6 +106,12 @@ class PredictionHead(WindowConv2d):
         self.reset_features()
         super().reset_parameters()
 
+    @torch.no_grad()
+    def is_fresh(self) -> bool:
+        """Whether it is as `reset_parameters` leaves it: its last convolution has never learned."""
+        resting = self.bias.new_tensor(self.resting) if self.resting else torch.zeros_like(self.bias)
+        return not self.weight.count_nonzero() and torch.equal(self.bias, resting)
+
     def reset_features(self) -> None:
         """The framework's default for what comes before the last convolution."""
         if self.features is not None:
