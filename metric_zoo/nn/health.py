@@ -197,7 +197,7 @@ def health_during(model: nn.Module, run: Callable[[], object], most: int | None 
 
 
 def _uncompiled() -> AbstractContextManager:
-    """A program that is compiled already calls no hooks that came after it."""
+    """A program that is compiled calls no hooks that came after it, or is compiled again with them."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 

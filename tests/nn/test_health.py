@@ -10,7 +10,7 @@ from torch import nn
 import metric_zoo as mz
 from metric_zoo.nn import health
 from metric_zoo.nn.registry import get_kind
-from tests.kinds import LEARNED, LOSSLESS, SAMPLED, disturb, options_of
+from tests.kinds import LEARNED, LOSSLESS, SAMPLED, WITH_HEADS, disturb, options_of
 
 GEOMETRIES = {
     "padded": {"kernel_size": 3, "padding": 1},
@@ -123,6 +123,15 @@ def test_a_fresh_rule_has_never_moved(kind):
     assert found.never_moved == 0 and found.maximum > 1e-6 and not found.layers["0"].is_stuck
 
 
+@pytest.mark.parametrize("kind", WITH_HEADS)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_head_has_moved_by_one_number(kind, name):
+    layer = SAMPLED[kind](4, 8, 3, padding=1)
+    with torch.no_grad():
+        getattr(layer.sampler, name).view(-1)[-1] += 1e-7
+    assert mz.nn.sampling_health(nn.Sequential(layer), torch.randn(1, 4, 9, 9)).never_moved == 0
+
+
 @pytest.mark.parametrize("sampling", ["polar", "onion"])
 def test_other_samplings_of_a_ball_may_not_have_moved_either(sampling):
     """Their samples are not on the grid from the start."""
@@ -176,14 +185,15 @@ def test_a_model_is_left_as_it_was():
 
 
 def test_a_compiled_model_is_measured():
-    """Its program calls no hooks."""
-    model, input = nn.Sequential(sampled("deformable", kernel_size=3, padding=1)), torch.randn(2, 4, 9, 9)
-    layer = model[0]
-    whole = torch.compile(model, backend="eager")
-    whole(input)
+    """Its program is left as it is: made again with a look in it, it would be no whole graph."""
+    model, input = nn.Sequential(sampled("deformable", kernel_size=3, padding=1)).eval(), torch.randn(2, 4, 9, 9)
+    layer, whole = model[0], torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        whole(input)
     assert figures(mz.nn.sampling_health(whole, input).layers["_orig_mod.0"]) == expected(layer, input, (1, 1))
-    model.compile(backend="eager")
-    model(input)
+    model.compile(backend="eager", fullgraph=True)
+    with torch.no_grad():
+        model(input)
     assert figures(mz.nn.sampling_health(model, input).layers["0"]) == expected(layer, input, (1, 1))
 
 
