@@ -21,6 +21,7 @@ from metric_zoo.benchmarks.record import Record
 from metric_zoo.benchmarks.record_files import keep_record
 from metric_zoo.benchmarks.run_measurements import measured
 from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.sampling import sampling
 from metric_zoo.benchmarks.search import Search, best_rate, search_rate, with_rate
 from metric_zoo.benchmarks.tasks import get_task
 from metric_zoo.benchmarks.weights import keep_weights
@@ -78,6 +79,7 @@ def execute(
             searched=search.losses,
             lr=rate,
             peak_memory_mib=peak,
+            **sampling(accelerator.unwrap_model(learning.scored), run, accelerator, splits.test, log),
             **measured(run, accelerator.device, learning.plain, splits.train_clean, log),
             wall_seconds=search.seconds_before + before + clock.seconds(),
             provenance=provenance(clock),

@@ -31,6 +31,11 @@ class LearnedField(nn.Module):
 
     bias = weight
 
+    @torch.no_grad()
+    def is_fresh(self) -> bool:
+        """Whether it has never learned: a head starts with the same answer everywhere."""
+        return torch.equal(self.field, self.field[..., :1, :1].expand_as(self.field))
+
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
         """``(B, P, H, W)`` for an input of B images."""
         # Without gradients a view of a parameter would still claim to need one, which FlopCounterMode trips over.

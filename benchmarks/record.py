@@ -33,6 +33,7 @@ from metric_zoo.benchmarks.schema import (
     Parameters,
     Part,
     Provenance,
+    Sampling,
     Seed,
     SplitScores,
     Throughput,
@@ -75,6 +76,9 @@ class Record(Part):
     GPU's memory (powers of two, at most ``measure.largest_batch_size``), and on no CPU. ``micro_batches`` says in how
     many parts each process computed its share of a step.
 
+    ``sampling`` says how far the layers of the network that was scored read from the ordinary grid; None in older
+    records, and where nothing is sampled.
+
     ``searched`` has for every learning rate that was tried its loss on held-out images (None: it was not finite), and
     ``lr`` is the one that was taken; empty and None where the recipe names one.
 
@@ -109,6 +113,7 @@ class Record(Part):
     generalization_gap: Change | None = None
     test_hits: Annotated[str, Field(max_length=2**22)] | None = None
     robustness: Annotated[dict[Word, Score], Field(max_length=100)] = Field(default={})
+    sampling: Sampling | None = None
     micro_batches: Count | None = None
     searched: Annotated[dict[Word, Loss | None], Field(max_length=100)] = Field(default={})
     lr: Loss | None = None

@@ -173,6 +173,26 @@ class Throughput(Part):
     joules_per_image: Amount | None = None
 
 
+class Sampling(Part):
+    """Where ``layers`` sampled layers of the trained network read the first test images; of `metric_zoo.nn`'s
+    `SamplingHealth`: displacements in pixels of each layer's input, ``outside`` the share of samples beside it,
+    ``never_moved`` that of the layers whose rule has learned nothing (None: none has one to learn)."""
+
+    layers: Count
+    mean: Loss
+    p99: Loss
+    maximum: Loss
+    outside: Share
+    never_moved: Share | None = None
+
+    @property
+    def told(self) -> str:
+        """For a reader."""
+        far = f"{self.mean:.3g} px from the grid on average, {self.p99:.3g} at the 99th percentile, {self.maximum:.3g} "
+        rest = "" if self.never_moved is None else f", {self.never_moved:.0%} of {self.layers} layers never moved"
+        return f"{far}at most, {self.outside:.1%} outside{rest}"
+
+
 SPEEDS = {
     "inference": "Inference",
     "inference_single": "Inference, one image",

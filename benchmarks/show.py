@@ -55,6 +55,8 @@ def _lines(record: Record) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{record.parameters.total:,}{heads}"
     if record.gflops is not None:
         yield "GFLOPs", f"{record.gflops:.3f}"
+    if record.sampling is not None:
+        yield "sampling", record.sampling.told
     for name, words in SPEEDS.items():
         throughput = getattr(record, name)
         if throughput is not None:

@@ -26,6 +26,7 @@ from metric_zoo.benchmarks.memory_fit import micro_batches
 from metric_zoo.benchmarks.model import build_model
 from metric_zoo.benchmarks.optimization import rate
 from metric_zoo.benchmarks.runs import Run
+from metric_zoo.benchmarks.sampling import SamplingWatch
 from metric_zoo.benchmarks.schema import Epoch
 from metric_zoo.benchmarks.training_state import Progress, checked
 from metric_zoo.benchmarks.training_step import Stepper
@@ -71,6 +72,7 @@ class Trainer(Learning):
             model.compile()
         self._stepper = Stepper(model, run.train, self._scoring, accelerator)
         self._test = self._loader_of(splits.test)  # of every epoch; workers may live on
+        self._watch = SamplingWatch(self.plain, run, accelerator, splits.test, log)
         self._checkpoints = Checkpoints(checkpoints, accelerator)
         self.progress = Progress(fingerprint=splits.info.fingerprint, micro_batches=self.micro_batches)
         self._started = self._kept = time.monotonic()
@@ -244,6 +246,7 @@ class Trainer(Learning):
         )
         progress.epochs.append(epoch.model_dump())
         self.accelerator.log({**figures, "lr": epoch.lr}, step=self._global_step)
+        self._watch.look(progress.epoch + 1)
         progress.begin_epoch()
         self._keep()
 

@@ -95,6 +95,8 @@ def _figures(record: Record) -> Iterator[str]:
             yield from (f"{name}: {problem}" for problem in _speed(speed, record.section("train").get("precision")))
     if record.latency_ms is not None and not 0 < record.latency_ms.p50 <= record.latency_ms.p90:
         yield "latency_ms: p90 is below p50, or p50 is not positive"
+    if record.sampling is not None and not max(record.sampling.mean, record.sampling.p99) <= record.sampling.maximum:
+        yield "sampling: the maximum is below the mean, or below the 99th percentile"
     yield from _hits(record)
 
 

@@ -168,6 +168,8 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     facts = _scores(record) if record.test is not None and record.train is not None else []
     if record.parameters is not None:
         facts.append(("Parameters, of them heads", f"{record.parameters.total:,}, {record.parameters.heads:,}"))
+    if record.sampling is not None:
+        facts.append(("Samples lie", record.sampling.told))
     for field, name in SPEEDS.items():
         speed = getattr(record, field)
         if speed is not None:

@@ -12,6 +12,7 @@ from metric_zoo.geometry.implicit import fit_randers
 from metric_zoo.geometry.randers import RandersMetric
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.evaluation import evaluation
+from metric_zoo.nn.field import centres
 from metric_zoo.nn.recorder import first_inputs
 from metric_zoo.ops.padding import resolve_padding
 
@@ -95,11 +96,6 @@ def _centres(module: SampledConv2d, seen: Tensor, scale_x: float, scale_y: float
     """Pixel centres are at whole numbers in the layer and in the image, their corners half a pixel away."""
     size = (seen.shape[-2], seen.shape[-1])
     pads = resolve_padding(module.padding, size, module.kernel_size, module.stride, module.dilation)
-    axes = []
-    for axis, scale in ((0, scale_y), (1, scale_x)):
-        reach = module.dilation[axis] * (module.kernel_size[axis] - 1)
-        count = (size[axis] + sum(pads[axis]) - reach - 1) // module.stride[axis] + 1
-        at = torch.arange(count, dtype=torch.float64) * module.stride[axis] - pads[axis][0] + reach / 2
-        axes.append((at + 0.5) * scale - 0.5)
-    y, x = torch.meshgrid(*axes, indexing="ij")
+    columns, rows = centres(size, module, pads)
+    y, x = torch.meshgrid((rows + 0.5) * scale_y - 0.5, (columns + 0.5) * scale_x - 0.5, indexing="ij")
     return torch.stack((x, y))

@@ -10,6 +10,7 @@ from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
 from metric_zoo.nn.freeze import freeze_kernels
 from metric_zoo.nn.geodesic import GeodesicConv2d
+from metric_zoo.nn.health import sampling_health
 from metric_zoo.nn.kind import KINDS
 from metric_zoo.nn.metric import MetricConv2d
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
@@ -47,4 +48,5 @@ __all__ = [
     "head_regularization",
     "list_kinds",
     "parameter_groups",
+    "sampling_health",
 ]

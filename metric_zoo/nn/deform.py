@@ -38,6 +38,7 @@ class DeformConv2d(OffsetConv2d):
         offset_groups: offset fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full`` (published), ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
+        max_offset: pixels along x and along y that no offset passes, by a tanh; None, as published, is no bound.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``; the head predicts ``2 * offset_groups * kh * kw``
@@ -51,4 +52,5 @@ class DeformConv2d(OffsetConv2d):
         return 2 * self._cells() * self._sample_groups()
 
     def _field(self, input: Tensor, pads: Pads) -> Field:
-        return Field(self.sampler(input, pads).unflatten(1, (-1, self._cells(), 2)), None, "offset")
+        offset = self._offsets(self.sampler(input, pads))
+        return Field(offset.unflatten(1, (-1, self._cells(), 2)), None, "offset")

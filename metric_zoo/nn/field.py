@@ -58,6 +58,24 @@ class Field(NamedTuple):
         return self.mask is None or bool((self.mask == 1).all())
 
 
+def centres(size: tuple[int, int], layer: Windows, pads: Pads) -> tuple[Tensor, Tensor]:
+    """Columns ``(Wo)`` and rows ``(Ho)`` of the windows' centres, float64, in pixels of the input, whose first is 0.
+
+    Args:
+        size, layer, pads: as in `Field.positions`.
+    """
+    axes = zip(
+        *(output_size(size, layer.kernel_size, layer.stride, pads, layer.dilation), layer.kernel_size),
+        *(layer.stride, layer.dilation, pads),
+        strict=True,
+    )
+    rows, columns = (
+        torch.arange(count, dtype=torch.float64) * stride + (dilation * (kernel - 1) / 2 - before)
+        for count, kernel, stride, dilation, (before, _) in axes
+    )
+    return columns, rows
+
+
 def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, field: Field, layer: Windows, pads: Pads) -> Tensor:
     """The sampled convolution.
 

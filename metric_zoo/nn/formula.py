@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.constants import constants
+from metric_zoo.geometry.precision import at_least_float32
 from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.config import KindOptions, check_count, check_head, is_number
 from metric_zoo.nn.field import Field
 from metric_zoo.nn.head import PredictionHead
+from metric_zoo.nn.offset import LEAST, MOST
 from metric_zoo.ops.padding import Pads
 from metric_zoo.ops.rules import RULES
 
@@ -36,8 +39,10 @@ class FormulaConfig(KindOptions):
     def __post_init__(self) -> None:
         check_count("offset_groups", self.offset_groups)
         check_head(self.head, self.head_kernel_size)
-        if self.limit is not None and not (is_number(self.limit) and 0 < self.limit < float("inf")):
-            raise MetricZooError(f"limit={self.limit!r}: expected a finite number > 0, or None")
+        if self.limit is not None and not (is_number(self.limit) and LEAST <= self.limit <= MOST):
+            raise MetricZooError(
+                f"limit={self.limit!r}: expected a number, {LEAST:g} to {MOST:g}, or None for no bound"
+            )
 
 
 class FormulaConv2d(SampledConv2d):
@@ -70,5 +75,5 @@ class FormulaConv2d(SampledConv2d):
     def _predicted(self, input: Tensor, pads: Pads) -> Tensor:
         """``(B, G, n, Ho, Wo)``."""
         numbers = self.sampler(input, pads).unflatten(1, (self._sample_groups(), -1))
-        limit = self.config.limit
-        return numbers if limit is None else limit * torch.tanh(numbers / limit)
+        _, _, _, limit, *_ = constants(self.config)
+        return numbers if limit is None else limit * torch.tanh(at_least_float32(numbers) / limit)

@@ -106,6 +106,12 @@ class PredictionHead(WindowConv2d):
         self.reset_features()
         super().reset_parameters()
 
+    @torch.no_grad()
+    def is_fresh(self) -> bool:
+        """Whether it is as `reset_parameters` leaves it: its last convolution has never learned."""
+        resting = self.bias.new_tensor(self.resting) if self.resting else torch.zeros_like(self.bias)
+        return not self.weight.count_nonzero() and torch.equal(self.bias, resting)
+
     def reset_features(self) -> None:
         """The framework's default for what comes before the last convolution."""
         if self.features is not None:
@@ -137,6 +143,10 @@ class PooledHead(nn.Conv2d):
         """Predict zeros, and be able to learn."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
+
+    def is_fresh(self) -> bool:
+        """Whether it is as `reset_parameters` leaves it."""
+        return not self.weight.count_nonzero() and not self.bias.count_nonzero()
 
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
         """``input (B, C, H, W)`` -> ``(B, out_channels, 1, 1)``; the padding does not matter."""

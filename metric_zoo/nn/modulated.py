@@ -38,6 +38,7 @@ class ModulatedDeformConv2d(OffsetConv2d):
         offset_groups: offset fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full`` (published), ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
+        max_offset: pixels along x and along y that no offset passes, by a tanh; None, as published, is no bound.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``; the head predicts ``3 * offset_groups * kh * kw``
@@ -56,7 +57,7 @@ class ModulatedDeformConv2d(OffsetConv2d):
         fields = self._cells() * self._sample_groups()
         offset, logits = self.sampler(input, pads).split((2 * fields, fields), dim=1)
         mask = self._mask(logits.unflatten(1, (-1, self._cells())))
-        return Field(offset.unflatten(1, (-1, self._cells(), 2)), mask, "offset")
+        return Field(self._offsets(offset).unflatten(1, (-1, self._cells(), 2)), mask, "offset")
 
     def _mask(self, logits: Tensor) -> Tensor:
         """The factors that logits ``(B, G, K, Ho, Wo)`` stand for; 1 for zeros."""

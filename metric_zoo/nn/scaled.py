@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.constants import constants
 from metric_zoo.nn.config import is_number
-from metric_zoo.nn.field import Field
 from metric_zoo.nn.modulated import ModulatedDeformConv2d
 from metric_zoo.nn.offset import DeformConfig
-from metric_zoo.ops.padding import Pads
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class ScaledDeformConv2d(ModulatedDeformConv2d):
 
     config: ScaledDeformConfig
 
-    def _field(self, input: Tensor, pads: Pads) -> Field:
-        field = super()._field(input, pads)
-        scale = self.config.offset_scale
-        return field if scale == 1 else field._replace(values=scale * field.values)
+    def _offsets(self, predicted: Tensor) -> Tensor:
+        *_, scale = constants(self.config)
+        return super()._offsets(predicted if scale == 1 else scale * predicted)

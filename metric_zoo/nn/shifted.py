@@ -36,6 +36,7 @@ class ShiftedConv2d(OffsetConv2d):
         offset_groups: shifts per pixel; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full`` (published), ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
+        max_offset: pixels along x and along y that no offset passes, by a tanh; None, as published, is no bound.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``; the head predicts ``2 * offset_groups`` channels,
@@ -49,4 +50,4 @@ class ShiftedConv2d(OffsetConv2d):
         return 2 * self._sample_groups()
 
     def _field(self, input: Tensor, pads: Pads) -> Field:
-        return Field(self.sampler(input, pads).unflatten(1, (-1, 1, 2)), None, "offset")
+        return Field(self._offsets(self.sampler(input, pads)).unflatten(1, (-1, 1, 2)), None, "offset")

@@ -1,4 +1,5 @@
-"""Started by torchrun: train a converted network whose parameters are shared out (FSDP), and write its losses."""
+"""Started by torchrun: train a converted network whose parameters are shared out (FSDP), and write its losses and how
+far its samples have moved."""
 
 from __future__ import annotations
 
@@ -16,12 +17,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from metric_zoo import convert, parameter_groups
+from metric_zoo import nn as zoo
 
 STEPS, BATCH = 3, 8
 
 
-def losses(kind: str, prepare: Callable[[nn.Module], nn.Module], part: slice) -> list[float]:
-    """Of so many steps on one part of the same batch; the network does not look at its batch."""
+def losses(
+    kind: str, prepare: Callable[[nn.Module], nn.Module], part: slice
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """Of so many steps on one part of the same batch; the network does not look at its batch. Then mean and maximum of
+    each layer's displacements."""
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", channels=[8, 8, 16, 16], norm_layer="groupnorm1", num_classes=4)
     images, labels = torch.randn(BATCH, 3, 64, 64), torch.randint(0, 4, (BATCH,))
@@ -34,7 +39,8 @@ def losses(kind: str, prepare: Callable[[nn.Module], nn.Module], part: slice) ->
         loss.backward()
         optimizer.step()
         found.append(loss.item())
-    return found
+    layers = zoo.sampling_health(model, images[part]).layers.values()
+    return found, [(layer.mean, layer.maximum) for layer in layers if not layer.never_moved]
 
 
 def shard(model: nn.Module) -> nn.Module:

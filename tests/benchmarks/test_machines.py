@@ -76,6 +76,10 @@ def test_sharded_parameters(tmp_path, kind):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run([*command, "-m", "tests.benchmarks.shard_worker", kind, str(tmp_path)], check=True)
     parts = [json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2)]
-    whole = losses(kind, lambda model: model, slice(None))
+    whole, moved = losses(kind, lambda model: model, slice(None))
     assert len(set(whole)) == len(whole), "the network must have learned something"
-    assert [sum(pair) / 2 for pair in zip(*parts, strict=True)] == pytest.approx(whole, rel=1e-4)
+    assert [sum(pair) / 2 for pair in zip(*(part[0] for part in parts), strict=True)] == pytest.approx(whole, rel=1e-4)
+    assert moved and all(mean > 0 for mean, _ in moved)
+    for (mean, maximum), *shares in zip(moved, *(part[1] for part in parts), strict=True):
+        assert sum(share[0] for share in shares) / 2 == pytest.approx(mean, rel=0.01)
+        assert max(share[1] for share in shares) == pytest.approx(maximum, rel=0.01)

@@ -57,6 +57,7 @@ def complete() -> dict:
         "searched": {"0.1": 0.5, "1": None},
         "lr": 0.1,
         "micro_batches": 1,
+        "sampling": {"layers": 3, "mean": 0.5, "p99": 2.0, "maximum": 4.0, "outside": 0.1, "never_moved": 0.5},
         "converted_layers": 3,
         "peak_memory_mib": 5.0,
         "activation_memory_mib": 3.0,

@@ -219,6 +219,11 @@ BAD = [
     (lambda: nn.GeodesicConv2d(4, 8, 3, eps_omega=0.01), "eps_omega=0.01: geodesic balls need"),
     (lambda: nn.DeformConv2d(4, 8, 3, offset_groups=0), "offset_groups=0"),
     (lambda: nn.ShiftedConv2d(4, 8, 3, head_kernel_size=2), r"head_kernel_size=\(2, 2\)"),
+    (lambda: nn.DeformConv2d(4, 8, 3, max_offset=0), "max_offset=0: expected pixels"),
+    (lambda: nn.ShiftedConv2d(4, 8, 3, max_offset=float("nan")), "max_offset=nan"),
+    (lambda: nn.ModulatedDeformConv2d(4, 8, 3, max_offset=10**400), "max_offset=1000000"),
+    (lambda: nn.DeformConv2d(4, 8, 3, max_offset=True), "max_offset=True"),
+    (lambda: nn.DeformConv2d(4, 8, 3, max_offset="8"), "max_offset='8'"),
     (lambda: nn.DilatedConv2d(4, 8, 3, factor=-1), "factor=-1"),
     (lambda: nn.ActiveConv2d(4, 8, 3, padding="some"), "padding is 'some'"),
 ]
