@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sweep board gallery bench-ops bench-kernels gpu-check sanitize lint lint-types lint-examples clean
+.PHONY: demo test test-slow sweep board gallery bench-ops bench-layers bench-kernels gpu-check sanitize lint lint-types lint-examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -37,6 +37,10 @@ gallery: $(VENV)/.installed
 # The operators beside a dense convolution and torchvision's deformable one, about twenty minutes on 2 cores.
 bench-ops: $(VENV)/.installed
 	$(BIN)/metric-zoo ops bench --out docs
+
+# A layer of every kind, head included, forward with backward; five minutes on 2 cores.
+bench-layers: $(VENV)/.installed
+	$(BIN)/metric-zoo ops layers --out docs
 
 # Sparse kernel complexes beside low-rank, tempered and dense filters, half an hour and more on 2 cores.
 bench-kernels: $(VENV)/.installed

@@ -33,6 +33,21 @@ def bench(
 
 
 @app.command()
+def layers(
+    out: Annotated[Path, typer.Option(help="Write layers.md and layers.json to this folder.")] = Path(
+        "build/operators"
+    ),
+    repeats: Annotated[int, typer.Option(help="Time every layer so many times, alternating.")] = 9,
+    slow: Annotated[bool, typer.Option("--slow", help="Time geodesic layers, too, which take minutes.")] = False,
+) -> None:
+    """Time a layer of every kind, its head included, forward with backward."""
+    from metric_zoo.benchmarks.operators.layers import MARKDOWN, bench_layers
+
+    typer.echo(bench_layers(out, repeats, slow))
+    typer.echo(f"table: {out / MARKDOWN}")
+
+
+@app.command()
 def geodesics(
     out: Annotated[Path, typer.Option(help="Write geodesics.md and geodesics.json to this folder.")] = Path(
         "build/operators"

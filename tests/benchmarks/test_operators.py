@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from metric_zoo import MetricZooError
-from metric_zoo.benchmarks.operators import geodesics, run
+from metric_zoo.benchmarks.operators import geodesics, layers, run
 from metric_zoo.benchmarks.operators.cases import CASES, CONTENDERS, Case, contenders
 from metric_zoo.benchmarks.operators.memory import extra_memory_mib
 from metric_zoo.timing import alternate, quartiles
+from tests.kinds import EVERY
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,21 @@ def test_table_and_json(tmp_path, monkeypatch):
     assert all(result["milliseconds"]["median"] > 0 for result in report["results"])
     assert (tmp_path / run.MARKDOWN).read_text() == table and "depthwise" in table
     assert len(table.splitlines()) == 6 + 2 * 2 * len(counts)
+
+
+def test_layers_of_every_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "CASES", (Case(1, 4, 4, 6, 3), Case(1, 4, 4, 8, 7, 4)))
+    table = layers.bench_layers(tmp_path, repeats=3)
+    report = json.loads((tmp_path / "layers.json").read_text())
+    found = {result["layer"]: result for result in report["results"]}
+    assert {"conv2d", *EVERY} - {"geodesic"} <= set(found)
+    assert all(result["milliseconds"]["median"] > 0 for result in found.values())
+    numbers = {"conv2d": 0, "similar": 4, "affine": 6, "star": 5, "deformable": 18, "modulated": 27}
+    dense = {result["layer"]: result["numbers_a_pixel"] for result in report["results"] if "k 3" in result["case"]}
+    assert numbers.items() <= dense.items()
+    assert (tmp_path / layers.MARKDOWN).read_text() == table and "| affine | 6 |" in table
+    with pytest.raises(MetricZooError, match="at least 3"):
+        layers.bench_layers(tmp_path, repeats=2)
 
 
 @pytest.mark.parametrize(
