@@ -44,7 +44,9 @@ class SnakeConv2d(FormulaConv2d):
     """Convolution whose rows (or columns) bend: every cell moves by the sum of the steps from the middle out to it.
 
     The published layer has a kernel of one such row. Here every row of the kernel is one, so that any convolution can
-    become it; the middle cells stay on the grid. Steps are bounded as published, by tanh.
+    become it; the middle cells stay on the grid. Steps are bounded as published, by tanh. They are summed out to the
+    last cell, as in the paper; the published program (https://github.com/YaoleiQi/DSCNet, ``S3_DSConv.py``) leaves the
+    outermost cells with their own step alone, and is equal everywhere else.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as in
