@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -42,12 +42,12 @@ def register() -> None:
         module = _module(kind)
         for name in names["timm"]:
             timm.models.register_model(_timm_entrypoint(name, kind, module.__name__))
-            _list_tags(name, f"{kind}_{name}")
         for name in names["torchvision"]:
             function = _torchvision_entrypoint(name, kind, module.__name__)
             register_in_torchvision(f"{kind}_{name}")(function)
         registered.update(f"{kind}_{name}" for source in names.values() for name in source)
         _known.add(kind)
+    _list_tags(names["timm"], new)
 
 
 def _module(kind: str) -> types.ModuleType:
@@ -56,23 +56,27 @@ def _module(kind: str) -> types.ModuleType:
     return sys.modules.setdefault(name, types.ModuleType(name, f"Entry points of the {kind} models."))
 
 
-def _list_tags(name: str, ours: str) -> None:
-    """Give our name the pretrained tags of a timm model, which `timm.list_pretrained` and others then know.
+def _list_tags(names: Sequence[str], kinds: Sequence[str]) -> None:
+    """Give our names the pretrained tags of timm's models, which `timm.list_pretrained` and others then know.
 
-    timm's own way, a table in the module of the entry point, copies every tag's description: 15,000 of them, which
+    timm's own way, a table in the module of the entry point, copies every tag's description: 25,000 of them, which
     takes five times as long as all the rest.
     """
     from timm.models import _registry as registry
 
-    for tagged in (name, *registry._model_with_tags.get(name, ())):
-        renamed = f"{ours}{tagged.removeprefix(name)}"
-        if tagged in registry._model_pretrained_cfgs:
-            registry._model_pretrained_cfgs[renamed] = registry._model_pretrained_cfgs[tagged]
-        if tagged in registry._model_has_pretrained:
-            registry._model_has_pretrained.add(renamed)
-    if name in registry._model_default_cfgs:
-        registry._model_default_cfgs[ours] = registry._model_default_cfgs[name]
-        registry._model_with_tags[ours] = [f"{ours}{t.removeprefix(name)}" for t in registry._model_with_tags[name]]
+    described, pretrained = registry._model_pretrained_cfgs, registry._model_has_pretrained
+    for name in names:
+        tags = registry._model_with_tags.get(name, [])
+        own = [each.removeprefix(name) for each in (name, *tags)]
+        descriptions = {tag: described[name + tag] for tag in own if name + tag in described}
+        weighted = [tag for tag in own if name + tag in pretrained]
+        for kind in kinds:
+            ours = f"{kind}_{name}"
+            described.update({ours + tag: found for tag, found in descriptions.items()})
+            pretrained.update([ours + tag for tag in weighted])
+            if name in registry._model_default_cfgs:
+                registry._model_default_cfgs[ours] = registry._model_default_cfgs[name]
+                registry._model_with_tags[ours] = [f"{kind}_{tag}" for tag in tags]
 
 
 def _timm_entrypoint(name: str, kind: str, module: str) -> Callable[..., nn.Module]:
