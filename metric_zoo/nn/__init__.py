@@ -3,6 +3,8 @@
 from metric_zoo.nn import registry, watch  # noqa: F401, kinds in their order; and it listens
 from metric_zoo.nn.active import ActiveConv2d
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.dcn.v3 import DCNv3
+from metric_zoo.nn.dcn.v4 import DCNv4
 from metric_zoo.nn.deform import DeformConv2d
 from metric_zoo.nn.dilated import DilatedConv2d
 from metric_zoo.nn.freeze import freeze_kernels
@@ -19,6 +21,8 @@ from metric_zoo.nn.training import head_parameters, parameter_groups
 __all__ = [
     "KINDS",
     "ActiveConv2d",
+    "DCNv3",
+    "DCNv4",
     "DeformConv2d",
     "DilatedConv2d",
     "GeodesicConv2d",
