@@ -23,8 +23,8 @@ PUBLIC = {
     "register revert save sparse",
     "mz.explain": "Look Probe compare_filters draw_balls draw_cams draw_fields explain_models grad_cam prepare probe "
     "sampled_layers",
-    "mz.nn": "ActiveConv2d DCNv3 DCNv4 DeformConv2d DilatedConv2d GeodesicConv2d KINDS MetricConv2d ModulatedDeformConv2d "
-    "SampledConv2d ShiftedConv2d SparseKernelComplex2d freeze_kernels get_kind head_parameters "
+    "mz.nn": "ActiveConv2d DCNv3 DCNv4 DeformConv2d DilatedConv2d GeodesicConv2d KINDS MetricConv2d "
+    "ModulatedDeformConv2d SampledConv2d ShiftedConv2d SparseKernelComplex2d freeze_kernels get_kind head_parameters "
     "head_regularization list_kinds parameter_groups",
     "mz.ops": "backend ball_filter bilinear_sample blended_conv2d deform_conv2d metric_conv2d onnx_translations "
     "sampled_conv2d shifted_conv2d use_backend",
