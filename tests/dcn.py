@@ -85,17 +85,21 @@ def dcnv3(x: Tensor, weights: dict[str, Tensor], window: Window, activation: str
     return linear(samples, weights, "output_proj")
 
 
+def split(predicted: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Offsets and factors of DCNv4's head, group after group; what it has more of is not read."""
+    points = len(window.points)
+    predicted = predicted[..., : 3 * window.group * points].unflatten(-1, (window.group, 3 * points))
+    return predicted[..., : 2 * points].unflatten(-1, (points, 2)), predicted[..., 2 * points :]
+
+
 def dcnv4(x: Tensor, weights: dict[str, Tensor], window: Window) -> Tensor:
     """The module's function of ``(B, H, W, C)``."""
-    seen, points = x, len(window.points)
+    seen = x
     value = linear(x, weights, "value_proj") if "value_proj.weight" in weights else x
     if "offset_mask_dw.weight" in weights:
         kernel, bias = weights["offset_mask_dw.weight"], weights["offset_mask_dw.bias"]
         seen = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=kernel.shape[-1] // 2, groups=x.shape[-1])
         seen = seen.permute(0, 2, 3, 1)
-    predicted = linear(seen, weights, "offset_mask")[..., : 3 * window.group * points]
-    predicted = predicted.unflatten(-1, (window.group, 3 * points))
-    offset, mask = predicted[..., : 2 * points].unflatten(-1, (points, 2)), predicted[..., 2 * points :]
-    samples = aggregated(value, offset, mask, window)
+    samples = aggregated(value, *split(linear(seen, weights, "offset_mask"), window), window)
     samples = mixed(samples, value, samples, weights, window.group)
     return linear(samples, weights, "output_proj") if "output_proj.weight" in weights else samples

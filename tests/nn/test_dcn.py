@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import metric_zoo as mz
-from tests import dcn
+from tests import dcn, published
 from tests.dcn import Window
 
 V3 = {
@@ -230,3 +231,28 @@ def test_a_checkpoint_with_other_points_is_refused_with_the_key(version, key):
 def test_torchscript_is_refused():
     with pytest.raises(mz.MetricZooError, match="cannot compile DCNv3: use torch.jit.trace"):
         torch.jit.script(mz.nn.DCNv3(8))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("version", "case"), CASES, ids=[" ".join(case) for case in CASES])
+def test_they_are_the_published_modules(version, case, monkeypatch):
+    """In float32, where alone the published DCNv3 keeps its coordinates."""
+    ours, cases, _ = MODULES[version]
+    other = {"v3": published.dcnv3, "v4": published.dcnv4}[version](monkeypatch)(64, **cases[case])
+    torch.manual_seed(0)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    module, x = ours(64, **cases[case]), torch.randn(2, 7, 9, 64)
+    module.load_state_dict(other.state_dict(), strict=True)
+    assert list(module.state_dict()) == list(other.state_dict())
+
+    def run(model, x, weights):
+        shaped = (x.flatten(1, 2), (7, 9)) if version == "v4" else (x,)
+        return torch.func.functional_call(model, weights, shaped).reshape(x.shape)
+
+    found, expected = (
+        results(partial(run, model), x, dict(model.named_parameters()), torch.ones_like(x)) for model in (module, other)
+    )
+    for name, value in expected.items():
+        assert (found[name] - value).norm() < 1e-5 * value.norm().clamp_min(1), name
