@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,7 +10,8 @@ from metric_zoo.nn.field import Field, convolve
 from metric_zoo.ops.padding import Pads
 
 
-class _Row(NamedTuple):
+@dataclass
+class _Row:
     """A window whose cells lie in a row, so that there may be any number of them: where they read, positions say."""
 
     kernel_size: tuple[int, int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.fx import Proxy
 
@@ -83,7 +85,7 @@ class DCNv3(GroupAggregation):
             center_feature_scale,
             remove_center,
         )
-        like = {"device": device, "dtype": dtype}
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
         depthwise = nn.Conv2d(channels, channels, window, padding=window // 2, groups=channels, **like)
         self.dw_conv = nn.Sequential(depthwise, norm_to_last(norm_layer, channels, like), ACTIVATIONS[act_layer]())
         self.offset = nn.Linear(channels, self._rows(self.points.count), **like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -66,7 +67,7 @@ class DCNv4(GroupAggregation):
             *(channels, kernel_size, stride, pad, dilation, group, offset_scale),
             *(dw_kernel_size, center_feature_scale, remove_center),
         )
-        like = {"device": device, "dtype": dtype}
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
         self.without_pointwise = without_pointwise
         if dw_kernel_size is not None:
             pads = dw_kernel_size // 2

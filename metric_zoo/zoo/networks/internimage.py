@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ class InternImage(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        like = {"device": device, "dtype": dtype}
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
         options = BlockOptions(dcn, mlp_ratio, mlp_bias, use_post_norm, layer_scale, proj_drop_rate, like)
         widths = [channels * 2**level for level in range(len(depths))]
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
@@ -84,13 +84,16 @@ class InternImage(nn.Module):
             for width, group, drop in zip(widths, groups, drops, strict=True)
         )
         self.conv_head = last_projection(self.num_features, self.head_hidden_size, like)
-        self.global_pool, self.head = create_classifier(self.head_hidden_size, num_classes, global_pool, **like)
+        self._build_head(global_pool, like)
         self.apply(_init_weights)
+
+    def _each_level(self) -> list[Level]:
+        return list(cast("Iterable[Level]", self.levels))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(B, in_chans, H, W) -> (B, num_features, H/32, W/32)``."""
         x = self.pos_drop(self.patch_embed(x))
-        for level in self.levels:
+        for level in self._each_level():
             x = level.downsample(level(x))
         return x.permute(0, 3, 1, 2)
 
@@ -126,7 +129,7 @@ class InternImage(nn.Module):
             raise ValueError(f"output_fmt={output_fmt!r}: expected 'NCHW' or 'NHWC'")
         wanted, last = feature_take_indices(len(self.levels), indices)
         x, features = self.pos_drop(self.patch_embed(x)), []
-        for index, level in enumerate(self.levels[: last + 1] if stop_early else self.levels):
+        for index, level in enumerate(self._each_level()[: last + 1 if stop_early else None]):
             seen = level(x)
             x = level.downsample(seen)
             if index in wanted:
@@ -149,10 +152,12 @@ class InternImage(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier; ``global_pool=None`` keeps the pooling."""
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
         self.num_classes = num_classes
-        like = get_device_dtype(self)
-        self.global_pool, self.head = create_classifier(self.head_hidden_size, num_classes, pool, **like)
+        self._build_head(self.global_pool.pool_type if global_pool is None else global_pool, get_device_dtype(self))
+
+    def _build_head(self, pool: str, like: dict[str, Any]) -> None:
+        parts = create_classifier(self.head_hidden_size, self.num_classes, pool, **like)
+        self.global_pool, self.head = parts[0], parts[-1]
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters belong to which group, by depth."""
@@ -161,7 +166,7 @@ class InternImage(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether blocks are computed again in the backward pass, instead of stored."""
-        for level in self.levels:
+        for level in self._each_level():
             level.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:

@@ -70,6 +70,9 @@ def last_projection(channels: int, hidden: int, like: dict[str, Any]) -> nn.Sequ
 class Block(nn.Module):
     """A deformable convolution and an MLP, each a residual."""
 
+    gamma1: nn.Parameter | None
+    gamma2: nn.Parameter | None
+
     def __init__(self, channels: int, group: int, drop_path: float, options: BlockOptions) -> None:
         super().__init__()
         like, hidden = options.like, int(channels * options.mlp_ratio)
