@@ -169,8 +169,9 @@ def test_autocast_leaves_positions_their_precision():
     torch.testing.assert_close(positions - positions.round(), torch.full_like(positions, 0.01), rtol=0, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("version", MODULES)
-def test_they_compile_whole_and_export(version):
+def test_they_compile_whole_export_and_trace(version):
     module = built(version, {}, torch.float32).eval()
     x = torch.randn(2, 6, 8, 16)
     torch.testing.assert_close(torch.compile(module, backend="aot_eager", fullgraph=True)(x), module(x))
@@ -178,6 +179,7 @@ def test_they_compile_whole_and_export(version):
     program = torch.export.export(module, (x,), dynamic_shapes=dynamic)
     other = torch.randn(3, 9, 5, 16)
     torch.testing.assert_close(program.module()(other), module(other))
+    torch.testing.assert_close(torch.jit.trace(module, (x,))(other), module(other))
 
 
 BAD = {

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.nn.config import check_count, is_number
+from metric_zoo.nn.dcn.aggregate import Row
 from metric_zoo.nn.dcn.points import Points
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.script import refuse_script
@@ -52,6 +53,7 @@ class GroupAggregation(Leaf):
         self.channels, self.group, self.kernel_size = channels, group, kernel_size
         self.dw_kernel_size, self.center_feature_scale = dw_kernel_size, center_feature_scale
         self.points = Points(kernel_size, dilation, offset_scale, bool(remove_center))
+        self.row = Row((1, self.points.count), channels)
 
     def _build_centre(self, like: dict[str, Any]) -> None:
         self.center_feature_scale_proj_weight = self.center_feature_scale_proj_bias = None

@@ -106,4 +106,4 @@ class DCNv3(GroupAggregation):
         value, features = self.input_proj(input), self.dw_conv(input.permute(0, 3, 1, 2))
         positions = self.points.positions(self.offset(features), self.group)
         factors = self.points.factors(self.mask(features), self.group).softmax(2)
-        return self.output_proj(self._mix_centre(aggregate(value, positions, factors), value, features))
+        return self.output_proj(self._mix_centre(aggregate(value, positions, factors, self.row), value, features))

@@ -106,7 +106,7 @@ class DCNv4(GroupAggregation):
         points, group = self.points, self.group
         predicted = self.offset_mask(seen)[..., : 3 * group * points.count].unflatten(-1, (group, -1))
         offset, mask = (part.flatten(-2) for part in predicted.split((2 * points.count, points.count), -1))
-        return aggregate(value, points.positions(offset, group), points.factors(mask, group))
+        return aggregate(value, points.positions(offset, group), points.factors(mask, group), self.row)
 
 
 def _sides(input: Tensor, shape: tuple[int, int] | None) -> tuple[int, int]:
