@@ -84,8 +84,9 @@ def list_architectures(sources: Iterable[str] = SOURCES, sample: int | None = No
 def _of_source(source: str) -> list[Architecture]:
     if source not in SOURCES:
         raise MetricZooError(f"source={source!r}: expected one of {SOURCES}{suggest(str(source), SOURCES)}")
+    names = registry_names(source)  # first: it enters networks of this package
     families = _timm_families() if source == "timm" else _torchvision_families()
-    return [Architecture(source, name, families[name], _options(families[name])) for name in registry_names(source)]
+    return [Architecture(source, name, families[name], _options(families[name])) for name in names]
 
 
 def _timm_families() -> dict[str, str]:

@@ -4,6 +4,8 @@ from metric_zoo.nn import registry, watch  # noqa: F401, kinds in their order; a
 from metric_zoo.nn.active import ActiveConv2d
 from metric_zoo.nn.affine import AffineConv2d
 from metric_zoo.nn.base import SampledConv2d
+from metric_zoo.nn.dcn.v3 import DCNv3
+from metric_zoo.nn.dcn.v4 import DCNv4
 from metric_zoo.nn.dcnv3 import DCNv3Conv2d
 from metric_zoo.nn.dcnv4 import DCNv4Conv2d
 from metric_zoo.nn.deform import DeformConv2d
@@ -28,7 +30,9 @@ __all__ = [
     "KINDS",
     "ActiveConv2d",
     "AffineConv2d",
+    "DCNv3",
     "DCNv3Conv2d",
+    "DCNv4",
     "DCNv4Conv2d",
     "DeformConv2d",
     "DilatedConv2d",

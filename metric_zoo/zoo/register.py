@@ -30,6 +30,8 @@ def register() -> None:
     build the converted models; options of the conversion are keyword arguments, pretrained tags those of the original
     (``"metric_resnet50.a1_in1k"``, listed by `timm.list_pretrained`). ``checkpoint_path`` may hold the weights of the
     original or those of a converted model. Calling it again adds what kinds have been declared since.
+
+    The networks of this package (``"internimage_t_1k_224"``) become known to timm, too, converted and as they are.
     """
     new = [kind for kind in list_layers() if kind not in _known]
     if not new:

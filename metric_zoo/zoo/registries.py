@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from metric_zoo.errors import ConversionError, suggest
+from metric_zoo.zoo.networks import register_networks
 from metric_zoo.zoo.origin import ModelOrigin
 
 SOURCES = ("timm", "torchvision")
@@ -61,6 +62,7 @@ def builder(source: str, name: str) -> Callable[..., nn.Module]:
 def _timm_builder(name: str) -> Callable[..., nn.Module]:
     import timm
 
+    register_networks()
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
         raise ConversionError(f"timm has no model {name!r}{suggest(architecture, timm.list_models())}")
@@ -117,6 +119,8 @@ def registry_names(source: str) -> list[str]:
         raise ConversionError(f"source={source!r}: expected one of {SOURCES}{suggest(source, SOURCES)}")
     if source == "timm":
         from timm import list_models as names
+
+        register_networks()
     else:
         from torchvision.models import list_models as names
     return sorted(name for name in names() if name not in registered)

@@ -1,0 +1,1 @@
+"""Deformable convolutions that are modules of their networks: no kernel, so no convolution that they could replace."""
