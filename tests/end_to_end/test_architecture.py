@@ -24,8 +24,8 @@ PUBLIC = {
     "mz.explain": "Look Probe compare_filters draw_balls draw_cams draw_fields explain_models grad_cam prepare probe "
     "sampled_layers",
     "mz.nn": "ActiveConv2d AffineConv2d DCNv3 DCNv3Conv2d DCNv4 DCNv4Conv2d DeformConv2d DilatedConv2d GeodesicConv2d "
-    "KINDS MetricConv2d ModulatedDeformConv2d SampledConv2d ShiftedConv2d SimilarConv2d SnakeConv2d SparseKernelComplex2d "
-    "SpatialTransformerConv2d StarConv2d freeze_kernels get_kind head_parameters "
+    "KINDS MetricConv2d ModulatedDeformConv2d SampledConv2d ShiftedConv2d SimilarConv2d SnakeConv2d "
+    "SparseKernelComplex2d SpatialTransformerConv2d StarConv2d freeze_kernels get_kind head_parameters "
     "head_regularization list_kinds parameter_groups sampling_health",
     "mz.ops": "affine_conv2d backend ball_filter bilinear_sample blended_conv2d deform_conv2d metric_conv2d "
     "onnx_translations sampled_conv2d shifted_conv2d snake_conv2d star_conv2d use_backend",
