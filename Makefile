@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sweep board gallery bench-ops bench-layers bench-kernels gpu-check sanitize lint lint-types lint-examples clean
+.PHONY: demo test test-slow sweep board gallery rules bench-ops bench-layers bench-kernels gpu-check sanitize lint lint-types lint-examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metric-zoo demo --out build/demo
@@ -33,6 +33,10 @@ board: $(VENV)/.installed
 # The pictures of docs/gallery.md, a few minutes.
 gallery: $(VENV)/.installed
 	$(BIN)/python docs/gallery.py
+
+# docs/rules.md, what each number of a sampling rule buys, from the committed records.
+rules: $(VENV)/.installed
+	$(BIN)/python docs/rules.py
 
 # The operators beside a dense convolution and torchvision's deformable one, about twenty minutes on 2 cores.
 bench-ops: $(VENV)/.installed

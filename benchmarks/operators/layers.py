@@ -66,7 +66,7 @@ def bench_layers(out: Path, repeats: int = 9, slow: bool = False) -> str:
 
 
 def _measure(case: Case, repeats: int, slow: bool) -> list[dict[str, Any]]:
-    layers = {_DENSE: _dense(case)}
+    layers: dict[str, nn.Module] = {_DENSE: _dense(case)}
     for name, (kind, options) in {**{name: (name, {}) for name in list_layers()}, **_VARIANTS}.items():
         if not get_kind(kind).why_not(_dense(case)) and (slow or kind != "geodesic"):
             layers[name] = _layer(case, kind, options)

@@ -17,7 +17,7 @@ def _factors(logits: Tensor) -> Tensor:
     return logits.shape[2] * torch.softmax(logits, 2)
 
 
-def _run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+def _run(call, input, weight, field, bias=None, *, mask) -> Tensor:
     factors = _factors(mask.unflatten(1, (call.fields, -1))).flatten(1, 2)
     return run(call, input, weight, field, bias, factors)
 

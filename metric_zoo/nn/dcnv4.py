@@ -11,7 +11,7 @@ from metric_zoo.nn.modulated import draw_modulated
 from metric_zoo.nn.scaled import ScaledDeformConfig, ScaledDeformConv2d
 
 
-def _run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+def _run(call, input, weight, field, bias=None, *, mask) -> Tensor:
     return run(call, input, weight, field, bias, 1 + mask)
 
 
