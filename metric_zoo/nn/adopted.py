@@ -12,6 +12,8 @@ from torch import nn
 from torch.fx import Proxy
 
 from metric_zoo.nn.leaf import Leaf
+from metric_zoo.nn.published import rule_of
+from metric_zoo.nn.rule import Sampling, SamplingRule
 from metric_zoo.nn.script import refuse_script
 
 _NEW: Any = vars(copyreg)["__newobj__"]
@@ -33,7 +35,7 @@ class Adoption(NamedTuple):
     compute: Compute
 
 
-class Adopted(Leaf):
+class Adopted(Leaf, Sampling):
     """Mixed into the class of an adopted module, whose parameters, buffers, hooks, attributes and methods stay. It is a
     leaf for `torch.fx`; copies and pickles of it are adopted too."""
 
@@ -41,6 +43,11 @@ class Adopted(Leaf):
     """A name that no adopted module has for something of its own: all others are its own."""
 
     __prepare_scriptable__ = refuse_script
+
+    def sampling_rule(self) -> SamplingRule | None:
+        """As of `metric_zoo.nn.rule.Sampling`; None where the module's own code calls the operator."""
+        published, compute = self.metric_zoo_adoption
+        return rule_of(self, compute, published.__name__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By the published class, which can be found by its name."""
