@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from metric_zoo.benchmarks.schema import MAX_EPOCHS, Tree, Word
+from metric_zoo.text import beginning
+
+_LONGEST = 100
+"""Characters of a kind's options, in a line that has more to say."""
 
 DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """What a model computes in, by ``train.precision``: names in torch."""
@@ -129,6 +135,22 @@ class ConvolutionConfig(Section):
     freeze_kernels: bool = False
     batch_mixed: bool = False
     per_pixel: Annotated[bool, _SINCE] = False
+
+
+def kind_told(kind: str, options: Mapping[str, Any], section: Mapping[str, Any]) -> str:
+    """A kind for a reader, with all that another run of it may have otherwise: ``snake (axis=y, init=uniform)``.
+
+    Args:
+        kind: its name.
+        options: its options.
+        section: the recipe's or record's `ConvolutionConfig`, whose other settings are told where they are unusual.
+    """
+    usual = {name: field.default for name, field in ConvolutionConfig.model_fields.items()}
+    unusual = {name: value for name, value in section.items() if value != usual.get(name)}
+    told = {**options, **{name: value for name, value in unusual.items() if name not in ("kind", "options")}}
+    pairs = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in told.items())
+    text = "".join(filter(str.isprintable, ", ".join(pairs)))  # a stranger's record may hold anything
+    return f"{kind} ({beginning(text, _LONGEST)})" if told else kind
 
 
 class SearchConfig(Section):

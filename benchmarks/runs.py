@@ -19,6 +19,7 @@ from metric_zoo.benchmarks.recipe_sections import (
     Section,
     Seed,
     TrainConfig,
+    kind_told,
 )
 from metric_zoo.benchmarks.record import config_id, record_path
 from metric_zoo.benchmarks.schema import Tree, Word, first_problem
@@ -60,8 +61,10 @@ class Run(Section):
 
     @property
     def label(self) -> str:
-        """For a progress bar: ``resnet10t metric seed 0``."""
-        return f"{self.model.name} {self.convolution.kind} seed {self.seed}"
+        """For a progress bar: ``resnet10t metric seed 0``, ``resnet10t snake (axis=y) seed 0``."""
+        convolution = self.convolution
+        kind = kind_told(convolution.kind, convolution.options, convolution.model_dump())
+        return f"{self.model.name} {kind} seed {self.seed}"
 
     def path(self, folder: Path) -> Path:
         """Where its record lies."""

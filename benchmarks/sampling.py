@@ -98,6 +98,6 @@ class SamplingWatch:
     def _problems(self, layer: LayerHealth) -> Iterator[tuple[str, str]]:
         if layer.passes_image:
             far = f"reads up to {layer.maximum:.3g} px from its grid, of an input of {size(layer.input_size)} px"
-            yield "far", f"{far}: lower train.head_lr_scale, or bound the offsets (max_offset) where it has some"
+            yield "far", f"{far}: lower train.head_lr_scale, or bound what it predicts (max_offset, limit) where it can"
         if layer.is_stuck and self._run.train.head_lr_scale:
             yield "stuck", "has not moved a sample since the run began, though its sampling is trained"

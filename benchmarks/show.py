@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from metric_zoo.benchmarks.recipe_sections import kind_told
 from metric_zoo.benchmarks.record import Record
 from metric_zoo.benchmarks.record_files import LINES, read_record, readable
 from metric_zoo.benchmarks.schema import SPEEDS, Throughput
@@ -28,7 +29,8 @@ def show_record(path: Path) -> str:
 
 
 def _shown(record: Record) -> str:
-    title = f"{record.model} ({record.source}), {record.kind}, seed {record.seed}: {record.status}"
+    kind = kind_told(record.kind, record.options, record.section("kind"))
+    title = f"{record.model} ({record.source}), {kind}, seed {record.seed}: {record.status}"
     return "\n".join([title, "", columns([list(line) for line in _lines(record)])])
 
 

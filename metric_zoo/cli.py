@@ -125,7 +125,8 @@ def explain(
     image: Annotated[Path, typer.Argument(help="Read this picture, grey or in colour.")],
     out: Annotated[Path, typer.Option(help="Write the pictures to this folder.")] = Path("explained"),
     to: Annotated[
-        list[str] | None, typer.Option(help="Convert a MODEL given by name to this kind; again for more.")
+        list[str] | None,
+        typer.Option(help="Convert a MODEL given by name to this kind; again for more; default: metric."),
     ] = None,
     beside: Annotated[
         list[str] | None, typer.Option(help="Draw Grad-CAM of this other MODEL, too; again for more.")

@@ -18,6 +18,7 @@ from metric_zoo.converters.model_state import full_copy, is_meta
 from metric_zoo.converters.prove import Proof
 from metric_zoo.converters.report import ConversionReport, attach, earlier_report
 from metric_zoo.converters.verify import Difference
+from metric_zoo.nn.adopted import own_class
 
 _CALLS = "torchvision.ops.deform_conv2d"
 """Under this name a report has calls that no module's code shows."""
@@ -109,7 +110,7 @@ def _report(
     """Attach what was done; what an earlier conversion left alone stays so."""
     earlier = earlier_report(model)
     report = ConversionReport(
-        getattr(model, "published", type(model)).__name__,
+        own_class(model).__name__,
         converted={each.name: _described(each, differences.get(each.name)) for each in adopted},
         skipped={**(earlier.skipped if earlier else {}), **left},
         output=proof.output,
@@ -122,7 +123,7 @@ def _report(
 def _described(each: Candidate, difference: Difference | None) -> LayerReport:
     module: Any = each.module
     return LayerReport(
-        kind=f"adopted {module.published.__name__}",
+        kind=f"adopted {own_class(module).__name__}",
         options={},
         kernel=tuple(module.weight.shape[2:]) if each.is_layer else (),
         input_shape=None,

@@ -11,7 +11,7 @@ from torch import nn
 from metric_zoo.converters.adoption.recognise import Candidate
 from metric_zoo.converters.original import NAME
 from metric_zoo.errors import ConversionError
-from metric_zoo.nn.adopted import Adopted, Compute, adopted_class
+from metric_zoo.nn.adopted import Adopted, Compute, adopted_class, own_class
 
 
 def take(module: nn.Module, compute: Compute) -> None:
@@ -21,7 +21,7 @@ def take(module: nn.Module, compute: Compute) -> None:
 
 def give_back(module: Adopted) -> None:
     """Undo `take`; whatever the module has learned or been given since stays."""
-    cast(Any, module).__class__ = module.published
+    cast(Any, module).__class__ = own_class(module)
     vars(module).pop(NAME, None)
 
 
@@ -33,7 +33,7 @@ def adopted_modules(model: nn.Module) -> dict[str, Adopted]:
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, Adopted)}
     for name, module in found.items():
-        if type(module) is not adopted_class(module.published, module.compute):
+        if type(module) is not adopted_class(*module.metric_zoo_adoption):
             raise ConversionError(
                 f"{name} has become a {type(module).__name__} since it was adopted: undo that first (parametrizations, "
                 "fully_shard)"

@@ -19,9 +19,21 @@ from metric_zoo.nn.field import Field, convolve
 from metric_zoo.nn.head import PooledHead, PredictionHead, affordable_head, bottleneck_width
 from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.policy import unwanted
+from metric_zoo.nn.rule import Reading, Sampling, SamplingRule
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import NO_PADS, Padding, PaddingMode, Pads, is_open, pair, resolve_padding, sizes_of
+from metric_zoo.ops.padding import (
+    NO_PADS,
+    Padding,
+    PaddingMode,
+    Pads,
+    is_open,
+    output_size,
+    pair,
+    resolve_padding,
+    sizes_of,
+)
+from metric_zoo.ops.window import Window
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""
@@ -50,7 +62,7 @@ class _Signature:
         return Signature([*first, *owner.options.parameters(), *last])
 
 
-class SampledConv2d(Leaf, nn.Conv2d):
+class SampledConv2d(Leaf, Sampling, nn.Conv2d):
     """Base class. A kind says how many channels its head predicts (`_head_channels`), or makes tables of its own
     (`_build_rule`), and where it samples (`_field`); all else follows.
 
@@ -144,6 +156,22 @@ class SampledConv2d(Leaf, nn.Conv2d):
     def rule_parameters(self) -> list[nn.Parameter]:
         """Those that decide where the layer samples: as of `metric_zoo.nn.kind.Kind.rule_parameters`."""
         return [] if self.sampler is None else list(self.sampler.parameters())
+
+    def sampling_rule(self) -> SamplingRule:
+        """As of `metric_zoo.nn.rule.Sampling`."""
+        return SamplingRule(self.kind, self.rule_parameters(), self._is_fresh, self._reading)
+
+    def _is_fresh(self) -> bool:
+        """A head's answer to one image says nothing of what it answers to others; a table says it all."""
+        return self.is_identity() if self.sampler is None else self.sampler.is_fresh()
+
+    def _reading(self, input: Tensor) -> Reading:
+        padded, pads = self._padded(input if input.dim() == 4 else input.unsqueeze(0))
+        field, size = self._field(padded, pads), (padded.shape[-2], padded.shape[-1])
+        lattice = (self.kernel_size, self.stride, pads, self.dilation)
+        window = Window(*lattice, self.groups, output_size(size, *lattice))
+        grid = grid_offsets(self.kernel_size, self.dilation).repeat(field.values.shape[1], 1)
+        return Reading(field, window, size, len(padded), grid)
 
     @staticmethod
     def why_not(conv: nn.Module) -> str:

@@ -16,10 +16,14 @@ from metric_zoo.ops.window import Window, check_sample_field, window_for
 class Windows(Protocol):
     """What a convolution says of its windows."""
 
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
+    @property
+    def kernel_size(self) -> tuple[int, int]: ...
+    @property
+    def stride(self) -> tuple[int, int]: ...
+    @property
+    def dilation(self) -> tuple[int, int]: ...
+    @property
+    def groups(self) -> int: ...
 
 
 class Field(NamedTuple):

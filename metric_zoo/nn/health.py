@@ -10,20 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.geometry.sampling import grid_offsets
-from metric_zoo.nn.base import SampledConv2d
 from metric_zoo.nn.evaluation import evaluation
-from metric_zoo.nn.field import Field, centres
+from metric_zoo.nn.field import centres
 from metric_zoo.nn.recorder import Call, on_calls
+from metric_zoo.nn.rule import Reading, SamplingRule, rule_of_module
 from metric_zoo.ops.backends.torch import sample_positions
-from metric_zoo.ops.padding import Pads
-from metric_zoo.ops.window import Window
 from metric_zoo.text import columns, size
 
 if TYPE_CHECKING:
@@ -39,17 +36,18 @@ _STILL = 1e-6
 @dataclass(frozen=True)
 class LayerHealth:
     """How one layer samples a batch. A displacement is the distance of a sample from its cell of the ordinary grid,
-    which the kernel and its dilation make, in pixels of the layer's input; also of a kind that does not start there.
+    which the kernel and its dilation make (of `DCNv3` and `DCNv4`, its ``offset_scale``, too), in pixels of the layer's
+    input; also of a kind that does not start there.
 
     Attributes:
-        kind: of the layer.
+        kind: of the layer; of one that is of none, its class.
         input_size: (height, width) of what it reads, with padding that is not zeros.
         samples: number of them.
         mean, p99, maximum: displacement, its 99th percentile interpolated; not a number where a position is none.
         outside: share of the samples above -1 or H, left of -1 or right of W: bilinear reading finds nothing there. The
             ordinary grid has some, too, where a convolution is padded by more than a pixel.
-        never_moved: whether the sampling rule is exactly where `SampledConv2d.reset_rule` leaves it; None for a kind
-            whose sampling is not learned.
+        never_moved: whether the sampling rule is exactly where `SampledConv2d.reset_rule` leaves it; None where
+            nothing is learned, or what is lies in another module, which gives a layer its offsets.
         learns: whether a parameter of the rule asks for a gradient.
     """
 
@@ -138,7 +136,7 @@ def _cells(layer: LayerHealth) -> list[str]:
 
 
 def sampling_health(model: nn.Module, *args: Any, **kwargs: Any) -> SamplingHealth:
-    """How the sampled layers of a model read a batch, in evaluation mode: how far from the ordinary grid, how much of
+    """How the sampling layers of a model read a batch, in evaluation mode: how far from the ordinary grid, how much of
     it outside of the image, and whether their rules have learned anything.
 
     The model is called once, and nothing of it changes. Each layer is measured in its first call, all its samples with
@@ -146,7 +144,9 @@ def sampling_health(model: nn.Module, *args: Any, **kwargs: Any) -> SamplingHeal
     a batch of its own. Layers that are not called, or read no image, are missing.
 
     Args:
-        model: converted; compiled or not. `SparseKernelComplex2d` has no grid, and is passed over.
+        model: converted, adopted, or with `DCNv3` or `DCNv4` in it; compiled or not. `SparseKernelComplex2d` has no
+            grid, and is passed over, as are modules whose own code calls ``deform_conv2d`` (what `metric_zoo.adopt`
+            reports under their own class's name): who computes the offsets there is not known.
         args, kwargs: what it is called with, images ``(B, C, H, W)`` for most.
 
     Raises:
@@ -163,9 +163,9 @@ def sampling_health(model: nn.Module, *args: Any, **kwargs: Any) -> SamplingHeal
     return health_during(model, lambda: model(*args, **kwargs))
 
 
-def named_layers(model: nn.Module) -> dict[SampledConv2d, str]:
-    """The names of a model's sampled layers."""
-    return {layer: name for name, layer in model.named_modules() if isinstance(layer, SampledConv2d)}
+def named_layers(model: nn.Module) -> dict[nn.Module, str]:
+    """The names of the modules of a model that tell where they read."""
+    return {module: name for name, module in model.named_modules() if rule_of_module(module) is not None}
 
 
 def health_during(model: nn.Module, run: Callable[[], object], most: int | None = None) -> SamplingHealth:
@@ -181,13 +181,16 @@ def health_during(model: nn.Module, run: Callable[[], object], most: int | None 
     """
     names = named_layers(model)
     if not names:
-        raise MetricZooError(f"{type(model).__name__} has no sampled layer: convert it first")
+        raise MetricZooError(
+            f"{type(model).__name__} has no sampled layer: convert it first, or adopt its deformable layers (code that "
+            "calls deform_conv2d does not tell where it reads)"
+        )
     found: dict[str, LayerHealth] = {}
 
     def measure(call: Call) -> None:
-        layer = cast("SampledConv2d", call.module)
-        if layer in names and names[layer] not in found and call.input.numel():  # a replica is in no names
-            found[names[layer]] = _health_of(layer, call.input, most)
+        name, rule = names.get(call.module), rule_of_module(call.module)  # a replica is in no names
+        if name is not None and rule is not None and name not in found and call.input.numel():
+            found[name] = _health_of(rule, rule.read(*call.args, **call.kwargs), most)
 
     with _uncompiled(), on_calls(names, measure), evaluation(model):
         run()
@@ -201,43 +204,36 @@ def _uncompiled() -> AbstractContextManager:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _health_of(layer: SampledConv2d, input: Tensor, most: int | None) -> LayerHealth:
+def _health_of(rule: SamplingRule, reading: Reading, most: int | None) -> LayerHealth:
     """Of one call, while the model runs: where parameters are sharded, they are whole only then."""
-    padded, pads = layer._padded(input if input.dim() == 4 else input.unsqueeze(0))
-    sampled = _Sampled(layer, layer._field(padded, pads), padded, pads, most)
+    sampled = _Sampled(reading, most)
     found = _Displacements(sampled.samples)
     for positions, within in sampled.pieces():
         found.add(positions, within)
-    largest, rule = found.largest(), layer.rule_parameters()
+    largest = found.largest()
     return LayerHealth(
-        kind=layer.kind,
-        input_size=sampled.size,
+        kind=rule.name,
+        input_size=reading.size,
         samples=sampled.samples,
         mean=found.total / sampled.samples,
         p99=found.high(largest),
         maximum=float(largest[0]),
         outside=found.outside / sampled.samples,
-        never_moved=_never_moved(layer) if rule else None,
-        learns=any(parameter.requires_grad for parameter in rule),
+        never_moved=rule.is_fresh() if rule.parameters else None,
+        learns=any(parameter.requires_grad for parameter in rule.parameters),
     )
 
 
-def _never_moved(layer: SampledConv2d) -> bool:
-    """A head's answer to one image says nothing of what it answers to others; a table says it all."""
-    return layer.is_identity() if layer.sampler is None else layer.sampler.is_fresh()
-
-
 class _Sampled:
-    """The samples of one call of a layer, a few images or rows of windows at a time; of so many all, or about."""
+    """The samples of one call, a few images or rows of windows at a time; of so many all, or about."""
 
-    def __init__(self, layer: SampledConv2d, field: Field, padded: Tensor, pads: Pads, most: int | None) -> None:
-        self._layer, self._rule, self._pads = layer, field.rule, pads
-        self.size = (padded.shape[-2], padded.shape[-1])
-        self._columns, self._rows = (axis.to(padded.device) for axis in centres(self.size, layer, pads))
+    def __init__(self, reading: Reading, most: int | None) -> None:
+        values, self._window, self._size = reading.field.values, reading.window, reading.size
+        self._rule, self._grid = reading.field.rule, reading.grid[..., None, None]
+        axes = centres(self._size, self._window, self._window.pads)
+        self._columns, self._rows = (axis.to(values.device) for axis in axes)
         # What all share is spread out: a piece of it is a piece of every other.
-        shape = (len(padded), *field.values.shape[1:4], len(self._rows), len(self._columns))
-        self._values = field.values.expand(shape)
-        self._grid = grid_offsets(layer.kernel_size, layer.dilation).repeat(shape[1], 1)[..., None, None]
+        self._values = values.expand(reading.batch, *values.shape[1:4], len(self._rows), len(self._columns))
         if most is not None:
             apart = math.ceil(self.samples / most)
             self._rows, self._values = self._rows[::apart], self._values[..., ::apart, :]
@@ -257,9 +253,9 @@ class _Sampled:
                 yield self._piece(values, self._rows[first : first + rows])
 
     def _piece(self, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        layer, (height, width) = self._layer, self.size
-        windows = (layer.kernel_size, layer.stride, self._pads, layer.dilation, layer.groups)
-        positions = sample_positions(values, self._rule, Window(*windows, (len(rows), len(self._columns))))
+        height, width = self._size
+        window = self._window._replace(size=(len(rows), len(self._columns)))
+        positions = sample_positions(values, self._rule, window)
         x, y = positions[:, :, 0] + self._columns.to(positions), positions[:, :, 1] + rows.to(positions)[:, None]
         within = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
         return torch.hypot(*(positions - self._grid.to(positions)).unbind(2)), within

@@ -28,7 +28,7 @@ class SimilarConv2d(FormulaConv2d):
         offset_groups: fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full``, ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
-        limit: bound of every predicted number, softly; None leaves them free.
+        limit: bound of every predicted number x, as ``limit * tanh(x / limit)``; None leaves them free.
 
     Shape:
         ``(B, in_channels, H, W) -> (B, out_channels, Ho, Wo)``; the head predicts ``4 * offset_groups`` channels:

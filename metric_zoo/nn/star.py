@@ -62,7 +62,7 @@ class StarConv2d(FormulaConv2d):
         offset_groups: fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full``, ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
-        limit: bound of every predicted number, softly; None leaves them free.
+        limit: bound of every predicted number x, as ``limit * tanh(x / limit)``; None leaves them free.
         harmonics: N; the kernel needs at least ``2 * N + 1`` directions.
         convex: whether all harmonics are shrunk by one factor until the ball is convex, at the kernel's directions
             and 64 others; this takes 64 sums a pixel.

@@ -17,6 +17,23 @@ def test_runs_are_models_times_kinds_times_seeds(write_recipe):
     assert [run.label for run in runs[:2]] == ["resnet10t standard seed 0", "resnet10t metric seed 0"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [
+        ({"kind": "metric"}, "metric"),
+        ({"kind": "metric", "options": {"sampling": "zermelo"}}, "metric (sampling=zermelo)"),
+        ({"kind": "star", "options": {"harmonics": 3, "shift": True}}, "star (harmonics=3, shift=true)"),
+        ({"kind": "snake", "init": "uniform", "where": ["a", "b"]}, 'snake (where=["a", "b"], init=uniform)'),
+        ({"kind": "shifted", "freeze_kernels": True}, "shifted (freeze_kernels=true)"),
+        ({"kind": "shifted", "where": "x\n\x1b[2J" + 200 * "y"}, f"shifted (where=x[2J{90 * 'y'})"),
+    ],
+    ids=["plain", "an option", "options", "settings", "a flag", "long and unprintable"],
+)
+def test_runs_of_one_kind_are_told_apart(kind, label, write_recipe):
+    (run,) = expand(load_recipe(write_recipe(kinds=[kind])))
+    assert run.label == f"resnet10t {label} seed 0"
+
+
 def test_identity_is_what_changes_the_figures(write_recipe):
     def identity(**changes):
         return expand(load_recipe(write_recipe(**changes)))[0].id

@@ -123,7 +123,7 @@ def test_the_log_warns_once_of_every_layer(write_recipe, tmp_path):
     size = "16x16"
     assert of.said[0] == (
         f"warning after epoch 1: {far} (shifted) reads up to 42.4 px from its grid, of an input of {size} px: lower "
-        "train.head_lr_scale, or bound the offsets (max_offset) where it has some"
+        "train.head_lr_scale, or bound what it predicts (max_offset, limit) where it can"
     )
     assert len(still) >= 3
     assert of.said[1:] == [

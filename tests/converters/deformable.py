@@ -234,6 +234,20 @@ class Own(TorchvisionConv):
         return super().forward(x, self.offset(x))
 
 
+class Named(Own):
+    """With methods and attributes under names that adoption might want for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published, self.adoption = 1.0, None
+
+    def compute(self, x: Tensor) -> Tensor:
+        return operator(x, self.offset(x), self.weight, self.bias, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.published * self.compute(x)
+
+
 class Hidden(nn.Module):
     """The function, reached in ways that a tracer does not follow."""
 

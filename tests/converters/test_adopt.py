@@ -23,6 +23,7 @@ MODELS = {  # how to build it, its input's (channels, side), and what is adopted
     "mmcv packs": (deformable.packs, (6, 15), {"0", "2"}),
     "mmcv layers that are given offsets": (deformable.Given, (6, 11), {"first", "second"}),
     "a subclass that predicts its offsets": (deformable.Own, (6, 11), {""}),
+    "a call in a method called compute": (deformable.Named, (6, 11), {""}),
     "a call of a helper": (deformable.ByHelper, (6, 11), {""}),
     "a call behind a branch on values": (deformable.ByBranch, (6, 11), {""}),
     "a call of what forward imports": (deformable.ByImport, (6, 11), {""}),

@@ -10,6 +10,7 @@ from torch import nn
 import metric_zoo as mz
 from metric_zoo.nn import health
 from metric_zoo.nn.registry import get_kind
+from tests.converters import deformable
 from tests.kinds import LEARNED, LOSSLESS, SAMPLED, WITH_HEADS, disturb, options_of
 
 GEOMETRIES = {
@@ -242,3 +243,76 @@ def test_a_share_of_the_rows_may_be_measured():
     moved = (positions - mz.geometry.grid_offsets((3, 3)).to(positions)[..., None, None]).norm(dim=2)
     assert found.samples == moved.numel() and found.maximum == pytest.approx(float(moved.max()), rel=1e-5)
     assert found.mean == pytest.approx(float(moved.mean()), rel=1e-5)
+
+
+def numpys(moved: np.ndarray) -> dict[str, float]:
+    figures = {"mean": moved.mean(), "p99": np.percentile(moved, 99), "maximum": moved.max()}
+    return {name: pytest.approx(float(value), rel=1e-4, abs=1e-5) for name, value in figures.items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"offset_scale": 2.0, "remove_center": True}], ids=["plain", "scaled"])
+@pytest.mark.parametrize("module", [mz.nn.DCNv3, mz.nn.DCNv4])
+def test_modules_of_deformable_networks_have_figures(module, options):
+    """Offsets of (3, 4) pixels at every point, times the scale."""
+    layer, scale = module(8, group=2, **options), options.get("offset_scale", 1.0)
+    model, input = nn.Sequential(layer), torch.randn(2, 10, 12, 8)
+    found = mz.nn.sampling_health(model, input).layers["0"]
+    assert (found.kind, found.input_size, found.maximum, found.never_moved) == (module.__name__, (10, 12), 0, True)
+    assert found.samples == 2 * 10 * 12 * 2 * layer.points.count and found.is_stuck
+    bias = next(p for p in mz.parameter_groups(model, 1.0)[1]["params"] if p.dim() == 1)
+    shift = torch.tensor([3.0, 4.0]).repeat(layer.points.count)
+    bias.data = shift.repeat(2) if module is mz.nn.DCNv3 else of_v4(shift, layer.points.count, len(bias))
+    found = mz.nn.sampling_health(model, input).layers["0"]
+    assert figures(found) | {"outside": 0} == {"mean": 5 * scale, "p99": 5 * scale, "maximum": 5 * scale, "outside": 0}
+    assert not found.never_moved
+    # Point by point: a pixel's column and row, a cell's, and the shift.
+    cells = [(c, r) for c in (-1, 0, 1) for r in (-1, 0, 1) if (c, r) != (0, 0) or not layer.points.remove_center]
+    x, y = (np.add.outer(np.arange(n), [scale * (cell[i] + 3 + i) for cell in cells]) for i, n in ((0, 12), (1, 10)))
+    within = ((x >= -1) & (x <= 12))[None] & ((y >= -1) & (y <= 10))[:, None]
+    assert found.outside == pytest.approx(1 - within.mean())
+
+
+def of_v4(shift: torch.Tensor, points: int, channels: int) -> torch.Tensor:
+    """Offsets, then factors, group after group; the rest is not read."""
+    group = torch.cat((shift, torch.zeros(points)))
+    return nn.functional.pad(group.repeat(2), (0, channels - 6 * points))
+
+
+def test_adopted_layers_have_figures():
+    """As numpy has them of the offsets that the packs' own convolution predicts."""
+    model, input = mz.adopt(deformable.enliven(deformable.packs())), torch.randn(2, 6, 15, 15)
+    found = mz.nn.sampling_health(model, input).layers
+    assert [layer.kind for layer in found.values()] == ["DeformConv2dPack", "ModulatedDeformConv2dPack"]
+    offset = model[0].conv_offset(input).detach().double().unflatten(1, (-1, 2)).numpy()
+    assert {name: getattr(found["0"], name) for name in ("mean", "p99", "maximum")} == numpys(
+        np.hypot(*offset.swapaxes(0, 2).swapaxes(1, 2))
+    )
+    assert not found["0"].never_moved and found["0"].learns
+    for name in found:
+        nn.init.zeros_(model[int(name)].conv_offset.weight)
+        nn.init.zeros_(model[int(name)].conv_offset.bias)
+    found = mz.nn.sampling_health(model, input)
+    assert found.never_moved == 1 and found.maximum == 0
+
+
+def test_layers_that_are_given_their_offsets_have_nothing_to_learn():
+    """As many samples beside the image as torchvision's own offsets, added to the grid, come to."""
+    model, input = mz.adopt(deformable.enliven(deformable.Beside(4, 8, stride=2, fields=2))), torch.randn(2, 4, 12, 10)
+    found = mz.nn.sampling_health(model, input).layers["deform"]
+    assert found.kind == "DeformConv2d" and found.never_moved is None and not found.learns
+    y, x = model.offset(input).detach().double().unflatten(1, (2, 9, 2)).unbind(3)
+    moved = torch.hypot(x, y).numpy()
+    assert {name: getattr(found, name) for name in ("mean", "p99", "maximum")} == numpys(moved)
+    row, column = torch.arange(9).div(3, rounding_mode="floor") * 2.0 - 2, torch.arange(9) % 3 * 2.0 - 2
+    y = y + row[:, None, None] + 2 * torch.arange(y.shape[3])[:, None]
+    x = x + column[:, None, None] + 2 * torch.arange(x.shape[4])
+    within = (x >= -1) & (x <= 10) & (y >= -1) & (y <= 12)
+    assert found.outside == pytest.approx(1 - float(within.double().mean())) and found.outside > 0
+
+
+def test_calls_do_not_tell_where_they_read():
+    model = mz.adopt(deformable.Aspp())
+    with pytest.raises(
+        mz.MetricZooError, match="Aspp has no sampled layer: convert it first, or adopt .* does not tell"
+    ):
+        mz.nn.sampling_health(model, torch.randn(1, 6, 13, 13))

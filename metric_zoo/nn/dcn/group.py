@@ -12,11 +12,15 @@ from metric_zoo.errors import MetricZooError
 from metric_zoo.nn.config import check_count, is_number
 from metric_zoo.nn.dcn.aggregate import Row
 from metric_zoo.nn.dcn.points import Points
+from metric_zoo.nn.field import Field
 from metric_zoo.nn.leaf import Leaf
+from metric_zoo.nn.rule import Reading, Sampling, SamplingRule, is_zero
 from metric_zoo.nn.script import refuse_script
+from metric_zoo.ops.padding import NO_PADS
+from metric_zoo.ops.window import Window
 
 
-class GroupAggregation(Leaf):
+class GroupAggregation(Leaf, Sampling):
     """Base class: sizes, their checks, and what mixes in the value at the pixel itself.
 
     Offsets are predicted at every pixel of the input, so that the output is of its size: stride 1, and padding that
@@ -84,6 +88,23 @@ class GroupAggregation(Leaf):
         for parameter in (self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias):
             if parameter is not None:
                 parameter.zero_()
+
+    def sampling_rule(self) -> SamplingRule:
+        """As of `metric_zoo.nn.rule.Sampling`."""
+        parameters = list(self.get_submodule(self.head).parameters())
+        return SamplingRule(type(self).__name__, parameters, lambda: is_zero(parameters), self._reading)
+
+    def _reading(self, input: Tensor) -> Reading:
+        """Of ``(B, H, W, channels)``: every point of a group is the one cell of a window, whose centre is the pixel."""
+        batch, height, width, _ = input.shape
+        positions = self.points.positions(self._offset(input), self.group).flatten(1, 2).unsqueeze(2)
+        window = Window((1, 1), (1, 1), NO_PADS, (1, 1), self.channels, (height, width))
+        grid = self.points.grid(input.device, torch.float32).flip(1).repeat(self.group, 1)
+        return Reading(Field(positions, None, "position"), window, (height, width), batch, grid)
+
+    def _offset(self, input: Tensor) -> Tensor:
+        """``(B, H, W, channels) -> (B, H, W, G*P*2)``, (x, y) of every point as it is predicted."""
+        raise NotImplementedError
 
     def _rows(self, points: int) -> int:
         """Channels that `head` predicts for windows of as many points."""

@@ -98,6 +98,9 @@ class DCNv3(GroupAggregation):
     def _rows(self, points: int) -> int:
         return 2 * self.group * points
 
+    def _offset(self, input: Tensor) -> Tensor:
+        return self.offset(self.dw_conv(input.permute(0, 3, 1, 2)))
+
     def forward(self, input: Tensor) -> Tensor:
         """``(B, H, W, channels) -> `` the same."""
         if isinstance(input, Proxy):

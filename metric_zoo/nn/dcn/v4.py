@@ -95,18 +95,24 @@ class DCNv4(GroupAggregation):
             return self(input.unflatten(1, _sides(input, shape))).flatten(1, 2)
         check_pixels(input, self.channels)
         value = input if self.without_pointwise else self.value_proj(input)
-        samples = self._samples(value, input)
+        offset, mask = self._predicted(input)
+        points, group = self.points, self.group
+        samples = aggregate(value, points.positions(offset, group), points.factors(mask, group), self.row)
         samples = self._mix_centre(samples, value, samples)
         return samples if self.without_pointwise else self.output_proj(samples)
 
-    def _samples(self, value: Tensor, input: Tensor) -> Tensor:
+    def _offset(self, input: Tensor) -> Tensor:
+        return self._predicted(input)[0]
+
+    def _predicted(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, H, W, channels) -> (B, H, W, G*P*2)`` and ``(B, H, W, G*P)``."""
         seen = input
         if self.dw_kernel_size is not None:
             seen = self.offset_mask_dw(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        points, group = self.points, self.group
-        predicted = self.offset_mask(seen)[..., : 3 * group * points.count].unflatten(-1, (group, -1))
-        offset, mask = (part.flatten(-2) for part in predicted.split((2 * points.count, points.count), -1))
-        return aggregate(value, points.positions(offset, group), points.factors(mask, group), self.row)
+        count, group = self.points.count, self.group
+        predicted = self.offset_mask(seen)[..., : 3 * group * count].unflatten(-1, (group, -1))
+        offset, mask = (part.flatten(-2) for part in predicted.split((2 * count, count), -1))
+        return offset, mask
 
 
 def _sides(input: Tensor, shape: tuple[int, int] | None) -> tuple[int, int]:
