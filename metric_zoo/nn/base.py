@@ -21,7 +21,7 @@ from metric_zoo.nn.leaf import Leaf
 from metric_zoo.nn.policy import unwanted
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
-from metric_zoo.ops.padding import NO_PADS, Padding, PaddingMode, Pads, is_open, pair, resolve_padding, sizes_of
+from metric_zoo.ops.padding import Padding, PaddingMode, Pads, applied, is_open, pair, resolve_padding, sizes_of
 
 _ROUNDING = 1e-6
 """Pixels. Positions this close are the same."""
@@ -254,7 +254,8 @@ class SampledConv2d(Leaf, nn.Conv2d):
         if zeros and not is_open(self.padding, self.stride, size[0]):
             return input, pads
         (top, bottom), (left, right) = pads
-        return F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode), NO_PADS
+        padded = F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode)
+        return padded, applied(pads, input)
 
     def _build_head(self, device, dtype) -> PredictionHead | PooledHead | None:
         channels = self._head_channels()
