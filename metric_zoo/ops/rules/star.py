@@ -36,7 +36,8 @@ class Star(Tabulated):
         table = torch.stack((exponents, nothing, nothing), 2)
         if not self._shift:
             return table
-        shift = table.new_tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(len(table), -1, -1)
+        one, none = torch.ones_like(x), torch.zeros_like(x)
+        shift = torch.stack((torch.stack((none, none, one), 1), torch.stack((none, one, none), 1)), 1)
         return torch.cat((table, shift), 1)
 
     def places(self, field: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[Tensor, Tensor]:
