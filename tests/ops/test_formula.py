@@ -181,6 +181,17 @@ def test_a_radius_is_bounded():
     assert field.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_radius_is_numpys_exponential(dtype, backend):
+    """Read off a ramp of pixels, by the sample right of the first one: over all that an image can tell apart."""
+    log = torch.linspace(-80, 6.9, 1500, dtype=dtype)
+    ramp = torch.arange(1000, dtype=dtype).expand(len(log), 1, 1, -1)
+    weight, field = torch.tensor([0, 0, 1], dtype=dtype).view(1, 1, 1, 3), torch.zeros(len(log), 3, 1, 1, dtype=dtype)
+    field[:, 0, 0, 0] = log
+    read = ops.star_conv2d(ramp, field, weight, None, (1, 2000), ((0, 0), (1, 1)), order=1).flatten()
+    np.testing.assert_allclose(read.numpy(), np.exp(log.double().numpy()), rtol=6 * torch.finfo(dtype).eps)
+
+
 def ellipse_positions(packed: torch.Tensor, g: np.ndarray) -> np.ndarray:
     """Zermelo's map, pixel by pixel, by scipy's matrix functions: (K, 2, B, G, H, W)."""
     fields = packed.numpy().reshape(packed.shape[0], -1, 5, *packed.shape[2:])
