@@ -22,7 +22,7 @@ class Keep(Strategy):
     init = "pretrained"
 
     def check_built(self, replacements: Sequence[Replacement]) -> None:
-        """As of `Strategy.check_built`: it raises where a kind that can keep the function does not with these options."""
+        """It raises where a kind that can keep the function does not with these options."""
         for each in replacements:
             if each.kind.lossless and not each.sampled.weight.is_meta and not each.sampled.is_identity():
                 raise ConversionError(

@@ -26,7 +26,7 @@ class StartAnew(Strategy):
             )
 
     def check_built(self, replacements: Sequence[Replacement]) -> None:
-        """As of `Strategy.check_built`: it raises where constant kernels would leave nothing."""
+        """It raises where constant kernels would leave nothing."""
         for each in replacements:
             if getattr(each.layer, "standardization", None) is not None:
                 raise ConversionError(

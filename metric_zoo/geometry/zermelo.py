@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metric_zoo.geometry.randers import PACKED_CHANNELS
 
+
 def ellipse(packed: Tensor) -> Tensor:
     r"""The map :math:`u \mapsto W + h^{-1/2} u` of a metric's ball, less the identity.
 
@@ -33,9 +34,11 @@ def ellipse(packed: Tensor) -> Tensor:
     metric = packed.unflatten(1, (-1, PACKED_CHANNELS))
     # The map of M / c and omega / sqrt(c) is sqrt(c) times the map: in these units nothing overflows. The derivative by
     # c is zero.
-    unit = torch.maximum(metric[:, :, 0], metric[:, :, 2]).detach().clamp_min(1e-8)
+    largest = torch.maximum(metric[:, :, 0], metric[:, :, 2]).detach()
+    unit, lift = largest.clamp_min(1e-8), (1e-8 - largest).clamp_min(0)
     pixels = 1 / unit.sqrt()
     m11, m12, m22 = (metric[:, :, :3] / unit[:, :, None]).unbind(2)
+    m11, m22 = m11 + lift / unit, m22 + lift / unit
     omega_x, omega_y = (metric[:, :, 3:] * pixels[:, :, None]).unbind(2)
     determinant = (m11 * m22 - m12 * m12).clamp_min(8 * torch.finfo(packed.dtype).eps)
     towards_x, towards_y = m22 * omega_x - m12 * omega_y, m11 * omega_y - m12 * omega_x

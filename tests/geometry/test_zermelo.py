@@ -56,7 +56,7 @@ def test_extreme_balls_stay_finite(scale):
 
 
 @pytest.mark.parametrize("drift", ["sigmoid", "clip_detach"])
-@pytest.mark.parametrize("parametrization", ["cholesky", "eigen_scaled", "eigen_scaled_ratio"])
+@pytest.mark.parametrize("parametrization", ["eigen_scaled", "eigen_scaled_ratio"])
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e4], ids=str)
 def test_whatever_a_head_predicts_the_map_is_finite(scale, parametrization, drift):
     """In float32, in which the determinant of a thin ball is rounding; with a drift that may come as near 1 as it can.
@@ -77,4 +77,6 @@ def test_units_do_not_matter():
     packed = metric_from_raw(torch.randn(1, 7, 4, 4, dtype=torch.float64)).packed
     lengths = torch.tensor([0.25, 0.25, 0.25, 0.5, 0.5], dtype=torch.float64).view(5, 1, 1)
     identity = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64).view(5, 1, 1)
-    torch.testing.assert_close(ellipse(packed * lengths) + identity, 2 * (ellipse(packed) + identity), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        ellipse(packed * lengths) + identity, 2 * (ellipse(packed) + identity), rtol=1e-12, atol=0
+    )

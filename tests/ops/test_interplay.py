@@ -56,7 +56,8 @@ sized = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=sized if name in ("metric", "active", "snake", "star") else ()) for name in OPCHECKED]
+    "name",
+    [pytest.param(name, marks=sized if name in ("metric", "active", "snake", "star") else ()) for name in OPCHECKED],
 )
 def test_opcheck(name):
     args = arguments(OPCHECKED[name])
