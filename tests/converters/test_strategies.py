@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metric_zoo as mz
+from metric_zoo.converters.inspect import inspect_convolutions
 from metric_zoo.converters.selection import presets
 from metric_zoo.converters.strategies.strategy import Strategy
 from metric_zoo.nn.config import KindOptions
@@ -226,6 +227,9 @@ def test_what_options_do_not_fit_stays_with_the_reason(to, options, expected):
         assert reason in report.skipped[name] and type(converted[int(name)]) is nn.Conv2d
     if not options.get("init"):
         torch.testing.assert_close(converted(X), model(X), rtol=1e-4, atol=1e-5)
+    if set(options) <= {"init"}:
+        rows = {row["name"]: row["reason"] for row in inspect_convolutions(model, to, example_input=X)}
+        assert all(reason in rows[name] for name, reason in expected.items())
     mz.convert(converted, to, example_input=X, **options)  # nothing is left to do, which is no error
 
 
