@@ -17,7 +17,7 @@ def _factors(logits: Tensor) -> Tensor:
     return logits.shape[2] * torch.softmax(logits, 2)
 
 
-def _run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+def _run(call, input, weight, field, bias=None, *, mask) -> Tensor:
     factors = _factors(mask.unflatten(1, (call.fields, -1))).flatten(1, 2)
     return run(call, input, weight, field, bias, factors)
 
@@ -36,6 +36,7 @@ class DCNv3Conv2d(ScaledDeformConv2d):
         offset_groups: fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full``, ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
+        max_offset: pixels along x and along y that no offset passes, by a tanh; None, as published, is no bound.
         offset_scale: pixels of a predicted offset of 1.
 
     Shape:

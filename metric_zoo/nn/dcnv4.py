@@ -11,7 +11,7 @@ from metric_zoo.nn.modulated import draw_modulated
 from metric_zoo.nn.scaled import ScaledDeformConfig, ScaledDeformConv2d
 
 
-def _run(call, input, weight, field, bias=None, mask=None) -> Tensor:
+def _run(call, input, weight, field, bias=None, *, mask) -> Tensor:
     return run(call, input, weight, field, bias, 1 + mask)
 
 
@@ -28,6 +28,7 @@ class DCNv4Conv2d(ScaledDeformConv2d):
         offset_groups: fields; each serves ``in_channels / offset_groups`` channels.
         head_kernel_size: kernel of the head; None is the layer's own.
         head: ``full``, ``separable``, ``pointwise``, ``bottleneck``, or ``auto``: see `PredictionHead`.
+        max_offset: pixels along x and along y that no offset passes, by a tanh; None, as published, is no bound.
         offset_scale: pixels of a predicted offset of 1.
 
     Shape:

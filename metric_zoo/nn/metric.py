@@ -156,7 +156,7 @@ class MetricConv2d(SampledConv2d):
         bias exists (a ``scale`` without 1) the head rests at zeros.
         """
         head = super()._build_head(device, dtype)
-        assert head is not None  # a metric has channels
+        assert isinstance(head, PredictionHead)  # a metric has channels
         with suppress(MetricZooError):
             row = identity_raw(self.config.parametrization, MatrixOptions(*self._matrix_numbers()))
             head.resting = row * self.config.metric_groups
