@@ -72,7 +72,8 @@ def convert(
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
             methods, right in training and in evaluation. In it `F.conv2d` calls on a parameter are convolutions too,
             named after it, unless they are made by a module without children, which stays one node.
-        strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it.
+        strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it. Where
+            ``where`` selects a convolution that the options do not fit, it is an error, too.
         options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``. ``head`` is
             ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself, but the
             smallest ones, of a few channels, which get the smallest head there is.
@@ -119,7 +120,7 @@ def _convert(model: nn.Module, selection: Selection, strategy: Strategy, example
     check_settled(decided, strategy.options)
 
     replacements = chosen(decided)
-    strategy.build(replacements)
+    strategy.check_built(replacements)
     strategy.fill(model, analysis, replacements)
 
     with images_of(model, strategy.side(analysis)):

@@ -9,10 +9,12 @@ from torch import nn
 from metric_zoo.converters.analyse import analyse
 from metric_zoo.converters.check_model import check_model
 from metric_zoo.converters.model_state import shell_copy
-from metric_zoo.converters.replacement import Replacement
+from metric_zoo.converters.replacement import Replacement, chosen
 from metric_zoo.converters.selection.presets import prepared_for
 from metric_zoo.converters.selection.select import Selection, select
 from metric_zoo.converters.selection.where import Where
+from metric_zoo.converters.strategies.choose import choose_strategy
+from metric_zoo.nn.kind import Promise
 from metric_zoo.text import size
 
 COLUMNS = (
@@ -52,7 +54,11 @@ def inspect_convolutions(
     subject = shell_copy(model)
     with prepared_for(where, subject):
         analysis = analyse(subject, example_input)
-    return [_row(each) for each in select(analysis.nodes, Selection(to, where))]
+    strategy = choose_strategy(to)
+    decided = select(analysis.nodes, Selection(to, where), strategy)
+    if strategy.to.promise is not Promise.APPROXIMATION:  # which takes kernels, and time
+        strategy.try_out(chosen(decided))
+    return [_row(each) for each in decided]
 
 
 def _row(each: Replacement) -> dict[str, Any]:

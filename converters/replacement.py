@@ -22,7 +22,7 @@ class Decision:
 
     ``outcome`` tells reasons apart: ``"convert"``; ``"unselected"`` by ``where``; ``"unwanted"`` by the policy or for
     its 1x1 kernel; ``"unsupported"``, a class the converter does not know; ``"settled"``, it is as asked already;
-    ``"refused"``, it was tried and lost.
+    ``"misfit"``, the options do not fit it; ``"refused"``, it was tried and lost.
     """
 
     kind: str | None

@@ -25,8 +25,15 @@ WITH_HEADS = tuple(name for name in SAMPLED if "head" in {field.name for field i
 
 
 def on_networks(kinds: Iterable[str]) -> list:
-    """Parameters of tests of whole networks: geodesics, integrated for every pixel, take part when there is time."""
-    return [pytest.param(kind, marks=pytest.mark.slow) if kind == "geodesic" else kind for kind in kinds]
+    """Parameters of tests of whole networks. Geodesics, integrated for every pixel, and kinds that find their field by
+    the method of one before them, take part when there is time."""
+    methods, parameters = set(), []
+    for kind in kinds:
+        method = getattr(get_kind(kind).layer, "_field", kind)
+        late = kind == "geodesic" or method in methods
+        parameters.append(pytest.param(kind, marks=pytest.mark.slow) if late else kind)
+        methods.add(method)
+    return parameters
 
 
 def options_of(kind: str) -> set[str]:

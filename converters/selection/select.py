@@ -91,20 +91,29 @@ def check_selection(
     """Raise, or warn, where nothing is to be converted.
 
     Raises:
-        ConversionError: if ``where``, a filter or ``strict`` asked for something; and under ``strict`` for what is
-            unsupported.
+        ConversionError: if ``where``, a filter or ``strict`` asked for something; under ``strict`` for what is
+            unsupported; and for what the options do not fit, under ``strict``, by ``where``, or if that is all.
     """
     decisions = {each.name: each.decision for each in replacements}
     unsupported = {n: d.reason for n, d in decisions.items() if d.outcome == "unsupported"} | dict(leftovers)
     if selection.strict and unsupported:
         name, reason = next(iter(unsupported.items()))
         raise ConversionError(f"strict: {name} cannot be converted: {reason}")
+    _check_fit(decisions, selection)
     if any(decision.outcome in ("convert", "settled") for decision in decisions.values()):
         return
     message = f"nothing to swap in {type(model).__name__}: {_considered(decisions)}"
     if selection.where is not None or selection.strict or selection.filters != Filters():
         raise ConversionError(f"{message}; change 'where' or what narrows it")
     warnings.warn(message, stacklevel=4)
+
+
+def _check_fit(decisions: Mapping[str, Decision], selection: Selection) -> None:
+    """What options do not fit stays where the policy has chosen it, and others are converted."""
+    name = next((name for name, decision in decisions.items() if decision.outcome == "misfit"), None)
+    alone = not any(decision.outcome in ("convert", "settled") for decision in decisions.values())
+    if name is not None and (selection.strict or selection.where is not None or alone):
+        raise ConversionError(f"{name}: {decisions[name].reason}")
 
 
 def _considered(decisions: Mapping[str, Decision]) -> str:

@@ -78,9 +78,6 @@ class Approximate(Strategy):
             if lost:
                 each.decision, each.layer = Decision(None, f"{each.kind.name} kernels {lost}", "refused"), None
 
-    def build(self, replacements: Sequence[Replacement]) -> None:
-        """They were built when they were tried."""
-
     def compare(self, model: nn.Module, analysis: Analysis, replacements: Sequence[Replacement]) -> Reference | None:
         """How far each layer moves its output, at the size that was declared or given."""
         return run_original(model, analysis.proofs[-1:], replacements) if replacements else None

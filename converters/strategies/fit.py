@@ -40,11 +40,11 @@ class Fit(Strategy):
         unfit = unfit_reason(node.module)
         return Decision(None, unfit, "unwanted") if unfit else Decision(kind.name)
 
-    def build(self, replacements: Sequence[Replacement]) -> None:
-        """As of `Strategy.build`."""
+    def try_out(self, replacements: Sequence[Replacement]) -> None:
+        """As of `Strategy.try_out`."""
         for each in replacements:
             self._check_kind(each.kind)
-        super().build(replacements)
+        super().try_out(replacements)
 
     def layer_for(self, replacement: Replacement, settings: KindOptions) -> nn.Module:
         """A fresh layer with the kernel of the one it replaces, and as many groups of samples."""

@@ -21,9 +21,8 @@ class Keep(Strategy):
 
     init = "pretrained"
 
-    def build(self, replacements: Sequence[Replacement]) -> None:
-        """As of `Strategy.build`; it raises where a kind that can keep the function does not with these options."""
-        super().build(replacements)
+    def check_built(self, replacements: Sequence[Replacement]) -> None:
+        """It raises where a kind that can keep the function does not with these options."""
         for each in replacements:
             if each.kind.lossless and not each.sampled.weight.is_meta and not each.sampled.is_identity():
                 raise ConversionError(

@@ -25,9 +25,8 @@ class StartAnew(Strategy):
                 f"to={self.to.name!r} leaves every convolution as it is: init={self.init!r} would do nothing"
             )
 
-    def build(self, replacements: Sequence[Replacement]) -> None:
-        """As of `Strategy.build`; it raises where constant kernels would leave nothing."""
-        super().build(replacements)
+    def check_built(self, replacements: Sequence[Replacement]) -> None:
+        """It raises where constant kernels would leave nothing."""
         for each in replacements:
             if getattr(each.layer, "standardization", None) is not None:
                 raise ConversionError(

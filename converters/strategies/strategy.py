@@ -70,17 +70,25 @@ class Strategy:
         return Decision(None, unwanted, "unwanted") if unwanted else Decision(kind.name)
 
     def try_out(self, replacements: Sequence[Replacement]) -> None:
-        """Refuse, by changing the decision, what turns out to be no gain."""
-
-    def build(self, replacements: Sequence[Replacement]) -> None:
-        """Give every replacement its layer; nothing of the model changes.
+        """Give every replacement its layer; nothing of the model changes. What does not fit is refused, by changing the
+        decision: here, a convolution that the options do not fit.
 
         Raises:
-            ConversionError: if options do not fit a convolution; MetricZooError for an option that no kind has.
+            MetricZooError: for an option that no kind has.
         """
         settings = self.settings(replacements)
         for each in replacements:
-            each.layer = self.layer_for(each, settings[each.kind.name])
+            try:
+                each.layer = self.layer_for(each, settings[each.kind.name])
+            except ConversionError as error:
+                each.decision = Decision(None, str(error).removeprefix(f"{each.name}: "), "misfit")
+
+    def check_built(self, replacements: Sequence[Replacement]) -> None:
+        """Of the layers as they are built.
+
+        Raises:
+            ConversionError: if one cannot start as was asked.
+        """
 
     def settings(self, replacements: Sequence[Replacement]) -> dict[str, KindOptions]:
         """The options of every kind that is needed, by its name."""

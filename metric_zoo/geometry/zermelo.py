@@ -15,9 +15,6 @@ from torch import Tensor
 
 from metric_zoo.geometry.randers import PACKED_CHANNELS
 
-_LEAST = 1e-12
-"""Of the product of a ball's inverse half axes, and of lambda: a million pixels each way are beyond every image."""
-
 
 def ellipse(packed: Tensor) -> Tensor:
     r"""The map :math:`u \mapsto W + h^{-1/2} u` of a metric's ball, less the identity.
@@ -32,17 +29,31 @@ def ellipse(packed: Tensor) -> Tensor:
         ``(B, 5*G, H, W)``: per group the entries xx, xy and yy of :math:`h^{-1/2} - I`, then W (x, y), in pixels for a
         disc of one pixel's radius. Exactly zeros for the Euclidean metric.
     """
+    # Bounds are written out: of a name a compiler would make an input of its program. A square of a half axis is at
+    # most 1e8, lambda at least 1e-6, and a determinant more than the rounding of its terms.
     metric = packed.unflatten(1, (-1, PACKED_CHANNELS))
-    m11, m12, m22, omega_x, omega_y = metric.unbind(2)
-    determinant = (m11 * m22 - m12 * m12).clamp_min(_LEAST)
+    # The map of M / c and omega / sqrt(c) is sqrt(c) times the map: in these units nothing overflows. The derivative by
+    # c is zero.
+    largest = torch.maximum(metric[:, :, 0], metric[:, :, 2]).detach()
+    unit, lift = largest.clamp_min(1e-8), (1e-8 - largest).clamp_min(0)
+    pixels = 1 / unit.sqrt()
+    m11, m12, m22 = (metric[:, :, :3] / unit[:, :, None]).unbind(2)
+    m11, m22 = m11 + lift / unit, m22 + lift / unit
+    omega_x, omega_y = (metric[:, :, 3:] * pixels[:, :, None]).unbind(2)
+    determinant = (m11 * m22 - m12 * m12).clamp_min(8 * torch.finfo(packed.dtype).eps)
     towards_x, towards_y = m22 * omega_x - m12 * omega_y, m11 * omega_y - m12 * omega_x
-    rest = (1 - (omega_x * towards_x + omega_y * towards_y) / determinant).clamp_min(_LEAST)
-    h11, h12, h22 = rest * (m11 - omega_x**2), rest * (m12 - omega_x * omega_y), rest * (m22 - omega_y**2)
-    # det(M - omega omega^T) = lambda det M.
-    root = (rest**3 * determinant).clamp_min(_LEAST**2).sqrt()
-    scale = root * (h11 + h22 + 2 * root).sqrt()
-    wind = -1 / (rest * determinant)
-    numbers = ((h22 + root) / scale - 1, -h12 / scale, (h11 + root) / scale - 1, wind * towards_x, wind * towards_y)
+    rest = (1 - (omega_x * towards_x + omega_y * towards_y) / determinant).clamp_min(1e-6)
+    # h is lambda times this, whose determinant is lambda det M.
+    h11, h12, h22 = m11 - omega_x**2, m12 - omega_x * omega_y, m22 - omega_y**2
+    root = (rest * determinant).sqrt()
+    trace = h11 + h22
+    trace = torch.where(trace < 2 * root, 2 * root, trace)  # by rounding alone
+    scale = pixels / (root * (rest * (trace + 2 * root)).sqrt())
+    wind = -pixels / (rest * determinant)
+    numbers = (
+        *((h22 + root) * scale - 1, -h12 * scale, (h11 + root) * scale - 1),
+        *(wind * towards_x, wind * towards_y),
+    )
     return torch.stack(numbers, 2).flatten(1, 2)
 
 

@@ -23,10 +23,10 @@ from metric_zoo.nn.rule import Reading, Sampling, SamplingRule
 from metric_zoo.nn.script import refuse_script
 from metric_zoo.nn.standardize import WeightStandardization
 from metric_zoo.ops.padding import (
-    NO_PADS,
     Padding,
     PaddingMode,
     Pads,
+    applied,
     is_open,
     output_size,
     pair,
@@ -282,7 +282,8 @@ class SampledConv2d(Leaf, Sampling, nn.Conv2d):
         if zeros and not is_open(self.padding, self.stride, size[0]):
             return input, pads
         (top, bottom), (left, right) = pads
-        return F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode), NO_PADS
+        padded = F.pad(input, (left, right, top, bottom), mode="constant" if zeros else self.padding_mode)
+        return padded, applied(pads, input)
 
     def _build_head(self, device, dtype) -> PredictionHead | PooledHead | None:
         channels = self._head_channels()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metric_zoo.errors import MetricZooError
-from metric_zoo.ops.padding import NO_PADS, Pads
+from metric_zoo.ops.padding import NO_PADS, Pads, unpadded
 
 HEADS = ("full", "separable", "pointwise", "bottleneck")
 """Forms of a head, in order of what they see and cost."""
@@ -149,8 +149,9 @@ class PooledHead(nn.Conv2d):
         return not self.weight.count_nonzero() and not self.bias.count_nonzero()
 
     def forward(self, input: Tensor, pads: Pads) -> Tensor:
-        """``input (B, C, H, W)`` -> ``(B, out_channels, 1, 1)``; the padding does not matter."""
-        return super().forward(input.mean((2, 3), keepdim=True))
+        """``input (B, C, H, W)`` -> ``(B, out_channels, 1, 1)``; of what has been padded the image alone counts."""
+        image, _ = unpadded(input, pads)
+        return super().forward(image.mean((2, 3), keepdim=True))
 
 
 @torch.no_grad()

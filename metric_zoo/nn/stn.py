@@ -14,7 +14,7 @@ from metric_zoo.nn.config import KindOptions, check_count
 from metric_zoo.nn.field import Field
 from metric_zoo.nn.head import PooledHead
 from metric_zoo.nn.kind import kind
-from metric_zoo.ops.padding import Pads, output_size
+from metric_zoo.ops.padding import Pads, output_size, unpadded
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ class SpatialTransformerConv2d(SampledConv2d):
 
     def _from_centre(self, input: Tensor, pads: Pads, like: Tensor) -> tuple[Tensor, Tensor]:
         """x ``(Wo,)`` and y ``(Ho, 1)`` of the windows' centres, in pixels from the image's."""
-        image = (input.shape[-2], input.shape[-1])
+        image, pads = unpadded(input, pads)
+        size = (image.shape[-2], image.shape[-1])
         grid = (self.kernel_size, self.stride, pads, self.dilation)
         options = {"device": like.device, "dtype": like.dtype}
         y, x = (
             torch.arange(count, **options) * stride + (dilation * (kernel - 1) / 2 - before - (side - 1) / 2)
             for count, stride, dilation, kernel, (before, _), side in zip(
-                output_size(image, *grid), self.stride, self.dilation, self.kernel_size, pads, image, strict=True
+                output_size(size, *grid), self.stride, self.dilation, self.kernel_size, pads, size, strict=True
             )
         )
         return x, y[:, None]

@@ -27,6 +27,25 @@ class Pads(NamedTuple):
         return repr(tuple(self))
 
 
+class Applied(Pads):
+    """None is left: the framework has padded the input by ``border``, which was ``image`` before."""
+
+    border: Pads
+    image: torch.Tensor
+
+
+def applied(border: Pads, image: torch.Tensor) -> Applied:
+    """What is left of ``border`` once an image has it."""
+    left = Applied((0, 0), (0, 0))
+    left.border, left.image = border, image
+    return left
+
+
+def unpadded(input: torch.Tensor, pads: Pads) -> tuple[torch.Tensor, Pads]:
+    """Of an input, whose pads these are: the image alone, and all that it gets of padding, now and before."""
+    return (pads.image, pads.border) if isinstance(pads, Applied) else (input, pads)
+
+
 WHOLE = cast("tuple[type[int], ...]", (int, torch.SymInt))
 """Types of a whole number; sizes that a compiler leaves open, and padding that follows from them, are of the second."""
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metric_zoo as mz
+from metric_zoo.converters.inspect import inspect_convolutions
 from metric_zoo.converters.selection import presets
 from metric_zoo.converters.strategies.strategy import Strategy
 from metric_zoo.nn.config import KindOptions
@@ -193,3 +194,52 @@ def test_an_approximating_kind_from_outside(separable, tmp_path):
 def test_it_is_refused_as_any_other(separable, arguments, message):
     with pytest.raises(mz.ConversionError, match=message):
         mz.convert(network(), **{"to": "separable", "where": "1", "example_input": X, **arguments})
+
+
+class Mixed(nn.Sequential):
+    """What a snake along x, and a star, cannot become all of."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Conv2d(8, 8, (7, 1), padding=(3, 0)),
+            nn.Conv2d(8, 6, (1, 7), padding=(0, 3)),
+        )
+
+
+MISFITS = {
+    "snake": ("snake", {}, {"2": "axis='x': a kernel of 7x1 has no cells beside its middle"}),
+    "snake along y": ("snake", {"axis": "y"}, {"3": "axis='y': a kernel of 1x7 has no cells beside its middle"}),
+    "star": ("star", {}, {"2": "7x1 has cells in 2 directions", "3": "1x7 has cells in 2 directions"}),
+    "polar": ("metric", {"sampling": "polar", "init": "uniform"}, {"2": "needs a square", "3": "needs a square"}),
+}
+
+
+@pytest.mark.parametrize(("to", "options", "expected"), MISFITS.values(), ids=MISFITS)
+def test_what_options_do_not_fit_stays_with_the_reason(to, options, expected):
+    model = Mixed().eval()
+    converted = mz.convert(model, to, example_input=X, **options)
+    report = mz.conversion_report(converted)
+    assert list(report.converted) == [name for name in "123" if name not in expected]
+    for name, reason in expected.items():
+        assert reason in report.skipped[name] and type(converted[int(name)]) is nn.Conv2d
+    if not options.get("init"):
+        torch.testing.assert_close(converted(X), model(X), rtol=1e-4, atol=1e-5)
+    if set(options) <= {"init"}:
+        rows = {row["name"]: row["reason"] for row in inspect_convolutions(model, to, example_input=X)}
+        assert all(reason in rows[name] for name, reason in expected.items())
+    mz.convert(converted, to, example_input=X, **options)  # nothing is left to do, which is no error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"strict": True}, "2"), ({"where": ["1", "3"]}, "3"), ({"harmonics": 9}, "1"), ({"offset_groups": 3}, "1")],
+    ids=["strict", "chosen by name", "none fits", "groups"],
+)
+def test_what_was_asked_for_and_does_not_fit_is_one_error(arguments, name):
+    model = Mixed()
+    with pytest.raises(mz.ConversionError, match=f"^{name}: ") as error:
+        mz.convert(model, "star", example_input=X, **arguments)
+    assert "\n" not in str(error.value) and all(type(layer) is nn.Conv2d for layer in model)

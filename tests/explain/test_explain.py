@@ -23,7 +23,7 @@ from metric_zoo.benchmarks.record_files import read_record
 from metric_zoo.cli import app
 from metric_zoo.errors import DataError, MetricZooError
 from metric_zoo.explain import draw_balls, draw_fields, explain_models, grad_cam, prepare, probe
-from tests.kinds import LEARNED
+from tests.kinds import LEARNED, on_networks
 
 
 def image(size: int = 64) -> torch.Tensor:
@@ -105,7 +105,7 @@ def test_a_layer_s_own_metric_and_one_that_is_fitted():
     assert not fitted.own and bool(fitted.metric.is_feasible().all())
 
 
-@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("kind", on_networks(LEARNED))
 @pytest.mark.parametrize("ending", ["png", pytest.param("svg", marks=pytest.mark.slow)])
 def test_every_kind_is_drawn(tmp_path, kind, ending):
     model, picture = moved(kind), image()

@@ -53,3 +53,30 @@ def test_extreme_balls_stay_finite(scale):
     numbers = ellipse(packed)
     numbers.sum().backward()
     assert numbers.isfinite().all() and packed.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("drift", ["sigmoid", "clip_detach"])
+@pytest.mark.parametrize("parametrization", ["eigen_scaled", "eigen_scaled_ratio"])
+@pytest.mark.parametrize("scale", [1.0, 10.0, 1e4], ids=str)
+def test_whatever_a_head_predicts_the_map_is_finite(scale, parametrization, drift):
+    """In float32, in which the determinant of a thin ball is rounding; with a drift that may come as near 1 as it can.
+    As the gradients are."""
+    raw = (scale * torch.randn(4, 7, 32, 32)).requires_grad_()
+    numbers = ellipse(metric_from_raw(raw, parametrization, drift=drift, eps_omega=0.0).packed)
+    numbers.sum().backward()
+    assert numbers.isfinite().all() and raw.grad.isfinite().all()
+
+
+def test_a_drift_beyond_the_ball_gives_numbers():
+    packed = torch.tensor([1.0, 0.0, 1.0, 3.0, 0.0]).view(1, 5, 1, 1)
+    assert ellipse(packed).isfinite().all()
+
+
+def test_units_do_not_matter():
+    """M / c^2 and omega / c: the ball of c times the size, by the definition of the norm."""
+    packed = metric_from_raw(torch.randn(1, 7, 4, 4, dtype=torch.float64)).packed
+    lengths = torch.tensor([0.25, 0.25, 0.25, 0.5, 0.5], dtype=torch.float64).view(5, 1, 1)
+    identity = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64).view(5, 1, 1)
+    torch.testing.assert_close(
+        ellipse(packed * lengths) + identity, 2 * (ellipse(packed) + identity), rtol=1e-12, atol=0
+    )

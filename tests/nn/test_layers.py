@@ -243,8 +243,9 @@ def test_an_empty_batch_is_an_empty_result(kind):
     y.sum().backward()
 
 
-def test_an_exploding_head_gives_numbers():
-    layer = nn.MetricConv2d(16, 8, 3, padding=1)
+@pytest.mark.parametrize("sampling", ["grid", "zermelo"])
+def test_an_exploding_head_gives_numbers(sampling):
+    layer = nn.MetricConv2d(16, 8, 3, padding=1, sampling=sampling)
     torch.nn.init.normal_(layer.sampler.weight, std=3.0)
     x = torch.randn(2, 16, 12, 12, requires_grad=True)
     y = layer(x)

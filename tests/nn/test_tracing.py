@@ -235,9 +235,9 @@ def test_a_geodesic_trace_serves_other_batches():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["compile", "export"])
-def test_geodesics_compile_for_all_sizes(way):
-    layer, backend = moved(build("geodesic")), Counted()
+@pytest.mark.parametrize(("way", "sampling"), [("compile", "grid"), ("export", "grid"), ("compile", "zermelo")])
+def test_geodesics_compile_for_all_sizes(way, sampling):
+    layer, backend = moved(nn.GeodesicConv2d(3, 6, 3, 2, 1, sampling=sampling)), Counted()
     if way == "compile":
         torch._dynamo.reset()
         found = torch.compile(layer, backend=backend, dynamic=True, fullgraph=True)

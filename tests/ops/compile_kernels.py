@@ -20,6 +20,9 @@ from metric_zoo.ops.backends.triton.taps import BLEND
 CALLS = (
     (Call(channels=32, out_channels=32, channels_last=True), torch.bfloat16),
     (Call(kind="modulated", channels=32, out_channels=32, groups=32), torch.float32),
+    (Call(kind="similar", channels=32, out_channels=32), torch.bfloat16),
+    (Call(kind="star", channels=32, out_channels=32, groups=32), torch.float32),
+    (Call(kind="snake", channels=32, out_channels=32, kernel=(3, 5)), torch.float32),
 )
 
 
@@ -47,7 +50,8 @@ def compile_instead(call, kernel, name, programs, tune=True, **arguments) -> Non
     blocks = configs.candidates(name)[1].kwargs if tune else {}
     kernel.warmup(call.problem, *tuning, grid=(1,), **arguments, **blocks)
     name = f"{name}_blended" if arguments["RULE"] == BLEND.value else name
-    print(f"{name.replace('samples_depthwise', 'samples')}-{driver.active.get_current_target().arch}")
+    rule = f"_of_{arguments['NUMBERS']}" if arguments["NUMBERS"] else ""
+    print(f"{name.replace('samples_depthwise', 'samples')}{rule}-{driver.active.get_current_target().arch}")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import torchvision
 
 from metric_zoo import MetricZooError, ops
 from metric_zoo.geometry import metric_from_raw
+from metric_zoo.ops.backends.native import library
 from metric_zoo.ops.padding import output_size, resolve_padding
 
 # kernel, stride, padding, dilation, groups, channels in, out, fields
@@ -179,6 +180,20 @@ def test_a_radius_is_bounded():
     torch.testing.assert_close(y, F.conv2d(x, weight[:, :, 1:2, 1:2]), rtol=1e-5, atol=1e-5)  # the centre alone is left
     y.sum().backward()
     assert field.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("dtype", "roundings"), [(torch.float32, 3), (torch.float64, 40)], ids=str)
+def test_the_radius_is_numpys_exponential(dtype, roundings):
+    """Of the compiled library. Read off a ramp of pixels, by the sample right of the first one."""
+    if not library.is_available():
+        pytest.skip(library.why_unavailable())
+    log = torch.linspace(-80, 6.9, 1500, dtype=dtype)
+    ramp = torch.arange(1000, dtype=dtype).expand(len(log), 1, 1, -1)
+    weight, field = torch.tensor([0, 0, 1], dtype=dtype).view(1, 1, 1, 3), torch.zeros(len(log), 3, 1, 1, dtype=dtype)
+    field[:, 0, 0, 0] = log
+    with ops.use_backend("native"):
+        read = ops.star_conv2d(ramp, field, weight, None, (1, 2000), ((0, 0), (1, 1)), order=1).flatten()
+    np.testing.assert_allclose(read.numpy(), np.exp(log.double().numpy()), rtol=roundings * torch.finfo(dtype).eps)
 
 
 def ellipse_positions(packed: torch.Tensor, g: np.ndarray) -> np.ndarray:

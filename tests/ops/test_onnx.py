@@ -54,6 +54,7 @@ CALLS = {
     "modulated, groups": Call(kind="modulated", groups=2, fields=2, dilation=(2, 1)),
     "shifted, even kernel": Call(kind="shifted", kernel=(2, 4)),
     "active": Call(kind="active", fields=2),
+    "snake": Call(kind="snake", fields=2),
 }
 
 
@@ -80,13 +81,14 @@ def test_a_converted_network_runs_at_any_batch_and_size(tmp_path):
 PLAIN = {
     "TensorFlow's padding": ("native", None, mz.nn.DeformConv2d(3, 4, 3, 2, "same")),
     "torch backend, an opset without DeformConv": ("torch", 18, mz.nn.ModulatedDeformConv2d(3, 4, 3, padding=1)),
+    "shifted star": ("native", None, mz.nn.StarConv2d(3, 4, 3, padding=1, harmonics=3, shift=True)),
     "sparse": ("native", None, mz.nn.SparseKernelComplex2d(3, 7, 5, 2, 2, "same")),
     "metric": ("torch", 22, mz.nn.MetricConv2d(3, 4, 3, 2, "same")),
 }
 
 
 @pytest.mark.parametrize(
-    "name", [*list(PLAIN)[:2], *(pytest.param(n, marks=pytest.mark.slow) for n in list(PLAIN)[2:])]
+    "name", [*list(PLAIN)[:3], *(pytest.param(n, marks=pytest.mark.slow) for n in list(PLAIN)[3:])]
 )
 def test_plain_export_serves_all_sizes(name, tmp_path):
     backend_name, opset, layer = PLAIN[name]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
+from metric_zoo.geometry.sampling import grid_offsets
 from metric_zoo.ops.rules.linear import Tabulated
 
 AXES = ("x", "y")
@@ -29,12 +30,13 @@ class Snake(Tabulated):
         return sum(map(_moves, self._along(kernel_size)))
 
     def table(self, kernel_size: tuple[int, int], dilation: tuple[int, int], numbers: int) -> Tensor:
-        along = self._along(kernel_size)
-        across = [y if self.axis == "x" else x for y in range(kernel_size[0]) for x in range(kernel_size[1])]
-        cells = list(zip(across, along, strict=True))
-        steps = [cell for cell in cells if _moves(cell[1])]
-        moved = torch.tensor([[float(_passes(cell, step)) for step in steps] for cell in cells], dtype=torch.float64)
-        nothing = torch.zeros_like(moved)
+        x, y = grid_offsets(kernel_size).unbind(1)
+        along, across = (x, y) if self.axis == "x" else (y, x)
+        # Of tensors made of lists exporters lose hold; cells are picked one by one.
+        moving = [number for number, cell in enumerate(self._along(kernel_size)) if _moves(cell)]
+        step, line = (torch.stack([values[number] for number in moving]) for values in (along, across))
+        passed = (across[:, None] == line) & (along[:, None] * step > 0) & (step.abs() <= along[:, None].abs())
+        moved, nothing = passed.double(), torch.zeros_like(passed, dtype=torch.float64)
         return torch.stack((nothing, moved, nothing) if self.axis == "x" else (nothing, nothing, moved), 2)
 
     def _along(self, kernel_size: tuple[int, int]) -> list[float]:
@@ -43,12 +45,6 @@ class Snake(Tabulated):
         if self.axis == "x":
             return [x - (width - 1) / 2 for _ in range(height) for x in range(width)]
         return [y - (height - 1) / 2 for y in range(height) for _ in range(width)]
-
-
-def _passes(cell: tuple[int, float], step: tuple[int, float]) -> bool:
-    """Whether a step lies on the way from the middle to a cell, the cell's own included."""
-    row, along = cell
-    return row == step[0] and along * step[1] > 0 and abs(step[1]) <= abs(along)
 
 
 def _moves(along: float) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from metric_zoo.errors import MetricZooError
 from metric_zoo.geometry.sampling import grid_offsets
-from metric_zoo.geometry.star import LARGEST, directions_of, harmonics_at
+from metric_zoo.geometry.star import LARGEST, harmonics_at
 from metric_zoo.ops.rules.given import grid_columns
 from metric_zoo.ops.rules.linear import Tabulated
 from metric_zoo.ops.rules.rule import Form
@@ -26,7 +26,7 @@ class Star(Tabulated):
         return given if harmonics > 0 and harmonics % 2 else 3 + self._shift
 
     def check(self, kernel_size: tuple[int, int]) -> None:
-        if directions_of(kernel_size) < 1:
+        if kernel_size[0] * kernel_size[1] == 1:
             raise MetricZooError(f"a kernel of {kernel_size[0]}x{kernel_size[1]} has no cell beside its middle to move")
 
     def table(self, kernel_size: tuple[int, int], dilation: tuple[int, int], numbers: int) -> Tensor:
@@ -36,7 +36,8 @@ class Star(Tabulated):
         table = torch.stack((exponents, nothing, nothing), 2)
         if not self._shift:
             return table
-        shift = table.new_tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(len(table), -1, -1)
+        one, none = torch.ones_like(x), torch.zeros_like(x)
+        shift = torch.stack((torch.stack((none, none, one), 1), torch.stack((none, one, none), 1)), 1)
         return torch.cat((table, shift), 1)
 
     def places(self, field: Tensor, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[Tensor, Tensor]:
