@@ -67,8 +67,10 @@ FLAVOURS = {
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("kind", LOSSLESS)
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize(
+    ("flavour", "kind"),
+    [(f, k) for f in FLAVOURS for k in LOSSLESS if (f, k) != ("row", "star")],  # a star needs more directions than two
+)
 def test_flavours(flavour, kind):
     model = Wrapped(FLAVOURS[flavour]).eval()
     converted = mz.convert(model, kind, where=["conv"], example_input=X)

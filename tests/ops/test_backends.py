@@ -197,7 +197,7 @@ def test_what_a_call_settled_is_for_no_other():
 
 
 LAYOUTS = {
-    "another size": (lambda lines: ["Problem 256", *lines[1:]], "'Problem 256' where this version has 'Problem 264'"),
+    "another size": (lambda lines: ["Problem 8", *lines[1:]], "'Problem 8' where this version has 'Problem "),
     "a field moved": (lambda lines: [*lines[:3], "Problem.width 24", *lines[4:]], "'Problem.width 24' where"),
     "a field less": (lambda lines: lines[:-1], "'nothing' where this version has 'Stencil.threads 72'"),
     "a field more": (lambda lines: [*lines, "Stencil.more 80"], "'Stencil.more 80' where this version has 'nothing'"),

@@ -44,7 +44,6 @@ OPCHECKED = {
     "modulated, one channel": Call(kind="modulated", **{**SMALL, "channels": 1, "out_channels": 1}),
     "shifted, one pixel": Call(kind="shifted", channels_last=True, **{**SMALL, "size": (1, 1)}),
     "active": Call(kind="active", **SMALL),
-    "snake": Call(kind="snake", **SMALL),
     "star": Call(kind="star", **SMALL),
 }
 
@@ -57,7 +56,7 @@ sized = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=sized if name in ("metric", "active", "snake", "star") else ()) for name in OPCHECKED],
+    [pytest.param(name, marks=sized if name in ("metric", "active", "star") else ()) for name in OPCHECKED],
 )
 def test_opcheck(name):
     args = arguments(OPCHECKED[name])
