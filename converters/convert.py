@@ -50,7 +50,7 @@ def convert(
 
     The model keeps its class, methods, state-dict keys, hooks, device, dtype and modes; each replaced layer keeps its
     weights and gains a head (or, of a kind that approximates the kernel, gives it up). The result is checked on an
-    example input before it is returned. What takes more than two seconds shows a bar on stderr.
+    example input before it is returned; after an error it is as it was. Two seconds and more show a bar on stderr.
 
     Args:
         model: any `nn.Module` with `nn.Conv2d` layers.
@@ -72,8 +72,8 @@ def convert(
         output: ``"module"``; or ``"graph"``, a `torch.fx.GraphModule` with the model's parameters but without its
             methods, right in training and in evaluation. In it `F.conv2d` calls on a parameter are convolutions too,
             named after it, unless they are made by a module without children, which stays one node.
-        strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it. Where
-            ``where`` selects a convolution that the options do not fit, it is an error, too.
+        strict: raise where a selected convolution cannot be converted or nothing is, instead of reporting it; what
+            ``where`` selects and options do not fit is an error in any case.
         options: of the kind's layer, for example ``sampling=``, ``eps_omega=``, ``offset_groups=``. ``head`` is
             ``"auto"`` unless given: no grouped or depthwise convolution gets a head larger than itself, but the
             smallest ones, of a few channels, which get the smallest head there is.
@@ -82,8 +82,7 @@ def convert(
         The converted model; `conversion_report` tells what was done.
 
     Raises:
-        ConversionError: if an argument is impossible, ``where`` selects nothing, or the output changed. The model is
-            then left exactly as it was.
+        ConversionError: if an argument is impossible, ``where`` selects nothing, or the output changed.
         MetricZooError: for an unknown kind or option.
 
     Example:

@@ -32,10 +32,12 @@ def calls(draw) -> Call:
     out_channels = groups * draw(st.sampled_from([1, 2, 5, 18, 35]))
     if draw(st.booleans()):  # depthwise
         groups = out_channels = channels
-    sampling = draw(st.sampled_from(["grid", "grid", "polar", "onion"])) if kind == "metric" else "grid"
+    sampling = draw(st.sampled_from(["grid", "grid", "zermelo", "polar", "onion"])) if kind == "metric" else "grid"
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    if sampling != "grid":
+    if sampling in ("polar", "onion"):
         kernel = (3, 3) if sampling == "onion" else (kernel[0], kernel[0])
+    if kind in ("snake", "star"):  # there must be cells beside the middle
+        kernel = (kernel[0], max(kernel[1], 3))
     return Call(
         kind=kind,
         batch=draw(st.integers(0, 3)),

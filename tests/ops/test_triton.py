@@ -200,9 +200,9 @@ def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "measure_cases", lambda *_: {})
     monkeypatch.setattr(gpu, "to_markdown", lambda _: "table")
     case = Case(1, 1, 1, 3, 3)
-    assert gpu.gpu_check(tmp_path, "cpu", (case,)) == f"all {len(KINDS) + 3} checks passed\n\ntable"
+    assert gpu.gpu_check(tmp_path, "cpu", (case,)) == f"all {len(KINDS) + 5} checks passed\n\ntable"
     monkeypatch.setitem(TOLERANCES, "float16", 1e-12)
-    with pytest.raises(MetricZooError, match=r"2 of 10 checks failed.*gpu.json"):
+    with pytest.raises(MetricZooError, match=rf"2 of {len(KINDS) + 5} checks failed.*gpu.json"):
         gpu.gpu_check(tmp_path / "strict", "cpu", ())
     found = json.loads((tmp_path / "strict" / gpu.JSON).read_text())["checks"]
     assert [check["passed"] for check in found] == [True] * 5 + [False, True, False] + [True] * 2
