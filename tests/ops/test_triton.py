@@ -205,7 +205,7 @@ def test_gpu_check_writes_what_it_found(tmp_path, monkeypatch):
     with pytest.raises(MetricZooError, match=rf"2 of {len(KINDS) + 5} checks failed.*gpu.json"):
         gpu.gpu_check(tmp_path / "strict", "cpu", ())
     found = json.loads((tmp_path / "strict" / gpu.JSON).read_text())["checks"]
-    assert [check["passed"] for check in found] == [True] * 5 + [False, True, False] + [True] * 2
+    assert [check["passed"] for check in found] == [True] * len(KINDS) + [False, True, False] + [True] * 2
 
 
 def test_gpu_check_is_not_of_the_interpreter(tmp_path, monkeypatch):
