@@ -105,11 +105,13 @@ def draw(records: Path, path: Path) -> None:
 
 
 def _scatter(axis: Any, recipe: str, rules: Sequence[dict[str, Any]]) -> None:
-    for row in rules:
+    for number, row in enumerate(sorted(rules, key=lambda row: row["numbers"])):
         kind = get_kind(row["rule"].split(",")[0])
         axis.errorbar(row["numbers"], row["top1"], row["deviation"], fmt=kind.marker, color=kind.colour, capsize=2)
-        axis.annotate(row["rule"], (row["numbers"], row["top1"]), fontsize=6, xytext=(4, 3), textcoords="offset points")
-    axis.margins(x=0.25)  # for the names
+        # Names of neighbours stand above and below.
+        place = {"xytext": (4, 6 if number % 2 else -9), "textcoords": "offset points"}
+        axis.annotate(row["rule"], (row["numbers"], row["top1"]), fontsize=6, **place)
+    axis.margins(x=0.4)
     axis.set(xlabel="numbers a pixel", ylabel="test top-1, %", title=recipe)
 
 
