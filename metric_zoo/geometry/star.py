@@ -83,7 +83,4 @@ def _expanded(values: list[Tensor], table: Tensor) -> Tensor:
     """``(B, G, A, H, W)``: the sum of ``(B, G, H, W)`` fields times the columns of ``(A, n)``."""
     columns = table.to(values[0])[..., None, None].unbind(1)
     first, *others = (value[:, :, None] * column for value, column in zip(values, columns, strict=True))
-    total = first
-    for other in others:
-        total = total + other
-    return total
+    return sum(others, first)

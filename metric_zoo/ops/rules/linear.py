@@ -31,7 +31,8 @@ class Tabulated(Rule):
         assert table is not None
         columns = table.to(device=field.device, dtype=field.dtype)[..., None, None].unbind(2)
         values = field.unbind(3)  # (B, G, 1, Ho, Wo) each
-        return [_sum([v * t for v, t in zip(values, c.unbind(1), strict=True)]) for c in columns]
+        terms = ([v * t for v, t in zip(values, c.unbind(1), strict=True)] for c in columns)
+        return [sum(others, first) for first, *others in terms]
 
 
 class Map(Tabulated):
@@ -48,13 +49,6 @@ class Map(Tabulated):
         x, y = grid_offsets(kernel_size, dilation).unbind(1)
         moved = (entry(x, y) for entry in self._entries)
         return torch.stack([torch.stack((torch.zeros_like(x), to_y, to_x), 1) for to_x, to_y in moved], 1)
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    total, *others = terms
-    for other in others:
-        total = total + other
-    return total
 
 
 _SHIFT = (
